@@ -1,0 +1,181 @@
+package vgg19
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/seed9bb5c928/nst/torch"
+)
+
+// Pooling is how the network shrinks its feature maps. Gatys et al. 2016
+// (section 2) replace the network's maximum by the average for smoother
+// pictures.
+type Pooling string
+
+// The two poolings.
+const (
+	MaxPooling     Pooling = "max"
+	AveragePooling Pooling = "avg"
+)
+
+// ErrNetwork is matched (errors.Is) by the errors of files that are no feature
+// network, or lack a layer that was asked for.
+var ErrNetwork = errors.New("unusable feature network")
+
+// Network is a loaded feature network on one device. It is used on its device's
+// torch.Thread alone. The owner closes it.
+type Network struct {
+	path   string
+	module *torch.Module
+}
+
+// contract is forward's signature, whatever the module's class and argument
+// names.
+var contract = regexp.MustCompile(`^forward\(\S+ self, Tensor \w+, str\[\] \w+\) -> Tensor\[\]$`)
+
+// Load reads a TorchScript module that has
+//
+//	forward(image: Tensor, layers: List[str]) -> List[Tensor]
+//
+// onto device. The error matches ErrNetwork and says what the file lacks, or is
+// that of opening it.
+func Load(path string, device torch.Device) (*Network, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if info.IsDir() {
+		return nil, fmt.Errorf("%w: %s is a directory", ErrNetwork, path)
+	}
+	module, err := torch.LoadModule(path, device)
+	if errors.Is(err, torch.ErrOutOfMemory) {
+		return nil, err
+	}
+	if err != nil {
+		first, _, _ := strings.Cut(err.(*torch.Error).Message, "\n")
+		return nil, fmt.Errorf("%w: %s is not a whole TorchScript file (%s); nst weights makes one", ErrNetwork, path, first)
+	}
+	schema, err := module.Schema("forward")
+	if err == nil && !contract.MatchString(schema) {
+		err = fmt.Errorf("%w: %s is TorchScript, but not a feature network: its forward is %q, not forward(image: Tensor, layers: List[str]) -> List[Tensor]", ErrNetwork, path, schema)
+	}
+	if err != nil {
+		module.Close()
+		return nil, err
+	}
+	return &Network{path: path, module: module}, nil
+}
+
+// Close frees the network.
+func (n *Network) Close() { n.module.Close() }
+
+// SetPooling chooses the pooling. A network that does not offer the choice
+// keeps its own, and asking for any is an error that matches ErrNetwork.
+func (n *Network) SetPooling(p Pooling) error {
+	if p != MaxPooling && p != AveragePooling {
+		return fmt.Errorf("unknown pooling %q: known are max and avg", p)
+	}
+	if _, ok, err := n.module.Attribute(attributePooling); err != nil || !ok {
+		return errors.Join(err, fmt.Errorf("%w: %s has a fixed pooling; only a network with an attribute \"pooling\" can change it", ErrNetwork, n.path))
+	}
+	return n.module.SetAttribute(attributePooling, string(p))
+}
+
+// Features returns the named layers' feature maps [N,C,H,W] of an image
+// [N,3,H,W], RGB in [0,1]; it computes no further than the deepest of them. It
+// is numeric code in torch's sense: called in a scope, it panics with a
+// *torch.Error.
+func (n *Network) Features(image torch.Tensor, layers []string) []torch.Tensor {
+	return n.module.Forward(image, layers)
+}
+
+// Require checks, on a tiny image, that the network has every named layer and
+// that each is one picture's feature maps at the table's stride. It returns
+// their numbers of channels. It must run on the device's thread.
+func (n *Network) Require(device torch.Device, layers []string) (channels []int64, err error) {
+	const side = 32
+	probe := func(layers []string) error {
+		return torch.Scoped(func() error {
+			var features []torch.Tensor
+			torch.NoGrad(func() {
+				features = n.Features(torch.Full(0.5, device, 1, 3, side, side), layers)
+			})
+			channels = nil
+			for i, f := range features {
+				shape := torch.Shape(f)
+				layer, err := Lookup(layers[i])
+				if err != nil {
+					return err
+				}
+				expected := int64(side / layer.Stride)
+				if len(shape) != 4 || shape[0] != 1 || shape[2] != expected || shape[3] != expected {
+					return fmt.Errorf("%w: %s answers with shape %v for %s of a %d×%d image, not [1,C,%d,%d]", ErrNetwork, n.path, shape, layer.Name, side, side, expected, expected)
+				}
+				channels = append(channels, shape[1])
+			}
+			return nil
+		})
+	}
+	err = probe(layers)
+	if err == nil || errors.Is(err, ErrNetwork) || errors.Is(err, torch.ErrOutOfMemory) {
+		return channels, err
+	}
+	for _, l := range layers { // which one?
+		if one := probe([]string{l}); one != nil {
+			return nil, fmt.Errorf("%w: %s has no layer %s (%w)", ErrNetwork, n.path, l, one)
+		}
+	}
+	return nil, err
+}
+
+// Parameter is one tensor of a network's file.
+type Parameter struct {
+	Name  string
+	Shape []int64
+}
+
+// Description is what a network's file says of itself.
+type Description struct {
+	// Source, Normalisation and Pooling are empty for a network that does not
+	// say.
+	Source, Normalisation, Pooling string
+	// Layers are the table's layers that the network answers for.
+	Layers     []string
+	Parameters []Parameter
+}
+
+// Describe reads the network's own account and tries every layer of the table.
+func (n *Network) Describe(device torch.Device) (*Description, error) {
+	d := &Description{}
+	for name, field := range map[string]*string{attributeSource: &d.Source, attributeNormalisation: &d.Normalisation, attributePooling: &d.Pooling} {
+		value, _, err := n.module.Attribute(name)
+		if err != nil {
+			return nil, err
+		}
+		*field = value
+	}
+	names, err := n.module.Parameters()
+	if err != nil {
+		return nil, err
+	}
+	slices.Sort(names)
+	err = torch.Scoped(func() error {
+		for _, name := range names {
+			d.Parameters = append(d.Parameters, Parameter{name, torch.Shape(n.module.Parameter(name))})
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range Layers {
+		if _, err := n.Require(device, []string{l.Name}); err == nil {
+			d.Layers = append(d.Layers, l.Name)
+		}
+	}
+	return d, nil
+}

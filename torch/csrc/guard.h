@@ -1,0 +1,54 @@
+// What every function of the C ABI stands on: the guard that turns exceptions
+// into messages, and the handles' C++ types.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <c10/core/Device.h>
+#include <c10/util/Exception.h>
+
+#include <cstring>
+#include <exception>
+#include <new>
+#include <string>
+#include <utility>
+
+#include "nsttorch.h"
+
+namespace nst {
+
+// A copy that nst_message_free takes back.
+inline char* copy(const std::string& text) { return strdup(text.c_str()); }
+
+// Runs body; whatever it throws comes back as a message. "out of memory: " at
+// its start is what package torch tells ErrOutOfMemory by.
+template <class Body>
+const char* guard(Body&& body) noexcept {
+  static const char kNoMemory[] = "out of memory: the host has none left";
+  try {
+    try {
+      std::forward<Body>(body)();
+      return nullptr;
+    } catch (const c10::OutOfMemoryError& e) {
+      return copy(std::string("out of memory: ") + e.what_without_backtrace());
+    } catch (const c10::Error& e) {
+      return copy(e.what_without_backtrace());
+    } catch (const std::bad_alloc&) {
+      return copy(kNoMemory);
+    } catch (const std::exception& e) {
+      return copy(e.what());
+    } catch (...) {
+      return copy("an exception of a type unknown here");
+    }
+  } catch (...) {
+    return copy(kNoMemory);
+  }
+}
+
+inline at::Tensor& tensor(nst_tensor t) {
+  TORCH_CHECK(t != nullptr, "the tensor is closed");
+  return *static_cast<at::Tensor*>(t);
+}
+
+inline nst_tensor give(at::Tensor t) { return new at::Tensor(std::move(t)); }
+
+}  // namespace nst

@@ -1,0 +1,98 @@
+// The C ABI between package torch and libtorch: what gotorch's own C ABI lacks.
+//
+// Every function that can fail has one shape: it returns NULL, or a message
+// that the caller frees with nst_message_free. Results go to out-parameters,
+// which are written only on success. Handles given to a function are borrowed;
+// handles written to an out-parameter belong to the caller. Tensor handles are
+// gotorch's (at::Tensor*), so they can be passed to either library.
+#pragma once
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef void* nst_tensor;
+typedef void* nst_module;
+typedef void* nst_optimizer;
+
+void nst_message_free(const char* message);
+
+// Tensors (tensor.cc). Sizes are in elements; dims is at most 8.
+void nst_tensor_free(nst_tensor t);
+const char* nst_tensor_from_floats(const float* data, const int64_t* sizes, int64_t dims,
+                                   const char* device, nst_tensor* out);
+const char* nst_tensor_from_bytes(const void* data, int64_t bytes, int32_t dtype,
+                                  const int64_t* sizes, int64_t dims, nst_tensor* out);
+const char* nst_tensor_full(double value, const int64_t* sizes, int64_t dims, const char* device,
+                            nst_tensor* out);
+const char* nst_tensor_floats(nst_tensor t, float* out, int64_t count);
+const char* nst_tensor_sizes(nst_tensor t, int64_t* sizes, int64_t* dims);
+const char* nst_tensor_device(nst_tensor t, char** name);
+const char* nst_tensor_clone(nst_tensor t, nst_tensor* out);
+const char* nst_tensor_to(nst_tensor t, const char* device, nst_tensor* out);
+const char* nst_tensor_copy(nst_tensor destination, nst_tensor source);
+const char* nst_tensor_contiguous(nst_tensor t, int32_t channels_last, nst_tensor* out);
+const char* nst_tensor_scale(nst_tensor t, double factor, nst_tensor* out);
+const char* nst_tensor_scale_in_place(nst_tensor t, double factor);
+const char* nst_tensor_pow(nst_tensor t, double exponent, nst_tensor* out);
+const char* nst_tensor_clamp_in_place(nst_tensor t, double low, double high);
+const char* nst_tensor_flip(nst_tensor t, int64_t dim, nst_tensor* out);
+const char* nst_tensor_slice(nst_tensor t, int64_t dim, int64_t start, int64_t end,
+                             nst_tensor* out);
+const char* nst_tensor_addmm_in_place(nst_tensor sum, nst_tensor a, nst_tensor b, double beta,
+                                      double alpha);
+const char* nst_tensor_resize(nst_tensor t, int64_t height, int64_t width, nst_tensor* out);
+
+// Automatic differentiation (autograd.cc). The grad mode belongs to the
+// calling thread.
+int32_t nst_grad_mode(int32_t enabled);
+const char* nst_requires_grad(nst_tensor t, int32_t needed);
+const char* nst_backward(const nst_tensor* tensors, const nst_tensor* gradients, int64_t count);
+const char* nst_gradient(nst_tensor t, nst_tensor* out);
+const char* nst_set_gradient(nst_tensor t, nst_tensor gradient);
+
+// TorchScript (script.cc). Names are joined by newlines.
+const char* nst_module_new(const char* name, nst_module* out);
+const char* nst_module_load(const char* path, const char* device, nst_module* out);
+void nst_module_free(nst_module m);
+const char* nst_module_add_parameter(nst_module m, const char* name, nst_tensor value);
+const char* nst_module_add_buffer(nst_module m, const char* name, nst_tensor value);
+const char* nst_module_add_string(nst_module m, const char* name, const char* value);
+const char* nst_module_define(nst_module m, const char* source);
+const char* nst_module_save(nst_module m, const char* path);
+const char* nst_module_schema(nst_module m, const char* method, char** schema);
+const char* nst_module_string(nst_module m, const char* name, char** value);
+const char* nst_module_set_string(nst_module m, const char* name, const char* value);
+const char* nst_module_parameters(nst_module m, char** names);
+const char* nst_module_parameter(nst_module m, const char* name, nst_tensor* out);
+const char* nst_module_forward(nst_module m, nst_tensor image, const char* names, int64_t count,
+                               nst_tensor* out);
+
+// Optimisers of one tensor (optim.cc). The tensor's gradient is what
+// nst_set_gradient stored; step takes the loss that belongs to it.
+const char* nst_adam_new(nst_tensor t, double rate, double beta1, double beta2, double epsilon,
+                         nst_optimizer* out);
+const char* nst_lbfgs_new(nst_tensor t, double rate, int64_t history, nst_optimizer* out);
+const char* nst_optimizer_step(nst_optimizer o, double loss);
+const char* nst_optimizer_set_rate(nst_optimizer o, double rate);
+void nst_optimizer_free(nst_optimizer o);
+
+// Devices and threads (device.cc).
+const char* nst_version(void);
+const char* nst_library_path(char** path);
+const char* nst_load_device_library(const char* path);
+const char* nst_load_cuda(void);
+const char* nst_device_count(const char* type, int64_t* count);
+const char* nst_device_synchronize(const char* device);
+const char* nst_device_memory(const char* device, int64_t* free_bytes, int64_t* total_bytes,
+                              int64_t* allocated, int64_t* peak);
+const char* nst_device_reset_peak(const char* device);
+const char* nst_device_empty_cache(const char* device);
+const char* nst_device_control(const char* command, int64_t value, int64_t* result);
+int64_t nst_threads(void);
+
+#ifdef __cplusplus
+}
+#endif

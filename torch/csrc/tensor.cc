@@ -1,0 +1,149 @@
+// Tensors: making, reading, moving, and the arithmetic that gotorch lacks.
+#include <ATen/ops/_upsample_bicubic2d_aa.h>
+#include <ATen/ops/addmm.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/flip.h>
+#include <ATen/ops/from_blob.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/mul.h>
+#include <ATen/ops/pow.h>
+#include <c10/core/DefaultDtype.h>
+#include <c10/core/GradMode.h>
+
+#include <cstdlib>
+
+#include "guard.h"
+
+using nst::give;
+using nst::guard;
+using nst::tensor;
+
+namespace {
+
+constexpr int64_t kMaxDims = 8;
+
+at::IntArrayRef shape(const int64_t* sizes, int64_t dims) {
+  return at::IntArrayRef(sizes, static_cast<size_t>(dims));
+}
+
+}  // namespace
+
+void nst_message_free(const char* message) { free(const_cast<char*>(message)); }
+
+void nst_tensor_free(nst_tensor t) { delete static_cast<at::Tensor*>(t); }
+
+const char* nst_tensor_from_floats(const float* data, const int64_t* sizes, int64_t dims,
+                                   const char* device, nst_tensor* out) {
+  return guard([&] {
+    auto borrowed = at::from_blob(const_cast<float*>(data), shape(sizes, dims), at::kFloat);
+    *out = give(borrowed.to(c10::Device(device), at::kFloat, /*non_blocking=*/false,
+                            /*copy=*/true));
+  });
+}
+
+const char* nst_tensor_from_bytes(const void* data, int64_t bytes, int32_t dtype,
+                                  const int64_t* sizes, int64_t dims, nst_tensor* out) {
+  return guard([&] {
+    auto options = at::TensorOptions().dtype(static_cast<at::ScalarType>(dtype));
+    auto t = at::empty(shape(sizes, dims), options);
+    TORCH_CHECK(static_cast<int64_t>(t.nbytes()) == bytes, "a tensor of shape ", t.sizes(),
+                " and type ", t.scalar_type(), " takes ", t.nbytes(), " bytes, not ", bytes);
+    std::memcpy(t.mutable_data_ptr(), data, bytes);
+    *out = give(t.to(at::kFloat));
+  });
+}
+
+const char* nst_tensor_full(double value, const int64_t* sizes, int64_t dims, const char* device,
+                            nst_tensor* out) {
+  return guard([&] {
+    auto options = at::TensorOptions().dtype(at::kFloat).device(c10::Device(device));
+    *out = give(at::full(shape(sizes, dims), value, options));
+  });
+}
+
+const char* nst_tensor_floats(nst_tensor t, float* out, int64_t count) {
+  return guard([&] {
+    const auto& source = tensor(t);
+    TORCH_CHECK(source.numel() == count, "the tensor has ", source.numel(), " elements, not ",
+                count);
+    auto target = at::from_blob(out, source.sizes(), at::kFloat);
+    c10::NoGradGuard off;
+    target.copy_(source);
+  });
+}
+
+const char* nst_tensor_sizes(nst_tensor t, int64_t* sizes, int64_t* dims) {
+  return guard([&] {
+    const auto& source = tensor(t);
+    TORCH_CHECK(source.dim() <= kMaxDims, "the tensor has ", source.dim(), " dimensions");
+    *dims = source.dim();
+    for (int64_t i = 0; i < source.dim(); i++) sizes[i] = source.size(i);
+  });
+}
+
+const char* nst_tensor_device(nst_tensor t, char** name) {
+  return guard([&] { *name = nst::copy(tensor(t).device().str()); });
+}
+
+const char* nst_tensor_clone(nst_tensor t, nst_tensor* out) {
+  return guard([&] { *out = give(tensor(t).clone()); });
+}
+
+const char* nst_tensor_to(nst_tensor t, const char* device, nst_tensor* out) {
+  return guard([&] { *out = give(tensor(t).to(c10::Device(device))); });
+}
+
+const char* nst_tensor_copy(nst_tensor destination, nst_tensor source) {
+  return guard([&] {
+    c10::NoGradGuard off;
+    tensor(destination).copy_(tensor(source));
+  });
+}
+
+const char* nst_tensor_contiguous(nst_tensor t, int32_t channels_last, nst_tensor* out) {
+  return guard([&] {
+    *out = give(tensor(t).contiguous(channels_last ? at::MemoryFormat::ChannelsLast
+                                                   : at::MemoryFormat::Contiguous));
+  });
+}
+
+const char* nst_tensor_scale(nst_tensor t, double factor, nst_tensor* out) {
+  return guard([&] { *out = give(tensor(t).mul(factor)); });
+}
+
+const char* nst_tensor_scale_in_place(nst_tensor t, double factor) {
+  return guard([&] { tensor(t).mul_(factor); });
+}
+
+const char* nst_tensor_pow(nst_tensor t, double exponent, nst_tensor* out) {
+  return guard([&] { *out = give(tensor(t).pow(exponent)); });
+}
+
+// Outside autograd: a step's clamp is no part of the cost.
+const char* nst_tensor_clamp_in_place(nst_tensor t, double low, double high) {
+  return guard([&] {
+    c10::NoGradGuard off;
+    tensor(t).clamp_(low, high);
+  });
+}
+
+const char* nst_tensor_flip(nst_tensor t, int64_t dim, nst_tensor* out) {
+  return guard([&] { *out = give(tensor(t).flip({dim})); });
+}
+
+const char* nst_tensor_slice(nst_tensor t, int64_t dim, int64_t start, int64_t end,
+                             nst_tensor* out) {
+  return guard([&] { *out = give(tensor(t).slice(dim, start, end)); });
+}
+
+const char* nst_tensor_addmm_in_place(nst_tensor sum, nst_tensor a, nst_tensor b, double beta,
+                                      double alpha) {
+  return guard([&] { tensor(sum).addmm_(tensor(a), tensor(b), beta, alpha); });
+}
+
+// The cubic kernel is widened by the scale when it shrinks, so nothing aliases.
+const char* nst_tensor_resize(nst_tensor t, int64_t height, int64_t width, nst_tensor* out) {
+  return guard([&] {
+    *out = give(at::_upsample_bicubic2d_aa(tensor(t), {height, width}, /*align_corners=*/false));
+  });
+}

@@ -1,0 +1,382 @@
+// The pretend accelerator: a libtorch device named "pretend", with two
+// devices, whose memory is host memory and whose operations run on the CPU. It
+// exists so that what would only fail on a GPU fails in CI:
+//
+//  - an operation given a CPU tensor (but a scalar of no dimension, which CUDA
+//    allows too) or tensors of two devices is an error;
+//  - copies to the device, copies to the host and synchronisations are counted;
+//  - a memory limit raises libtorch's own OutOfMemoryError;
+//  - a fault can be ordered for the n-th operation from now.
+//
+// It is loaded as any vendor's backend is (NST_DEVICE_LIBRARY), and never
+// linked into the program. nst_device_library_control is its only export.
+#include <ATen/EmptyTensor.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/detail/PrivateUse1HooksInterface.h>
+#include <ATen/ops/_local_scalar_dense.h>
+#include <ATen/ops/_reshape_alias_native.h>
+#include <ATen/ops/as_strided_native.h>
+#include <ATen/ops/convolution.h>
+#include <ATen/ops/convolution_backward.h>
+#include <ATen/ops/from_blob.h>
+#include <ATen/ops/view_native.h>
+#include <c10/core/CPUAllocator.h>
+#include <c10/core/CachingDeviceAllocator.h>
+#include <c10/core/impl/DeviceGuardImplInterface.h>
+#include <c10/core/impl/alloc_cpu.h>
+#include <torch/library.h>
+
+#include <array>
+#include <atomic>
+#include <cstring>
+#include <string>
+#include <vector>
+
+namespace {
+
+constexpr c10::DeviceIndex kDevices = 2;
+constexpr auto kPretend = c10::DeviceType::PrivateUse1;
+
+// What has happened, and what has been ordered to happen.
+struct {
+  std::atomic<int64_t> to_device{0}, to_host{0}, synchronisations{0}, operations{0};
+  std::atomic<int64_t> memory_limit{0};  // bytes of each device; 0: none
+  std::atomic<int64_t> fault{0};         // operations until the fault; 0: none
+} state;
+
+struct Usage {
+  std::atomic<int64_t> current{0}, peak{0};
+};
+std::array<Usage, kDevices> usage;
+
+thread_local c10::DeviceIndex current_device = 0;
+
+// ---- Memory
+
+void account(c10::DeviceIndex device, int64_t bytes) {
+  auto& used = usage[device];
+  auto limit = state.memory_limit.load();
+  TORCH_CHECK_WITH(OutOfMemoryError, limit == 0 || used.current + bytes <= limit,
+                   "pretend:", static_cast<int>(device), " out of memory: tried to allocate ", bytes,
+                   " bytes beside ", used.current.load(), " of ", limit);
+  auto now = used.current += bytes;
+  for (auto peak = used.peak.load(); peak < now && !used.peak.compare_exchange_weak(peak, now);) {
+  }
+}
+
+// One allocation: host memory of its own, or that of a CPU tensor wrapped.
+struct Block {
+  void* data;
+  int64_t bytes;
+  c10::DeviceIndex device;
+  at::Tensor wrapped;
+
+  static void release(void* block) {
+    auto* b = static_cast<Block*>(block);
+    usage[b->device].current -= b->bytes;
+    if (!b->wrapped.defined()) c10::free_cpu(b->data);
+    delete b;
+  }
+
+  c10::DataPtr pointer() { return {data, this, &Block::release, c10::Device(kPretend, device)}; }
+};
+
+struct Allocator final : c10::DeviceAllocator {
+  c10::DataPtr allocate(size_t bytes) override {
+    account(current_device, static_cast<int64_t>(bytes));
+    auto* block = new Block{nullptr, static_cast<int64_t>(bytes), current_device, {}};
+    block->data = c10::alloc_cpu(bytes);
+    return block->pointer();
+  }
+  c10::DeleterFnPtr raw_deleter() const override { return nullptr; }
+  void copy_data(void* to, const void* from, size_t bytes) const override {
+    std::memcpy(to, from, bytes);
+  }
+  bool initialized() override { return true; }
+  void emptyCache(c10::MempoolId_t) override {}
+  void recordStream(const c10::DataPtr&, c10::Stream) override {}
+  c10::CachingDeviceAllocator::DeviceStats getDeviceStats(c10::DeviceIndex device) override {
+    c10::CachingDeviceAllocator::DeviceStats stats;
+    auto& bytes = stats.allocated_bytes[0];
+    bytes.current = usage[device].current;
+    bytes.peak = usage[device].peak;
+    return stats;
+  }
+  void resetAccumulatedStats(c10::DeviceIndex) override {}
+  void resetPeakStats(c10::DeviceIndex device) override {
+    usage[device].peak = usage[device].current.load();
+  }
+  std::pair<size_t, size_t> getMemoryInfo(c10::DeviceIndex device) override {
+    int64_t total = state.memory_limit ? state.memory_limit.load() : int64_t{1} << 40;
+    return {total - usage[device].current, total};
+  }
+};
+
+Allocator allocator;
+REGISTER_ALLOCATOR(kPretend, &allocator)
+
+// ---- The device guard and the hooks
+
+struct Guard final : c10::impl::DeviceGuardImplInterface {
+  static constexpr c10::DeviceType static_type = kPretend;
+  Guard() = default;
+  explicit Guard(c10::DeviceType) {}
+  c10::DeviceType type() const override { return kPretend; }
+  c10::Device exchangeDevice(c10::Device d) const override {
+    auto before = getDevice();
+    setDevice(d);
+    return before;
+  }
+  c10::Device getDevice() const override { return {kPretend, current_device}; }
+  void setDevice(c10::Device d) const override {
+    TORCH_CHECK(d.index() < kDevices, "there is no ", d, ": pretend has ",
+                static_cast<int>(kDevices), " devices");
+    if (d.index() >= 0) current_device = d.index();
+  }
+  void uncheckedSetDevice(c10::Device d) const noexcept override { current_device = d.index(); }
+  c10::Stream getStream(c10::Device d) const override {
+    return c10::Stream(c10::Stream::DEFAULT, d);
+  }
+  c10::Stream getDefaultStream(c10::Device d) const override { return getStream(d); }
+  c10::Stream exchangeStream(c10::Stream s) const override { return getStream(s.device()); }
+  c10::DeviceIndex deviceCount() const noexcept override { return kDevices; }
+  void record(void**, const c10::Stream&, const c10::DeviceIndex,
+              const c10::EventFlag) const override {}
+  void block(void*, const c10::Stream&) const override {}
+  bool queryEvent(void*) const override { return true; }
+  void destroyEvent(void*, const c10::DeviceIndex) const noexcept override {}
+  bool queryStream(const c10::Stream&) const override { return true; }
+  void synchronizeStream(const c10::Stream&) const override { state.synchronisations++; }
+  void synchronizeEvent(void*) const override { state.synchronisations++; }
+  void synchronizeDevice(const c10::DeviceIndex) const override { state.synchronisations++; }
+};
+
+C10_REGISTER_GUARD_IMPL(PrivateUse1, Guard)
+
+struct Hooks final : at::PrivateUse1HooksInterface {
+  bool isBuilt() const override { return true; }
+  bool isAvailable() const override { return true; }
+  bool hasPrimaryContext(c10::DeviceIndex) const override { return true; }
+  c10::DeviceIndex deviceCount() const override { return kDevices; }
+  void setCurrentDevice(c10::DeviceIndex d) const override { Guard().setDevice({kPretend, d}); }
+  c10::DeviceIndex getCurrentDevice() const override { return current_device; }
+  c10::DeviceIndex exchangeDevice(c10::DeviceIndex d) const override {
+    return Guard().exchangeDevice({kPretend, d}).index();
+  }
+  c10::DeviceIndex maybeExchangeDevice(c10::DeviceIndex d) const override {
+    return d < 0 ? current_device : exchangeDevice(d);
+  }
+};
+
+// ---- Operations
+
+// The one device of an operation's tensors, as strict as CUDA.
+struct OneDevice {
+  const std::string operation;
+  c10::Device device{c10::kCPU};
+
+  explicit OneDevice(std::string name) : operation(std::move(name)) {
+    state.operations++;
+    if (state.fault > 0 && --state.fault == 0)
+      TORCH_CHECK(false, "the fault ordered for this operation, ", operation);
+  }
+  void see(c10::Device d) {
+    TORCH_CHECK(device.is_cpu() || device == d, "Expected all tensors to be on the same device, but found ",
+                device, " and ", d, " in ", operation);
+    device = d;
+  }
+  void see(const at::Tensor& t) {
+    if (t.defined() && t.device().type() == kPretend) see(t.device());
+  }
+  void check(const at::Tensor& t) const {
+    TORCH_CHECK(!t.defined() || t.device() == device || (t.device().is_cpu() && t.dim() == 0),
+                "Expected all tensors to be on the same device, but found ", device, " and ",
+                t.device(), " in ", operation);
+  }
+};
+
+// The same memory as a CPU tensor.
+at::Tensor on_cpu(const at::Tensor& t) {
+  if (!t.defined() || t.device().type() != kPretend) return t;
+  return at::from_blob(const_cast<void*>(t.storage().data()), t.sizes(), t.strides(), t.storage_offset(),
+                       [keep = t.storage()](void*) {}, t.options().device(c10::kCPU).requires_grad(false));
+}
+
+// A pretend tensor over a new CPU tensor's memory.
+at::Tensor wrap(const at::Tensor& cpu, c10::Device device) {
+  auto bytes = static_cast<int64_t>(cpu.storage().nbytes());
+  account(device.index(), bytes);
+  auto* block = new Block{const_cast<void*>(cpu.storage().data()), bytes, device.index(), cpu};
+  c10::Storage storage(c10::Storage::use_byte_size_t(), bytes, block->pointer(), &allocator, false);
+  auto t = at::detail::make_tensor<c10::TensorImpl>(
+      std::move(storage), c10::DispatchKeySet(c10::DispatchKey::PrivateUse1), cpu.dtype());
+  t.unsafeGetTensorImpl()->set_sizes_and_strides(cpu.sizes(), cpu.strides(), cpu.storage_offset());
+  return t;
+}
+
+// Every operation without a kernel here: its tensors are aliased as CPU
+// tensors, the CPU kernel runs, and what is new comes back as pretend tensors.
+void fallback(const c10::OperatorHandle& op, c10::DispatchKeySet, torch::jit::Stack* stack) {
+  OneDevice one(c10::toString(op.operator_name()));
+  const auto arguments = op.schema().arguments().size();
+  auto values = torch::jit::last(*stack, arguments);
+  for (const auto& v : values) {
+    if (v.isTensor()) one.see(v.toTensor());
+    if (v.isTensorList())
+      for (const at::Tensor& t : v.toTensorList()) one.see(t);
+    if (v.isDevice() && v.toDevice().type() == kPretend)
+      one.see(v.toDevice().has_index() ? v.toDevice() : Guard().getDevice());
+  }
+  std::vector<std::pair<at::Tensor, at::Tensor>> aliases;  // pretend, CPU
+  auto enter = [&](const at::Tensor& t) {
+    one.check(t);
+    auto cpu = on_cpu(t);
+    if (cpu.defined()) aliases.emplace_back(t, cpu);
+    return cpu;
+  };
+  for (size_t i = 0; i < arguments; i++) {
+    auto& v = (*stack)[stack->size() - arguments + i];
+    if (v.isTensor()) {
+      v = enter(v.toTensor());
+    } else if (v.isTensorList()) {
+      c10::List<at::Tensor> list;
+      for (const at::Tensor& t : v.toTensorList()) list.push_back(enter(t));
+      v = list;
+    } else if (v.isDevice()) {
+      v = c10::Device(c10::kCPU);
+    }
+  }
+  {
+    at::AutoDispatchBelowADInplaceOrView below;
+    op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), stack);
+  }
+  auto leave = [&](const at::Tensor& result) -> at::Tensor {
+    if (!result.defined()) return result;
+    for (const auto& [pretend, cpu] : aliases) {
+      if (result.is_same(cpu)) return pretend;
+      TORCH_INTERNAL_ASSERT(result.numel() == 0 || !result.storage().is_alias_of(cpu.storage()), one.operation,
+                            " made a view; the pretend device needs a kernel for it");
+    }
+    return wrap(result, one.device);
+  };
+  const auto returns = op.schema().returns().size();
+  for (size_t i = 0; i < returns; i++) {
+    auto& v = (*stack)[stack->size() - returns + i];
+    if (v.isTensor()) {
+      v = leave(v.toTensor());
+    } else if (v.isTensorList()) {
+      c10::List<at::Tensor> list;
+      for (const at::Tensor& t : v.toTensorList()) list.push_back(leave(t));
+      v = list;
+    }
+  }
+}
+
+c10::DeviceGuard on(std::optional<c10::Device> device) {
+  return c10::DeviceGuard(device.value_or(c10::Device(kPretend, current_device)));
+}
+
+at::Tensor empty(c10::SymIntArrayRef sizes, std::optional<at::ScalarType> type, std::optional<at::Layout>,
+                 std::optional<at::Device> device, std::optional<bool>,
+                 std::optional<at::MemoryFormat> format) {
+  auto guard = on(device);
+  return at::detail::empty_generic(C10_AS_INTARRAYREF_SLOW(sizes), &allocator,
+                                   c10::DispatchKeySet(c10::DispatchKey::PrivateUse1),
+                                   type.value_or(at::kFloat), format);
+}
+
+at::Tensor empty_strided(c10::SymIntArrayRef sizes, c10::SymIntArrayRef strides,
+                         std::optional<at::ScalarType> type, std::optional<at::Layout>,
+                         std::optional<at::Device> device, std::optional<bool>) {
+  auto guard = on(device);
+  return at::detail::empty_strided_generic(
+      C10_AS_INTARRAYREF_SLOW(sizes), C10_AS_INTARRAYREF_SLOW(strides), &allocator,
+      c10::DispatchKeySet(c10::DispatchKey::PrivateUse1), type.value_or(at::kFloat));
+}
+
+at::Tensor copy_from(const at::Tensor& from, const at::Tensor& to, bool) {
+  if (from.device().is_cpu()) state.to_device++;
+  if (to.device().is_cpu()) state.to_host++;
+  on_cpu(to).copy_(on_cpu(from));
+  return to;
+}
+
+at::Scalar local_scalar_dense(const at::Tensor& t) {
+  state.to_host++;
+  return at::_local_scalar_dense(on_cpu(t));
+}
+
+at::Tensor convolution(const at::Tensor& input, const at::Tensor& weight,
+                       const std::optional<at::Tensor>& bias, at::IntArrayRef stride,
+                       at::IntArrayRef padding, at::IntArrayRef dilation, bool transposed,
+                       at::IntArrayRef output_padding, int64_t groups) {
+  OneDevice one("aten::convolution_overrideable");
+  auto b = bias.value_or(at::Tensor());
+  for (const auto& t : {input, weight, b}) one.see(t);
+  for (const auto& t : {input, weight, b}) one.check(t);
+  auto cpu_bias = b.defined() ? std::optional<at::Tensor>(on_cpu(b)) : std::nullopt;
+  return wrap(at::convolution(on_cpu(input), on_cpu(weight), cpu_bias, stride, padding, dilation, transposed,
+                              output_padding, groups),
+              one.device);
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor> convolution_backward(
+    const at::Tensor& gradient, const at::Tensor& input, const at::Tensor& weight, at::IntArrayRef stride,
+    at::IntArrayRef padding, at::IntArrayRef dilation, bool transposed, at::IntArrayRef output_padding,
+    int64_t groups, std::array<bool, 3> mask) {
+  OneDevice one("aten::convolution_backward_overrideable");
+  for (const auto& t : {gradient, input, weight}) one.see(t);
+  for (const auto& t : {gradient, input, weight}) one.check(t);
+  auto [dx, dw, db] =
+      at::convolution_backward(on_cpu(gradient), on_cpu(input), on_cpu(weight), at::OptionalIntArrayRef(weight.size(0)),
+                               stride, padding, dilation, transposed, output_padding, groups, mask);
+  auto give = [&](const at::Tensor& t) { return t.defined() ? wrap(t, one.device) : t; };
+  return {give(dx), give(dw), give(db)};
+}
+
+TORCH_LIBRARY_IMPL(_, PrivateUse1, m) {
+  m.fallback(torch::CppFunction::makeFromBoxedFunction<&fallback>());
+}
+
+TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
+  m.impl("empty.memory_format", empty);
+  m.impl("empty_strided", empty_strided);
+  m.impl("_copy_from", copy_from);
+  m.impl("_local_scalar_dense", local_scalar_dense);
+  m.impl("as_strided", at::native::as_strided_tensorimpl);
+  m.impl("view", at::native::view);
+  m.impl("_reshape_alias", at::native::_reshape_alias);
+  m.impl("convolution_overrideable", convolution);
+  m.impl("convolution_backward_overrideable", convolution_backward);
+}
+
+const bool registered = [] {
+  c10::register_privateuse1_backend("pretend");
+  at::RegisterPrivateUse1HooksInterface(new Hooks);
+  return true;
+}();
+
+}  // namespace
+
+// Reads a counter, or gives an order; NULL, or what is wrong (a static text).
+extern "C" const char* nst_device_library_control(const char* command, int64_t value, int64_t* result) {
+  const std::string c = command;
+  if (c == "copies-to-device") {
+    *result = state.to_device;
+  } else if (c == "copies-to-host") {
+    *result = state.to_host;
+  } else if (c == "synchronisations") {
+    *result = state.synchronisations;
+  } else if (c == "operations") {
+    *result = state.operations;
+  } else if (c == "memory-limit") {
+    *result = state.memory_limit.exchange(value);
+  } else if (c == "fault") {
+    *result = state.fault.exchange(value);
+  } else {
+    return "the pretend device knows copies-to-device, copies-to-host, synchronisations, operations, "
+           "memory-limit and fault";
+  }
+  return nullptr;
+}

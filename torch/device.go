@@ -1,0 +1,197 @@
+package torch
+
+// #include "csrc/nsttorch.h"
+import "C"
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+)
+
+// Device names where a tensor is, as libtorch does: "cpu", "cuda:0".
+type Device string
+
+// CPU is the host.
+const CPU Device = "cpu"
+
+// deviceLibrary loads the backend that NST_DEVICE_LIBRARY names, once.
+var deviceLibrary = sync.OnceValue(func() error {
+	path := os.Getenv("NST_DEVICE_LIBRARY")
+	if path == "" {
+		return nil
+	}
+	p, free := cString(path)
+	defer free()
+	if err := failure("load", C.nst_load_device_library(p)); err != nil {
+		return fmt.Errorf("NST_DEVICE_LIBRARY: %w", err)
+	}
+	return nil
+})
+
+// ParseDevice returns the device that name means, made ready for use: "cpu",
+// "cuda" or "cuda:N", "auto" (the first CUDA device if there is one, else the
+// CPU), or a device of the backend that the environment variable
+// NST_DEVICE_LIBRARY names. It loads libtorch's CUDA library when a CUDA device
+// is first asked for, which must be before any other use of this package in
+// the process. The error matches ErrDevice.
+func ParseDevice(name string) (Device, error) {
+	if err := deviceLibrary(); err != nil {
+		return "", fmt.Errorf("%w: %w", ErrDevice, err)
+	}
+	switch kind, index, numbered := strings.Cut(name, ":"); {
+	case name == "cpu":
+		return CPU, nil
+	case name == "auto":
+		if !hasNVIDIADriver() {
+			return CPU, nil
+		}
+		if device, err := ParseDevice("cuda"); err == nil {
+			return device, nil
+		}
+		return CPU, nil
+	default:
+		n, err := strconv.Atoi(index)
+		if kind == "" || numbered && (err != nil || n < 0) {
+			return "", fmt.Errorf("%w: %q; known are auto, cpu, cuda and cuda:N", ErrDevice, name)
+		}
+		if kind == "cuda" {
+			if err := failure("cuda", C.nst_load_cuda()); err != nil {
+				return "", fmt.Errorf("%w: %s: %s", ErrDevice, name, err.(*Error).Message)
+			}
+		}
+		count, err := DeviceCount(kind)
+		if err != nil {
+			return "", fmt.Errorf("%w: %q; known are auto, cpu, cuda and cuda:N", ErrDevice, name)
+		}
+		if n >= count {
+			return "", fmt.Errorf("%w: %s: libtorch finds %d %s devices", ErrDevice, name, count, kind)
+		}
+		return Device(fmt.Sprintf("%s:%d", kind, n)), nil
+	}
+}
+
+// hasNVIDIADriver spares machines without one from loading libtorch's CUDA
+// library, which is half a gigabyte.
+func hasNVIDIADriver() bool {
+	_, err := os.Stat("/dev/nvidiactl")
+	if err == nil {
+		return true
+	}
+	_, err = os.Stat("/dev/dxg") // the Windows subsystem for Linux
+	return err == nil
+}
+
+// DeviceCount returns how many devices of a kind ("cpu", "cuda") there are. It
+// is right for "cuda" only after ParseDevice was asked for one.
+func DeviceCount(kind string) (int, error) {
+	k, free := cString(kind)
+	defer free()
+	var count C.int64_t
+	err := failure("device_count", C.nst_device_count(k, &count))
+	return int(count), err
+}
+
+// Synchronize waits until all work sent to the device is done.
+func Synchronize(device Device) {
+	name, free := cString(string(device))
+	defer free()
+	must("synchronize", C.nst_device_synchronize(name))
+}
+
+// Memory is what a device's memory is used for, in bytes.
+type Memory struct {
+	// Free and Total describe the whole device.
+	Free, Total int64
+	// Allocated and Peak are this process's tensors, now and at most. On the
+	// CPU they are its resident memory.
+	Allocated, Peak int64
+}
+
+// MemoryOf returns the use of a device's memory.
+func MemoryOf(device Device) (Memory, error) {
+	if device == CPU {
+		return hostMemory()
+	}
+	name, free := cString(string(device))
+	defer free()
+	var f, t, a, p C.int64_t
+	err := failure("memory", C.nst_device_memory(name, &f, &t, &a, &p))
+	return Memory{Free: int64(f), Total: int64(t), Allocated: int64(a), Peak: int64(p)}, err
+}
+
+// ResetPeak makes Peak count from now. The CPU's peak is the process's whole
+// life's, and stays.
+func ResetPeak(device Device) error {
+	if device == CPU {
+		return nil
+	}
+	name, free := cString(string(device))
+	defer free()
+	return failure("reset_peak", C.nst_device_reset_peak(name))
+}
+
+// EmptyCache returns a device's cached, unused memory to the system.
+func EmptyCache(device Device) error {
+	if device == CPU {
+		return nil
+	}
+	name, free := cString(string(device))
+	defer free()
+	return failure("empty_cache", C.nst_device_empty_cache(name))
+}
+
+// hostMemory reads Linux's accounts of the machine and of this process.
+func hostMemory() (Memory, error) {
+	var m Memory
+	for file, fields := range map[string]map[string]*int64{
+		"/proc/meminfo":     {"MemAvailable": &m.Free, "MemTotal": &m.Total},
+		"/proc/self/status": {"VmRSS": &m.Allocated, "VmHWM": &m.Peak},
+	} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return Memory{}, err
+		}
+		for line := range strings.Lines(string(text)) {
+			name, value, _ := strings.Cut(line, ":")
+			if field, ok := fields[name]; ok {
+				var kib int64
+				fmt.Sscan(value, &kib)
+				*field = kib << 10
+			}
+		}
+	}
+	return m, nil
+}
+
+// ControlDevice gives a command to the backend that NST_DEVICE_LIBRARY loaded
+// and returns its answer. It is there for the tests' pretend accelerator, which
+// counts copies and takes orders to fail.
+func ControlDevice(command string, value int64) (int64, error) {
+	if err := deviceLibrary(); err != nil {
+		return 0, err
+	}
+	c, free := cString(command)
+	defer free()
+	var result C.int64_t
+	err := failure("control", C.nst_device_control(c, C.int64_t(value), &result))
+	return int64(result), err
+}
+
+// Version is libtorch's version, such as "2.15.0".
+func Version() string { return C.GoString(C.nst_version()) }
+
+// LibraryFolder is the folder of the libtorch in use.
+func LibraryFolder() (string, error) {
+	var path *C.char
+	if err := failure("library", C.nst_library_path(&path)); err != nil {
+		return "", err
+	}
+	return filepath.Dir(takeString(path)), nil
+}
+
+// Threads is the size of the calling thread's OpenMP pool.
+func Threads() int { return int(C.nst_threads()) }

@@ -1,0 +1,81 @@
+package torch
+
+// #include "csrc/nsttorch.h"
+import "C"
+
+import (
+	"errors"
+	"regexp"
+	"strings"
+)
+
+// ErrOutOfMemory is matched (errors.Is) by the errors of allocations that
+// failed, on the host or on a device.
+var ErrOutOfMemory = errors.New("out of memory")
+
+// ErrDevice is matched (errors.Is) by the errors of devices that do not exist
+// or cannot be used.
+var ErrDevice = errors.New("no such device")
+
+// Error is an error of libtorch.
+type Error struct {
+	// Op is the function that failed, such as "mm".
+	Op string
+	// Message is libtorch's own message, without its C++ stack trace.
+	Message string
+}
+
+// Error returns the function and libtorch's message.
+func (e *Error) Error() string { return "libtorch: " + e.Op + ": " + e.Message }
+
+// Is says whether target is ErrOutOfMemory and this is such an error. libtorch
+// has a class for it on accelerators alone; on the CPU it is told by its text.
+func (e *Error) Is(target error) bool {
+	if target != ErrOutOfMemory {
+		return false
+	}
+	for _, sign := range []string{"out of memory", "can't allocate memory", "not enough memory", "std::bad_alloc", "Storage size calculation overflowed"} {
+		if strings.Contains(e.Message, sign) {
+			return true
+		}
+	}
+	return false
+}
+
+// interpreterTrace is the frame that TorchScript's interpreter puts around a
+// message; the message is what follows its last "RuntimeError: ".
+var interpreterTrace = regexp.MustCompile(`(?s)^The following operation failed in the TorchScript interpreter\..*(?:Error|Exception): `)
+
+func newError(op, message string) *Error {
+	// gotorch's messages carry libtorch's C++ frames.
+	for _, trace := range []string{"\nException raised from ", "\nTraceback of TorchScript"} {
+		if i := strings.Index(message, trace); i > 0 && !interpreterTrace.MatchString(message) {
+			message = message[:i]
+		}
+	}
+	message = interpreterTrace.ReplaceAllString(message, "")
+	return &Error{Op: op, Message: strings.TrimSpace(message)}
+}
+
+// failure turns what a function of the C ABI returned into an error, and frees
+// it.
+func failure(op string, message *C.char) error {
+	if message == nil {
+		return nil
+	}
+	defer C.nst_message_free(message)
+	return newError(op, C.GoString(message))
+}
+
+// must is failure for numeric code: it panics, and the scope returns the error.
+func must(op string, message *C.char) {
+	if err := failure(op, message); err != nil {
+		panic(err)
+	}
+}
+
+// takeString copies and frees a string that the C ABI gave.
+func takeString(s *C.char) string {
+	defer C.nst_message_free(s)
+	return C.GoString(s)
+}

@@ -1,0 +1,115 @@
+package torch
+
+// #include "csrc/nsttorch.h"
+import "C"
+
+import "github.com/wangkuiyi/gotorch"
+
+// Add returns a + b.
+func Add(a, b Tensor) Tensor {
+	return borrow("add", func() Tensor { return gotorch.Add(a, b, 1) }, a, b)
+}
+
+// Sub returns a − b.
+func Sub(a, b Tensor) Tensor {
+	return borrow("sub", func() Tensor { return gotorch.Sub(a, b, 1) }, a, b)
+}
+
+// Mul returns the product of a and b, element by element.
+func Mul(a, b Tensor) Tensor {
+	return borrow("mul", func() Tensor { return gotorch.Mul(a, b) }, a, b)
+}
+
+// MM returns the matrix product of a [n,k] and b [k,m].
+func MM(a, b Tensor) Tensor {
+	return borrow("mm", func() Tensor { return gotorch.MM(a, b) }, a, b)
+}
+
+// Sum returns the sum of all elements as a scalar.
+func Sum(t Tensor) Tensor {
+	return borrow("sum", func() Tensor { return gotorch.Sum(t) }, t)
+}
+
+// Transpose returns a view with two dimensions swapped.
+func Transpose(t Tensor, dim0, dim1 int64) Tensor {
+	return borrow("transpose", func() Tensor { return gotorch.Transpose(t, dim0, dim1) }, t)
+}
+
+// View returns a tensor of other sizes over the same elements, which must lie
+// in an order that allows it.
+func View(t Tensor, sizes ...int64) Tensor {
+	return borrow("view", func() Tensor { return gotorch.View(t, sizes...) }, t)
+}
+
+// Flatten returns t with its dimensions from start to end made one: a view
+// where the elements' order allows it.
+func Flatten(t Tensor, start, end int64) Tensor {
+	return borrow("flatten", func() Tensor { return gotorch.Flatten(t, start, end) }, t)
+}
+
+// Stack joins tensors of equal sizes along a new dimension.
+func Stack(tensors []Tensor, dim int64) Tensor {
+	if len(tensors) == 0 {
+		panic(&Error{Op: "stack", Message: "there are no tensors to stack"})
+	}
+	return borrow("stack", func() Tensor { return gotorch.Stack(tensors, dim) }, tensors...)
+}
+
+// Detach returns t outside the graph of automatic differentiation, over the
+// same memory.
+func Detach(t Tensor) Tensor {
+	return borrow("detach", func() Tensor { return t.Detach() }, t)
+}
+
+// Scale returns factor·t.
+func Scale(t Tensor, factor float64) Tensor {
+	return make1("scale", func(out *C.nst_tensor) *C.char {
+		return C.nst_tensor_scale(handle(t), C.double(factor), out)
+	}, t)
+}
+
+// ScaleInPlace multiplies t by factor.
+func ScaleInPlace(t Tensor, factor float64) {
+	change("scale_", func() *C.char { return C.nst_tensor_scale_in_place(handle(t), C.double(factor)) }, t)
+}
+
+// Pow returns t with each element raised to exponent.
+func Pow(t Tensor, exponent float64) Tensor {
+	return make1("pow", func(out *C.nst_tensor) *C.char {
+		return C.nst_tensor_pow(handle(t), C.double(exponent), out)
+	}, t)
+}
+
+// ClampInPlace limits t's elements to [low, high], outside automatic
+// differentiation.
+func ClampInPlace(t Tensor, low, high float64) {
+	change("clamp_", func() *C.char { return C.nst_tensor_clamp_in_place(handle(t), C.double(low), C.double(high)) }, t)
+}
+
+// Flip returns t with the order of one dimension reversed.
+func Flip(t Tensor, dim int64) Tensor {
+	return make1("flip", func(out *C.nst_tensor) *C.char { return C.nst_tensor_flip(handle(t), C.int64_t(dim), out) }, t)
+}
+
+// Slice returns a view of the positions [start, end) of one dimension.
+func Slice(t Tensor, dim, start, end int64) Tensor {
+	return make1("slice", func(out *C.nst_tensor) *C.char {
+		return C.nst_tensor_slice(handle(t), C.int64_t(dim), C.int64_t(start), C.int64_t(end), out)
+	}, t)
+}
+
+// AddMM makes sum [n,m] into beta·sum + alpha·a·b, for a [n,k] and b [k,m].
+func AddMM(sum, a, b Tensor, beta, alpha float64) {
+	change("addmm_", func() *C.char {
+		return C.nst_tensor_addmm_in_place(handle(sum), handle(a), handle(b), C.double(beta), C.double(alpha))
+	}, sum, a, b)
+}
+
+// Resize returns pictures [N,C,H,W] at another height and width, by bicubic
+// interpolation whose kernel widens with the factor when it shrinks, so that
+// nothing aliases. Values may leave the range of t's by a little.
+func Resize(t Tensor, height, width int64) Tensor {
+	return make1("resize", func(out *C.nst_tensor) *C.char {
+		return C.nst_tensor_resize(handle(t), C.int64_t(height), C.int64_t(width), out)
+	}, t)
+}

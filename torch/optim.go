@@ -1,0 +1,62 @@
+package torch
+
+// #include "csrc/nsttorch.h"
+import "C"
+
+import "runtime"
+
+// Optimizer is one of libtorch's optimisers, of one tensor. Close it when it is
+// no longer used; the collector does so in the end.
+type Optimizer struct {
+	handle  C.nst_optimizer
+	cleanup runtime.Cleanup
+}
+
+func newOptimizer(op string, t Tensor, call func(out *C.nst_optimizer) *C.char) *Optimizer {
+	var h C.nst_optimizer
+	change(op, func() *C.char { return call(&h) }, t)
+	o := &Optimizer{handle: h}
+	o.cleanup = runtime.AddCleanup(o, func(h C.nst_optimizer) { C.nst_optimizer_free(h) }, h)
+	return o
+}
+
+// NewAdam returns Adam (Kingma and Ba 2015) for t, a leaf that requires a
+// gradient. The optimiser holds on to t's memory.
+func NewAdam(t Tensor, rate, beta1, beta2, epsilon float64) *Optimizer {
+	return newOptimizer("adam", t, func(out *C.nst_optimizer) *C.char {
+		return C.nst_adam_new(handle(t), C.double(rate), C.double(beta1), C.double(beta2), C.double(epsilon), out)
+	})
+}
+
+// NewLBFGS returns L-BFGS (Liu and Nocedal 1989) without line search for t, a
+// contiguous leaf that requires a gradient; history is the number of pairs it
+// remembers, each of which takes twice t's memory. The first step is of length
+// rate·min(1, 1/‖g‖₁) along −g, the later ones are rate times the quasi-Newton
+// step. The optimiser holds on to t's memory.
+func NewLBFGS(t Tensor, rate float64, history int) *Optimizer {
+	return newOptimizer("lbfgs", t, func(out *C.nst_optimizer) *C.char {
+		return C.nst_lbfgs_new(handle(t), C.double(rate), C.int64_t(history), out)
+	})
+}
+
+// Step changes the tensor by the gradient that is stored in it, of a cost whose
+// value is loss (for a log: neither optimiser's step depends on it).
+func (o *Optimizer) Step(loss float64) {
+	must("step", C.nst_optimizer_step(o.handle, C.double(loss)))
+	runtime.KeepAlive(o)
+}
+
+// SetRate changes the learning rate of the steps to come.
+func (o *Optimizer) SetRate(rate float64) {
+	must("set_rate", C.nst_optimizer_set_rate(o.handle, C.double(rate)))
+	runtime.KeepAlive(o)
+}
+
+// Close frees the optimiser and its state. Closing it again does nothing.
+func (o *Optimizer) Close() {
+	if o.handle != nil {
+		o.cleanup.Stop()
+		C.nst_optimizer_free(o.handle)
+		o.handle = nil
+	}
+}

@@ -1,0 +1,206 @@
+package torch
+
+// #cgo CXXFLAGS: -std=c++20
+// #cgo LDFLAGS: -lnsttorch
+// #include "csrc/nsttorch.h"
+import "C"
+
+import (
+	"runtime"
+	"unsafe"
+
+	"github.com/seed9bb5c928/nst/torch/internal/earlyenv"
+	"github.com/wangkuiyi/gotorch"
+)
+
+func init() { earlyenv.Restore() }
+
+// Tensor is gotorch's tensor. Copies share one handle.
+type Tensor = gotorch.Tensor
+
+// check panics if a tensor is closed or was never made: libtorch would
+// dereference its null handle.
+func check(op string, tensors ...Tensor) {
+	for _, t := range tensors {
+		if t.T == nil || *t.T == nil {
+			panic(&Error{Op: op, Message: "a tensor is closed: its scope has ended, or Close was called"})
+		}
+	}
+}
+
+func handle(t Tensor) C.nst_tensor { return C.nst_tensor(*t.T) }
+
+// adopt joins a handle that the C ABI gave.
+func adopt(h C.nst_tensor) Tensor {
+	p := new(unsafe.Pointer)
+	*p = unsafe.Pointer(h)
+	return Join(Tensor{T: p})
+}
+
+// make calls a function of the C ABI that gives one tensor.
+func make1(op string, call func(out *C.nst_tensor) *C.char, inputs ...Tensor) Tensor {
+	check(op, inputs...)
+	var out C.nst_tensor
+	must(op, call(&out))
+	keepAlive(inputs)
+	return adopt(out)
+}
+
+// change calls a function of the C ABI that works in place.
+func change(op string, call func() *C.char, inputs ...Tensor) {
+	check(op, inputs...)
+	must(op, call())
+	keepAlive(inputs)
+}
+
+// borrow calls a gotorch operation.
+func borrow(op string, call func() Tensor, inputs ...Tensor) Tensor {
+	check(op, inputs...)
+	defer func() {
+		if message, ok := recover().(string); ok {
+			panic(newError(op, message))
+		}
+	}()
+	t := Join(call())
+	keepAlive(inputs)
+	return t
+}
+
+// keepAlive holds the handles until libtorch has returned: a kept tensor's
+// backstop must not free it in the middle of a call.
+func keepAlive(tensors []Tensor) {
+	for _, t := range tensors {
+		runtime.KeepAlive(t.T)
+	}
+}
+
+func sizesOf(sizes []int64) (*C.int64_t, C.int64_t) {
+	if len(sizes) == 0 {
+		return nil, 0
+	}
+	return (*C.int64_t)(unsafe.Pointer(&sizes[0])), C.int64_t(len(sizes))
+}
+
+// FromFloats copies data, row by row, into a new float32 tensor of the given
+// sizes on device. The product of the sizes must be len(data).
+func FromFloats(data []float32, device Device, sizes ...int64) Tensor {
+	count := int64(1)
+	for _, s := range sizes {
+		count *= s
+	}
+	if count != int64(len(data)) || count == 0 {
+		panic(&Error{Op: "from_floats", Message: "the sizes do not fit the data, or there is none"})
+	}
+	name, free := cString(string(device))
+	defer free()
+	s, n := sizesOf(sizes)
+	return make1("from_floats", func(out *C.nst_tensor) *C.char {
+		return C.nst_tensor_from_floats((*C.float)(unsafe.Pointer(&data[0])), s, n, name, out)
+	})
+}
+
+// ScalarType is libtorch's number for an element type.
+type ScalarType int32
+
+// The element types that weight files hold.
+const (
+	Uint8    ScalarType = 0
+	Float16  ScalarType = 5
+	Float32  ScalarType = 6
+	Float64  ScalarType = 7
+	BFloat16 ScalarType = 15
+)
+
+// FromBytes copies the little-endian elements in data into a new tensor of the
+// given sizes on the CPU and converts them to float32.
+func FromBytes(data []byte, scalar ScalarType, sizes ...int64) Tensor {
+	if len(data) == 0 {
+		panic(&Error{Op: "from_bytes", Message: "there is no data"})
+	}
+	s, n := sizesOf(sizes)
+	return make1("from_bytes", func(out *C.nst_tensor) *C.char {
+		return C.nst_tensor_from_bytes(unsafe.Pointer(&data[0]), C.int64_t(len(data)), C.int32_t(scalar), s, n, out)
+	})
+}
+
+// Full returns a float32 tensor of the given sizes on device, every element
+// being value. No sizes make a scalar.
+func Full(value float64, device Device, sizes ...int64) Tensor {
+	name, free := cString(string(device))
+	defer free()
+	s, n := sizesOf(sizes)
+	return make1("full", func(out *C.nst_tensor) *C.char {
+		return C.nst_tensor_full(C.double(value), s, n, name, out)
+	})
+}
+
+// Shape returns the tensor's sizes.
+func Shape(t Tensor) []int64 {
+	check("shape", t)
+	var sizes [8]int64
+	var dims C.int64_t
+	must("shape", C.nst_tensor_sizes(handle(t), (*C.int64_t)(unsafe.Pointer(&sizes[0])), &dims))
+	runtime.KeepAlive(t.T)
+	return sizes[:dims:dims]
+}
+
+// Count returns the number of the tensor's elements.
+func Count(t Tensor) int64 {
+	count := int64(1)
+	for _, s := range Shape(t) {
+		count *= s
+	}
+	return count
+}
+
+// DeviceOf returns the device that holds the tensor.
+func DeviceOf(t Tensor) Device {
+	check("device", t)
+	var name *C.char
+	must("device", C.nst_tensor_device(handle(t), &name))
+	runtime.KeepAlive(t.T)
+	return Device(takeString(name))
+}
+
+// Floats copies the tensor's elements, row by row, to host memory as float32.
+// On an accelerator it waits for the work that makes them.
+func Floats(t Tensor) []float32 {
+	out := make([]float32, Count(t))
+	if len(out) == 0 {
+		return out
+	}
+	must("floats", C.nst_tensor_floats(handle(t), (*C.float)(unsafe.Pointer(&out[0])), C.int64_t(len(out))))
+	runtime.KeepAlive(t.T)
+	return out
+}
+
+// Clone returns a copy with memory of its own.
+func Clone(t Tensor) Tensor {
+	return make1("clone", func(out *C.nst_tensor) *C.char { return C.nst_tensor_clone(handle(t), out) }, t)
+}
+
+// To returns the tensor on device: itself (another handle to the same memory)
+// if it is there already, else a copy.
+func To(t Tensor, device Device) Tensor {
+	name, free := cString(string(device))
+	defer free()
+	return make1("to", func(out *C.nst_tensor) *C.char { return C.nst_tensor_to(handle(t), name, out) }, t)
+}
+
+// Copy copies source's elements into destination, of the same sizes, on
+// whatever devices they are.
+func Copy(destination, source Tensor) {
+	change("copy", func() *C.char { return C.nst_tensor_copy(handle(destination), handle(source)) }, destination, source)
+}
+
+// Contiguous returns the tensor with its elements in row order (NCHW); a copy
+// only if they are not.
+func Contiguous(t Tensor) Tensor {
+	return make1("contiguous", func(out *C.nst_tensor) *C.char { return C.nst_tensor_contiguous(handle(t), 0, out) }, t)
+}
+
+// ChannelsLast returns a tensor of four dimensions with its channels innermost
+// (NHWC); a copy only if they are not.
+func ChannelsLast(t Tensor) Tensor {
+	return make1("channels_last", func(out *C.nst_tensor) *C.char { return C.nst_tensor_contiguous(handle(t), 1, out) }, t)
+}

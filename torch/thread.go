@@ -1,0 +1,119 @@
+package torch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"runtime/debug"
+	"sync/atomic"
+	"syscall"
+)
+
+// Thread is one OS thread on which all of one device's work runs, so that
+// libtorch's per-thread state (grad mode, OpenMP pool, current device) has one
+// home however many goroutines send work. It is safe for concurrent use.
+type Thread struct {
+	device Device
+	work   chan task
+	closed chan struct{}
+	id     atomic.Int64
+}
+
+type task struct {
+	f    func() error
+	done chan outcome
+}
+
+type outcome struct {
+	err   error
+	panic *ThreadPanic
+}
+
+// ErrThreadClosed is returned by Do after Close.
+var ErrThreadClosed = errors.New("torch: the device's thread is closed")
+
+// ThreadPanic is what a function that panicked on a Thread panics with in the
+// goroutine that sent it.
+type ThreadPanic struct {
+	// Value is what the function panicked with.
+	Value any
+	// Stack is the stack of the device's thread at that moment.
+	Stack []byte
+}
+
+// Error describes the panic and shows the device thread's stack.
+func (p *ThreadPanic) Error() string {
+	return fmt.Sprintf("panic on the device's thread: %v\n%s", p.Value, p.Stack)
+}
+
+// StartThread starts the thread for a device. The caller closes it.
+func StartThread(device Device) *Thread {
+	t := &Thread{device: device, work: make(chan task), closed: make(chan struct{})}
+	go t.run()
+	return t
+}
+
+// Device is the device that the thread was started for.
+func (t *Thread) Device() Device { return t.device }
+
+// Close ends the thread when the function that is running returns. Functions
+// sent later fail with ErrThreadClosed. Closing twice is an error of the caller.
+func (t *Thread) Close() { close(t.closed) }
+
+// Do runs f on the thread, inside a scope (see Scoped), and returns its error.
+// It waits for its turn until ctx is done; f itself is not interrupted and
+// should look at ctx. Called from a function that is already on the thread, it
+// runs f at once. A panic in f comes out here as a *ThreadPanic.
+func (t *Thread) Do(ctx context.Context, f func() error) error {
+	if int64(syscall.Gettid()) == t.id.Load() {
+		return Scoped(f)
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	sent := task{f: f, done: make(chan outcome, 1)}
+	select {
+	case t.work <- sent:
+	case <-t.closed:
+		return ErrThreadClosed
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	result := <-sent.done
+	if result.panic != nil {
+		panic(result.panic)
+	}
+	return result.err
+}
+
+// run locks its goroutine to a thread for ever: the thread ends with it.
+func (t *Thread) run() {
+	runtime.LockOSThread()
+	t.id.Store(int64(syscall.Gettid()))
+	for {
+		select {
+		case <-t.closed:
+			return
+		case next := <-t.work:
+			t.perform(next)
+		}
+	}
+}
+
+func (t *Thread) perform(next task) {
+	result := outcome{err: errors.New("torch: the function ended its goroutine")}
+	finished := false
+	defer func() {
+		if r := recover(); r != nil {
+			result = outcome{panic: &ThreadPanic{Value: r, Stack: debug.Stack()}}
+		} else if !finished {
+			// runtime.Goexit, as a failing test calls: this goroutine is
+			// lost, so another goes on.
+			go t.run()
+		}
+		next.done <- result
+	}()
+	result.err = Scoped(next.f)
+	finished = true
+}
