@@ -127,6 +127,12 @@ func (m *Module) SetAttribute(name, value string) error {
 	})
 }
 
+// Cast converts the module's floating-point parameters and buffers in place.
+func (m *Module) Cast(scalar ScalarType) error {
+	defer runtime.KeepAlive(m)
+	return failure("cast", C.nst_module_cast(m.handle, C.int32_t(scalar)))
+}
+
 // Parameters returns the names of the module's parameters and buffers.
 func (m *Module) Parameters() ([]string, error) {
 	var text *C.char

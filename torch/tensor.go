@@ -102,7 +102,7 @@ func FromFloats(data []float32, device Device, sizes ...int64) Tensor {
 // ScalarType is libtorch's number for an element type.
 type ScalarType int32
 
-// The element types that weight files hold.
+// Some element types.
 const (
 	Uint8    ScalarType = 0
 	Float16  ScalarType = 5
@@ -185,6 +185,12 @@ func To(t Tensor, device Device) Tensor {
 	name, free := cString(string(device))
 	defer free()
 	return make1("to", func(out *C.nst_tensor) *C.char { return C.nst_tensor_to(handle(t), name, out) }, t)
+}
+
+// Cast returns the tensor with its elements converted: itself (another handle to
+// the same memory) if they are of that type already.
+func Cast(t Tensor, scalar ScalarType) Tensor {
+	return make1("cast", func(out *C.nst_tensor) *C.char { return C.nst_tensor_cast(handle(t), C.int32_t(scalar), out) }, t)
 }
 
 // Copy copies source's elements into destination, of the same sizes, on

@@ -96,10 +96,3 @@ func Deepest(names []string) (Layer, error) {
 	}
 	return Layers[deepest], nil
 }
-
-// MinimumSide is the smallest width and height, in pixels, of a picture for
-// which every named layer has a position.
-func MinimumSide(names []string) (int, error) {
-	deepest, err := Deepest(names)
-	return deepest.Stride, err
-}

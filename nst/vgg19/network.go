@@ -31,6 +31,7 @@ var ErrNetwork = errors.New("unusable feature network")
 type Network struct {
 	path   string
 	module *torch.Module
+	scalar torch.ScalarType
 }
 
 // contract is forward's signature, whatever the module's class and argument
@@ -67,7 +68,7 @@ func Load(path string, device torch.Device) (*Network, error) {
 		module.Close()
 		return nil, err
 	}
-	return &Network{path: path, module: module}, nil
+	return &Network{path: path, module: module, scalar: torch.Float32}, nil
 }
 
 // Close frees the network.
@@ -83,6 +84,12 @@ func (n *Network) SetPooling(p Pooling) error {
 		return errors.Join(err, fmt.Errorf("%w: %s has a fixed pooling; only a network with an attribute \"pooling\" can change it", ErrNetwork, n.path))
 	}
 	return n.module.SetAttribute(attributePooling, string(p))
+}
+
+// Cast converts the network's parameters; images are to be of the same type.
+func (n *Network) Cast(scalar torch.ScalarType) error {
+	n.scalar = scalar
+	return n.module.Cast(scalar)
 }
 
 // Features returns the named layers' feature maps [N,C,H,W] of an image
@@ -102,7 +109,8 @@ func (n *Network) Require(device torch.Device, layers []string) (channels []int6
 		return torch.Scoped(func() error {
 			var features []torch.Tensor
 			torch.NoGrad(func() {
-				features = n.Features(torch.Full(0.5, device, 1, 3, side, side), layers)
+				image := torch.Cast(torch.Full(0.5, device, 1, 3, side, side), n.scalar)
+				features = n.Features(image, layers)
 			})
 			channels = nil
 			for i, f := range features {

@@ -32,6 +32,7 @@ const char* nst_tensor_sizes(nst_tensor t, int64_t* sizes, int64_t* dims);
 const char* nst_tensor_device(nst_tensor t, char** name);
 const char* nst_tensor_clone(nst_tensor t, nst_tensor* out);
 const char* nst_tensor_to(nst_tensor t, const char* device, nst_tensor* out);
+const char* nst_tensor_cast(nst_tensor t, int32_t dtype, nst_tensor* out);
 const char* nst_tensor_copy(nst_tensor destination, nst_tensor source);
 const char* nst_tensor_contiguous(nst_tensor t, int32_t channels_last, nst_tensor* out);
 const char* nst_tensor_scale(nst_tensor t, double factor, nst_tensor* out);
@@ -65,6 +66,7 @@ const char* nst_module_save(nst_module m, const char* path);
 const char* nst_module_schema(nst_module m, const char* method, char** schema);
 const char* nst_module_string(nst_module m, const char* name, char** value);
 const char* nst_module_set_string(nst_module m, const char* name, const char* value);
+const char* nst_module_cast(nst_module m, int32_t dtype);
 const char* nst_module_parameters(nst_module m, char** names);
 const char* nst_module_parameter(nst_module m, const char* name, nst_tensor* out);
 const char* nst_module_forward(nst_module m, nst_tensor image, const char* names, int64_t count,

@@ -98,6 +98,10 @@ const char* nst_module_set_string(nst_module m, const char* name, const char* va
   return guard([&] { module(m).setattr(name, std::string(value)); });
 }
 
+const char* nst_module_cast(nst_module m, int32_t dtype) {
+  return guard([&] { module(m).to(static_cast<at::ScalarType>(dtype)); });
+}
+
 const char* nst_module_parameters(nst_module m, char** names) {
   return guard([&] {
     std::string joined;

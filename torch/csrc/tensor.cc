@@ -93,6 +93,10 @@ const char* nst_tensor_to(nst_tensor t, const char* device, nst_tensor* out) {
   return guard([&] { *out = give(tensor(t).to(c10::Device(device))); });
 }
 
+const char* nst_tensor_cast(nst_tensor t, int32_t dtype, nst_tensor* out) {
+  return guard([&] { *out = give(tensor(t).to(static_cast<at::ScalarType>(dtype))); });
+}
+
 const char* nst_tensor_copy(nst_tensor destination, nst_tensor source) {
   return guard([&] {
     c10::NoGradGuard off;

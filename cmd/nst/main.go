@@ -1,0 +1,122 @@
+// Command nst gives photographs the style of paintings: neural style transfer
+// on libtorch. Flags come in, calls of the packages go out; see the README.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/seed9bb5c928/nst/nst"
+	"github.com/seed9bb5c928/nst/nst/picture"
+	"github.com/seed9bb5c928/nst/nst/vgg19"
+	"github.com/seed9bb5c928/nst/torch"
+	"github.com/spf13/cobra"
+)
+
+// Exit statuses.
+const (
+	exitDone        = 0
+	exitFailed      = 1
+	exitUsage       = 2   // wrong usage or unusable input
+	exitInterrupted = 130 // the best picture so far is written first
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-ctx.Done()
+		stop() // a second Ctrl-C ends the program at once
+	}()
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// usageError marks an error as the user's: exit status 2.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+func usage(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// run is the program, in-process: tests call it.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	root := &cobra.Command{
+		Use:   "nst",
+		Short: "Give photographs the style of paintings",
+		Long: `nst changes a photograph until a convolutional network (VGG-19) sees in it the
+content of the photograph and the textures of a painting.
+
+Exit status: 0 done; 1 failed; 2 wrong usage or unusable input; 130 interrupted
+(the best picture so far is written first).`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.AddCommand(newStylizeCommand(), newWeightsCommand(), newDoctorCommand())
+	status := exitStatus(root.ExecuteContext(ctx), stderr)
+	return status
+}
+
+// exitStatus prints the error, in one line, and says how the program ends.
+func exitStatus(err error, stderr io.Writer) int {
+	if err == nil {
+		return exitDone
+	}
+	if errors.Is(err, context.Canceled) {
+		fmt.Fprintln(stderr, "nst: interrupted")
+		return exitInterrupted
+	}
+	fmt.Fprintln(stderr, "nst:", oneLine(err))
+	var mine usageError
+	for _, unusable := range []error{nst.ErrInvalidOption, picture.ErrPicture, picture.ErrOutput, vgg19.ErrNetwork, torch.ErrDevice} {
+		if errors.Is(err, unusable) {
+			return exitUsage
+		}
+	}
+	if errors.As(err, &mine) || strings.HasPrefix(err.Error(), "unknown command ") {
+		return exitUsage
+	}
+	return exitFailed
+}
+
+// oneLine is the error in a user's words: flags for fields, no line breaks, and
+// advice where memory ran out.
+func oneLine(err error) string {
+	text := err.Error()
+	var option *nst.OptionError
+	if errors.As(err, &option) {
+		text = flagName(option.Field) + " " + option.Problem
+	}
+	if errors.Is(err, torch.ErrOutOfMemory) {
+		text = "out of memory: a smaller --size needs less (" + text + ")"
+	}
+	return strings.Join(strings.Fields(text), " ")
+}
+
+// flagName is the flag of a field of nst.Options: StyleSize is --style-size.
+func flagName(field string) string {
+	switch field {
+	case "Start", "Picture":
+		return "--init"
+	}
+	var name strings.Builder
+	for i, r := range field {
+		if r >= 'A' && r <= 'Z' {
+			if i > 0 {
+				name.WriteByte('-')
+			}
+			r += 'a' - 'A'
+		}
+		name.WriteRune(r)
+	}
+	return "--" + name.String()
+}

@@ -1,0 +1,56 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// defaultModel is the default network's file: $NST_MODEL, or share/nst/vgg19.pt
+// beside the folder that the program is in (where scripts/setup puts it), or
+// ~/.cache/nst/vgg19.pt.
+func defaultModel() (string, error) {
+	if path := os.Getenv("NST_MODEL"); path != "" {
+		return path, nil
+	}
+	var places []string
+	if program, err := os.Executable(); err == nil {
+		if program, err = filepath.EvalSymlinks(program); err == nil {
+			places = append(places, filepath.Join(filepath.Dir(program), "..", "share", "nst", "vgg19.pt"))
+		}
+	}
+	if cache, err := cacheFolder(); err == nil {
+		places = append(places, filepath.Join(cache, "vgg19.pt"))
+	}
+	for _, p := range places {
+		if _, err := os.Stat(p); err == nil {
+			return p, nil
+		}
+	}
+	if len(places) == 0 {
+		return "", usage("there is no default network; name one with --model")
+	}
+	last := filepath.Clean(places[len(places)-1])
+	return "", usage("the default network is not there; make it with: nst weights default -o %s", last)
+}
+
+// cacheFolder is where downloads are kept, as scripts/setup has it.
+func cacheFolder() (string, error) {
+	if folder := os.Getenv("NST_CACHE"); folder != "" {
+		return folder, nil
+	}
+	folder, err := os.UserCacheDir()
+	return filepath.Join(folder, "nst"), err
+}
+
+// modelError makes a missing model file the user's error.
+func modelError(path string, err error) error {
+	if errors.Is(err, os.ErrNotExist) {
+		return usage("--model: %s is not there", path)
+	}
+	if errors.Is(err, os.ErrPermission) {
+		return usage("--model: %s cannot be read", path)
+	}
+	return fmt.Errorf("--model: %w", err)
+}

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/schollz/progressbar/v3"
+	"github.com/seed9bb5c928/nst/nst"
+	"golang.org/x/term"
+)
+
+// progress shows how far a run is: a bar with the cost and the time left on a
+// terminal, a line now and then elsewhere.
+type progress struct {
+	out  io.Writer // nil: quiet
+	bar  *progressbar.ProgressBar
+	tty  bool
+	last time.Time
+}
+
+// lineEvery is how often a line is written where there is no terminal.
+const lineEvery = 10 * time.Second
+
+func newProgress(quiet bool, out io.Writer) *progress {
+	if quiet {
+		return &progress{}
+	}
+	f, ok := out.(*os.File)
+	return &progress{out: out, tty: ok && term.IsTerminal(int(f.Fd())), last: time.Now()}
+}
+
+func (p *progress) update(n nst.Progress) {
+	switch {
+	case p.out == nil:
+	case p.tty:
+		if p.bar == nil {
+			p.bar = progressbar.NewOptions(n.Iterations, progressbar.OptionSetWriter(p.out),
+				progressbar.OptionShowCount(), progressbar.OptionSetPredictTime(true),
+				progressbar.OptionSetWidth(30), progressbar.OptionClearOnFinish(),
+				progressbar.OptionThrottle(100*time.Millisecond))
+		}
+		p.bar.Describe(fmt.Sprintf("%d px, cost %.4g", n.Scale, n.Total))
+		_ = p.bar.Set(n.Iteration)
+	case time.Since(p.last) >= lineEvery:
+		p.last = time.Now()
+		left := "?"
+		if n.Iteration > 0 {
+			seconds := n.Seconds / float64(n.Iteration) * float64(n.Iterations-n.Iteration)
+			left = time.Duration(seconds * float64(time.Second)).Round(time.Second).String()
+		}
+		fmt.Fprintf(p.out, "%d px, iteration %d of %d, cost %.4g, %s left\n", n.Scale, n.Iteration, n.Iterations, n.Total, left)
+	}
+}
+
+func (p *progress) done() {
+	if p.bar != nil {
+		_ = p.bar.Clear()
+	}
+}
+
+// text is the summary as a line for people.
+func (s summary) text() string {
+	return fmt.Sprintf("%s: %d×%d, %d iterations in %.1f s (%.3g s each), cost %.4g, %s at most, %s %s",
+		s.Output, s.Width, s.Height, s.Iterations, s.Seconds, s.SecondsPerIteration, s.Total,
+		humanize.IBytes(uint64(s.PeakMemoryBytes)), s.Device, s.Precision)
+}

@@ -1,0 +1,83 @@
+// Package nsttest is what tests of several packages share: where their files
+// are, and the check that nothing leaks. Programs do not import it.
+package nsttest
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/seed9bb5c928/nst/torch"
+)
+
+// Root is the repository's top folder.
+func Root(t testing.TB) string {
+	t.Helper()
+	folder, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(folder, "go.mod")); err == nil {
+			return folder
+		}
+		if parent := filepath.Dir(folder); parent != folder {
+			folder = parent
+			continue
+		}
+		t.Fatal("no go.mod above the working folder")
+	}
+}
+
+// Shared is the path of a file of the project's shared folder, which lies
+// beside the repository where it is developed. In CI its absence fails the
+// test; a user's clone has none, and there the test is left out.
+func Shared(t testing.TB, path ...string) string {
+	t.Helper()
+	full := filepath.Join(append([]string{Root(t), "..", "shared"}, path...)...)
+	if _, err := os.Stat(full); err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatalf("the shared folder is gone: %v", err)
+		}
+		t.Skipf("the shared folder is not here: %v", err)
+	}
+	return full
+}
+
+// Model is the path of the default network, which scripts/setup makes.
+func Model(t testing.TB) string { return built(t, "share", "nst", "vgg19.pt") }
+
+// Demo is the path of a demo picture that scripts/setup fetches: "content.png"
+// or "style.png".
+func Demo(t testing.TB, name string) string { return built(t, "demo", name) }
+
+// PretendLibrary is the path of the pretend accelerator, which scripts/test
+// builds.
+func PretendLibrary(t testing.TB) string { return built(t, "lib", "libpretend.so") }
+
+func built(t testing.TB, path ...string) string {
+	t.Helper()
+	full := filepath.Join(append([]string{Root(t), "build"}, path...)...)
+	if _, err := os.Stat(full); err != nil {
+		t.Fatalf("%v: run scripts/test, which sets everything up", err)
+	}
+	return full
+}
+
+// NoLeaks fails the test if tensors that are open when it ends were not when it
+// began.
+func NoLeaks(t testing.TB) {
+	t.Helper()
+	before := torch.Live()
+	t.Cleanup(func() {
+		// Threads that are closing may be releasing their last.
+		for range 100 {
+			if torch.Live() == before {
+				return
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		t.Errorf("%d tensors are open, %d were before", torch.Live(), before)
+	})
+}

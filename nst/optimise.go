@@ -1,0 +1,125 @@
+package nst
+
+import (
+	"context"
+	"errors"
+	"math"
+	"time"
+
+	"github.com/seed9bb5c928/nst/nst/picture"
+	"github.com/seed9bb5c928/nst/torch"
+)
+
+// ErrDiverged is matched (errors.Is) by the error of a run whose costs stopped
+// being numbers.
+var ErrDiverged = errors.New("the optimisation diverged")
+
+// Progress is what Stylize reports before each step, and once after the last.
+type Progress struct {
+	// Scale is the longest side of the picture being optimised.
+	Scale int `json:"scale"`
+	// Iteration counts the steps done; Iterations is how many there will be.
+	Iteration  int `json:"iteration"`
+	Iterations int `json:"-"`
+	// Costs are the picture's, before the step.
+	Costs
+	// Seconds is the time since the optimisation began.
+	Seconds float64 `json:"seconds"`
+	// Picture returns a copy of the picture. It may be called only until the
+	// callback returns.
+	Picture func() *picture.Picture `json:"-"`
+}
+
+// state is an optimisation of one picture at one scale.
+type state struct {
+	evaluator *evaluator
+	settings  *settings
+	x         torch.Tensor // the picture, [1,3,H,W]
+	optimizer *torch.Optimizer
+	scale     float64 // what the gradient is multiplied by for the optimiser
+
+	best      torch.Tensor // a copy of the best picture evaluated
+	bestCosts Costs
+}
+
+// lbfgsHistory is how many steps L-BFGS remembers.
+const lbfgsHistory = 50
+
+// newState takes over x.
+func newState(e *evaluator, s *settings, x torch.Tensor) *state {
+	torch.RequireGrad(x, true)
+	o := &state{evaluator: e, settings: s, x: x, best: torch.Keep(torch.Clone(torch.Detach(x))), bestCosts: Costs{Total: math.Inf(1)}}
+	return o
+}
+
+func (o *state) close() {
+	if o.optimizer != nil {
+		o.optimizer.Close()
+	}
+	torch.Close(o.x, o.best)
+}
+
+// run optimises until the iterations are done or ctx is. It returns the number
+// of steps taken; ctx's error is no failure, the best picture is there.
+func (o *state) run(ctx context.Context, report func(Progress)) (steps int, err error) {
+	began := time.Now()
+	for {
+		done := steps == o.settings.iterations || ctx.Err() != nil && steps > 0
+		err := torch.Scoped(func() error {
+			costs, gradient := o.evaluator.evaluate(o.x)
+			if err := costs.check(steps); err != nil {
+				return err
+			}
+			if costs.Total < o.bestCosts.Total {
+				o.bestCosts = costs
+				torch.Copy(o.best, o.x)
+			}
+			shape := torch.Shape(o.x)
+			report(Progress{
+				Scale: int(max(shape[2], shape[3])), Iteration: steps, Iterations: o.settings.iterations,
+				Costs: costs, Seconds: time.Since(began).Seconds(),
+				Picture: func() *picture.Picture { return picture.FromTensor(torch.Detach(o.x)) },
+			})
+			if !done {
+				o.step(costs, gradient)
+			}
+			return nil
+		})
+		if err != nil || done {
+			return steps, err
+		}
+		steps++
+	}
+}
+
+// step changes the picture by its gradient and keeps it in [0,1].
+func (o *state) step(costs Costs, gradient torch.Tensor) {
+	if o.optimizer == nil {
+		o.start(costs, gradient)
+	}
+	torch.ScaleInPlace(gradient, o.scale)
+	torch.SetGradient(o.x, gradient)
+	o.optimizer.Step(costs.Total * o.scale)
+	torch.ClampInPlace(o.x, 0, 1)
+}
+
+// adamGradient is the root mean square that Adam's first gradient is scaled to:
+// so large that ε is nothing to the smallest component (pixels with a gradient
+// of 1e-4 of the mean are common), so small that its square is far from
+// float32's limit.
+const adamGradient = 1 << 20
+
+// start makes the optimiser. It is handed a cost of sane scale whatever the
+// preset; a power of two, so that no bit is lost.
+func (o *state) start(costs Costs, gradient torch.Tensor) {
+	o.scale = 1
+	count := float64(torch.Count(gradient))
+	if rms := costs.GradientL2 / math.Sqrt(count); rms > 0 {
+		o.scale = math.Exp2(math.Round(math.Log2(adamGradient / rms)))
+	}
+	if o.settings.Optimizer == Adam {
+		o.optimizer = torch.NewAdam(o.x, o.settings.rate, 0.9, 0.999, 1e-8)
+		return
+	}
+	o.optimizer = torch.NewLBFGS(o.x, o.settings.rate, lbfgsHistory)
+}

@@ -1,0 +1,186 @@
+package picture
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"image"
+	"io"
+	"os"
+	"runtime"
+	"sync"
+
+	_ "image/gif"
+	_ "image/jpeg"
+	_ "image/png"
+
+	"github.com/bep/imagemeta"
+	_ "golang.org/x/image/bmp"
+	_ "golang.org/x/image/tiff"
+	_ "golang.org/x/image/webp"
+)
+
+// Open reads a picture file: see Decode.
+func Open(path string) (*Picture, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		var p *os.PathError
+		errors.As(err, &p)
+		return nil, fmt.Errorf("%w: %s cannot be opened: %w", ErrPicture, path, p.Err)
+	}
+	if info.IsDir() {
+		return nil, fmt.Errorf("%w: %s is a directory", ErrPicture, path)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrPicture, err)
+	}
+	p, err := Decode(data)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s %w", ErrPicture, path, err)
+	}
+	return p, nil
+}
+
+// Decode reads a PNG, JPEG, WebP, TIFF, GIF or BMP: 8 or 16 bits, grey, palette
+// or colour, upright by its EXIF orientation, transparent parts over white. The
+// error completes "PICTURE …".
+func Decode(data []byte) (*Picture, error) {
+	if len(data) == 0 {
+		return nil, errors.New("is empty")
+	}
+	header, format, err := image.DecodeConfig(bytes.NewReader(data))
+	if errors.Is(err, image.ErrFormat) {
+		return nil, errors.New("is not a picture of a known format (PNG, JPEG, WebP, TIFF, GIF, BMP)")
+	}
+	if err != nil {
+		return nil, damaged(err)
+	}
+	if header.Width <= 0 || header.Height <= 0 {
+		return nil, fmt.Errorf("has no pixels: its header says %d×%d", header.Width, header.Height)
+	}
+	if int64(header.Width)*int64(header.Height) > MaxPixels {
+		return nil, fmt.Errorf("claims %d×%d pixels; at most %d million are read", header.Width, header.Height, MaxPixels/1_000_000)
+	}
+	decoded, err := decodeGuarded(data)
+	if err != nil {
+		return nil, damaged(err)
+	}
+	return fromImage(decoded).orient(orientation(data, format)), nil
+}
+
+func damaged(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return errors.New("is cut short")
+	}
+	return fmt.Errorf("is damaged or unsupported (%w)", err)
+}
+
+// decodeGuarded turns a decoder's panic on malformed data into an error.
+func decodeGuarded(data []byte) (m image.Image, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("the decoder failed: %v", r)
+		}
+	}()
+	m, _, err = image.Decode(bytes.NewReader(data))
+	if err == nil && m.Bounds().Empty() {
+		err = errors.New("it has no pixels")
+	}
+	return m, err
+}
+
+// fromImage converts to float32 planes, transparent parts over white. Go's
+// colours are 16 bits and premultiplied with alpha.
+func fromImage(m image.Image) *Picture {
+	b := m.Bounds()
+	p := New(b.Dx(), b.Dy())
+	at := func(x, y int) (r, g, b, a uint32) { return m.At(x, y).RGBA() }
+	if fast, ok := m.(image.RGBA64Image); ok {
+		at = func(x, y int) (r, g, b, a uint32) {
+			c := fast.RGBA64At(x, y)
+			return uint32(c.R), uint32(c.G), uint32(c.B), uint32(c.A)
+		}
+	}
+	plane := p.Width * p.Height
+	rows := func(from, to int) {
+		for y := from; y < to; y++ {
+			for x := range p.Width {
+				r, g, bl, a := at(b.Min.X+x, b.Min.Y+y)
+				white := 0xffff - a
+				i := y*p.Width + x
+				p.Pixels[i] = float32(r+white) / 0xffff
+				p.Pixels[plane+i] = float32(g+white) / 0xffff
+				p.Pixels[2*plane+i] = float32(bl+white) / 0xffff
+			}
+		}
+	}
+	workers := runtime.GOMAXPROCS(0)
+	var wait sync.WaitGroup
+	for w := range workers {
+		wait.Go(func() { rows(p.Height*w/workers, p.Height*(w+1)/workers) })
+	}
+	wait.Wait()
+	return p
+}
+
+// orientation returns the EXIF orientation, 1 to 8; 1 (upright) where the file
+// has none that can be read.
+func orientation(data []byte, format string) (o int) {
+	formats := map[string]imagemeta.ImageFormat{"jpeg": imagemeta.JPEG, "png": imagemeta.PNG, "webp": imagemeta.WebP, "tiff": imagemeta.TIFF}
+	known, ok := formats[format]
+	if !ok {
+		return 1
+	}
+	o = 1
+	_, _ = imagemeta.Decode(imagemeta.Options{ // a picture with broken metadata is still a picture
+		R: bytes.NewReader(data), ImageFormat: known, Sources: imagemeta.EXIF,
+		ShouldHandleTag: func(tag imagemeta.TagInfo) bool { return tag.Tag == "Orientation" && tag.Namespace == "IFD0" },
+		HandleTag: func(tag imagemeta.TagInfo) error {
+			if v, ok := tag.Value.(uint16); ok && v >= 1 && v <= 8 {
+				o = int(v)
+			}
+			return nil
+		},
+	})
+	return o
+}
+
+// orient returns the picture upright, given how the camera was held (EXIF 2.3,
+// tag 0x0112).
+func (p *Picture) orient(o int) *Picture {
+	if o <= 1 || o > 8 {
+		return p
+	}
+	w, h := p.Width, p.Height
+	out := New(w, h)
+	if o >= 5 { // the stored rows are the upright picture's columns
+		out = New(h, w)
+	}
+	plane := w * h
+	for y := range out.Height {
+		for x := range out.Width {
+			var sx, sy int
+			switch o {
+			case 2:
+				sx, sy = w-1-x, y
+			case 3:
+				sx, sy = w-1-x, h-1-y
+			case 4:
+				sx, sy = x, h-1-y
+			case 5:
+				sx, sy = y, x
+			case 6:
+				sx, sy = y, h-1-x
+			case 7:
+				sx, sy = w-1-y, h-1-x
+			case 8:
+				sx, sy = w-1-y, x
+			}
+			for c := range 3 {
+				out.Pixels[c*plane+y*out.Width+x] = p.Pixels[c*plane+sy*w+sx]
+			}
+		}
+	}
+	return out
+}
