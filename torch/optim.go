@@ -46,6 +46,14 @@ func (o *Optimizer) Step(loss float64) {
 	runtime.KeepAlive(o)
 }
 
+// Moved tells L-BFGS how the tensor really changed in the last Step, if
+// something limited it afterwards: its next estimate of the curvature is made
+// from that.
+func (o *Optimizer) Moved(displacement Tensor) {
+	change("moved", func() *C.char { return C.nst_lbfgs_moved(o.handle, handle(displacement)) }, displacement)
+	runtime.KeepAlive(o)
+}
+
 // SetRate changes the learning rate of the steps to come.
 func (o *Optimizer) SetRate(rate float64) {
 	must("set_rate", C.nst_optimizer_set_rate(o.handle, C.double(rate)))

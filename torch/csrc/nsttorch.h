@@ -78,6 +78,7 @@ const char* nst_adam_new(nst_tensor t, double rate, double beta1, double beta2, 
                          nst_optimizer* out);
 const char* nst_lbfgs_new(nst_tensor t, double rate, int64_t history, nst_optimizer* out);
 const char* nst_optimizer_step(nst_optimizer o, double loss);
+const char* nst_lbfgs_moved(nst_optimizer o, nst_tensor displacement);
 const char* nst_optimizer_set_rate(nst_optimizer o, double rate);
 void nst_optimizer_free(nst_optimizer o);
 

@@ -51,6 +51,17 @@ const char* nst_optimizer_step(nst_optimizer o, double loss) {
   });
 }
 
+// The next step learns its curvature from d·t, the step it believes it made.
+const char* nst_lbfgs_moved(nst_optimizer o, nst_tensor displacement) {
+  return guard([&] {
+    for (auto& entry : optimizer(o).state()) {
+      auto& state = static_cast<torch::optim::LBFGSParamState&>(*entry.second);
+      state.d(tensor(displacement).flatten());
+      state.t(1);
+    }
+  });
+}
+
 const char* nst_optimizer_set_rate(nst_optimizer o, double rate) {
   return guard([&] {
     for (auto& group : optimizer(o).param_groups()) group.options().set_lr(rate);
