@@ -38,8 +38,8 @@ type state struct {
 	optimizer *torch.Optimizer
 	scale     float64 // what the gradient is multiplied by for the optimiser
 
-	first     bool    // L-BFGS has made no step
-	radius    float64 // how long L-BFGS's steps may be
+	first  bool    // L-BFGS has made no step
+	radius float64 // how long L-BFGS's steps may be
 
 	best      torch.Tensor // a copy of the best picture evaluated
 	bestCosts Costs

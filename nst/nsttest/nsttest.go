@@ -3,6 +3,8 @@
 package nsttest
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -14,19 +16,27 @@ import (
 // Root is the repository's top folder.
 func Root(t testing.TB) string {
 	t.Helper()
-	folder, err := os.Getwd()
+	folder, err := root()
 	if err != nil {
 		t.Fatal(err)
 	}
+	return folder
+}
+
+func root() (string, error) {
+	folder, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
 	for {
 		if _, err := os.Stat(filepath.Join(folder, "go.mod")); err == nil {
-			return folder
+			return folder, nil
 		}
-		if parent := filepath.Dir(folder); parent != folder {
-			folder = parent
-			continue
+		parent := filepath.Dir(folder)
+		if parent == folder {
+			return "", errors.New("no go.mod above the working folder")
 		}
-		t.Fatal("no go.mod above the working folder")
+		folder = parent
 	}
 }
 
@@ -52,9 +62,21 @@ func Model(t testing.TB) string { return built(t, "share", "nst", "vgg19.pt") }
 // or "style.png".
 func Demo(t testing.TB, name string) string { return built(t, "demo", name) }
 
-// PretendLibrary is the path of the pretend accelerator, which scripts/test
-// builds.
-func PretendLibrary(t testing.TB) string { return built(t, "lib", "libpretend.so") }
+// RunWithPretend is for a TestMain: it runs the tests with the pretend
+// accelerator, which scripts/test builds, as NST_DEVICE_LIBRARY.
+func RunWithPretend(m *testing.M) {
+	folder, err := root()
+	library := filepath.Join(folder, "build", "lib", "libpretend.so")
+	if err == nil {
+		_, err = os.Stat(library)
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "%v: run scripts/test, which sets everything up\n", err)
+		os.Exit(1)
+	}
+	os.Setenv("NST_DEVICE_LIBRARY", library)
+	os.Exit(m.Run())
+}
 
 func built(t testing.TB, path ...string) string {
 	t.Helper()

@@ -1,0 +1,555 @@
+package torch_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"github.com/wangkuiyi/gotorch"
+
+	"github.com/seed9bb5c928/nst/nst/nsttest"
+	"github.com/seed9bb5c928/nst/torch"
+)
+
+func TestMain(m *testing.M) { nsttest.RunWithPretend(m) }
+
+// scoped runs numeric code that must succeed.
+func scoped(t *testing.T, f func()) {
+	t.Helper()
+	require.NoError(t, torch.Scoped(func() error { f(); return nil }))
+}
+
+// ---- Scopes
+
+func TestScopeReleasesHoweverItEnds(t *testing.T) {
+	own := errors.New("own")
+	work := func() torch.Tensor {
+		a := torch.Full(2, torch.CPU, 3, 3)
+		return torch.Add(torch.MM(a, a), a)
+	}
+	for name, c := range map[string]struct {
+		f     func() error
+		check func(t *testing.T, err error)
+	}{
+		"success": {func() error { work(); return nil }, func(t *testing.T, err error) { assert.NoError(t, err) }},
+		"error":   {func() error { work(); return own }, func(t *testing.T, err error) { assert.ErrorIs(t, err, own) }},
+		"libtorch error": {func() error { torch.MM(work(), torch.Full(1, torch.CPU, 2, 2)); return nil }, func(t *testing.T, err error) {
+			var e *torch.Error
+			require.ErrorAs(t, err, &e)
+			assert.Equal(t, "mm", e.Op)
+		}},
+		"gotorch panic": {func() error { a := work(); gotorch.MM(a, torch.Full(1, torch.CPU, 2)); return nil }, func(t *testing.T, err error) {
+			var e *torch.Error
+			require.ErrorAs(t, err, &e)
+			assert.NotContains(t, err.Error(), "frame #", "no C++ stack")
+		}},
+		"nested": {func() error {
+			work()
+			return torch.Scoped(func() error { work(); return own })
+		}, func(t *testing.T, err error) { assert.ErrorIs(t, err, own) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			before := torch.Live()
+			c.check(t, torch.Scoped(c.f))
+			assert.Equal(t, before, torch.Live())
+		})
+	}
+	t.Run("a panic of other code goes on", func(t *testing.T) {
+		before := torch.Live()
+		assert.PanicsWithValue(t, 42, func() { _ = torch.Scoped(func() error { work(); panic(42) }) })
+		assert.Equal(t, before, torch.Live())
+	})
+}
+
+func TestKeepAndClose(t *testing.T) {
+	before := torch.Live()
+	var kept, inner torch.Tensor
+	require.NoError(t, torch.Scoped(func() error {
+		kept = torch.Keep(torch.Full(7, torch.CPU, 2))
+		return torch.Scoped(func() error {
+			inner = torch.Full(1, torch.CPU)
+			return nil
+		})
+	}))
+	assert.Equal(t, before+1, torch.Live())
+	scoped(t, func() { assert.Equal(t, []float32{7, 7}, torch.Floats(kept)) })
+
+	err := torch.Scoped(func() error { torch.Add(inner, inner); return nil })
+	assert.ErrorContains(t, err, "closed", "a tensor of a scope that has ended")
+	torch.Close(kept, kept, torch.Tensor{})
+	assert.Equal(t, before, torch.Live())
+	assert.ErrorContains(t, torch.Scoped(func() error { torch.Floats(kept); return nil }), "closed")
+}
+
+func TestForgottenTensorsAreCollected(t *testing.T) {
+	before := torch.Live()
+	scoped(t, func() { torch.Keep(torch.Full(1, torch.CPU, 10)) })
+	require.Eventually(t, func() bool { runtime.GC(); return torch.Live() == before }, 5e9, 1e7)
+}
+
+// residentBytes is the process's memory now.
+func residentBytes(t *testing.T) int64 {
+	m, err := torch.MemoryOf(torch.CPU)
+	require.NoError(t, err)
+	require.Positive(t, m.Peak)
+	return m.Allocated
+}
+
+func TestMemoryIsFlatOverThousandsOfIterations(t *testing.T) {
+	iterate := func(n int) {
+		scoped(t, func() {
+			x := torch.Full(0.5, torch.CPU, 64, 64)
+			torch.RequireGrad(x, true)
+			adam := torch.NewAdam(x, 0.01, 0.9, 0.999, 1e-8)
+			defer adam.Close()
+			for range n {
+				scoped(t, func() {
+					torch.ClearGradient(x)
+					torch.Backward([]torch.Tensor{torch.Sum(torch.Pow(torch.MM(x, x), 2))}, nil)
+					adam.Step(0)
+				})
+			}
+		})
+	}
+	iterate(500) // pools and arenas fill
+	before := residentBytes(t)
+	iterate(3000)
+	// One leaked 64×64 tensor an iteration would be 49 MB.
+	assert.Less(t, residentBytes(t)-before, int64(4<<20))
+}
+
+// ---- Errors
+
+func TestExceptionsAreErrors(t *testing.T) {
+	for name, c := range map[string]struct {
+		f    func()
+		part string
+	}{
+		"backward without a graph": {func() { torch.Backward([]torch.Tensor{torch.Full(1, torch.CPU)}, nil) }, "does not require grad"},
+		"backward twice": {func() {
+			x := torch.Full(1, torch.CPU, 2)
+			torch.RequireGrad(x, true)
+			y := torch.Sum(torch.Pow(x, 2))
+			torch.Backward([]torch.Tensor{y}, nil)
+			torch.Backward([]torch.Tensor{y}, nil)
+		}, "backward through the graph a second time"},
+		"a gradient of another shape": {func() {
+			x := torch.Full(1, torch.CPU, 2)
+			torch.RequireGrad(x, true)
+			torch.Backward([]torch.Tensor{torch.Pow(x, 2)}, []torch.Tensor{torch.Full(1, torch.CPU, 3)})
+		}, "shape"},
+		"an optimiser of what is no leaf": {func() {
+			x := torch.Full(1, torch.CPU, 2)
+			torch.RequireGrad(x, true)
+			torch.NewLBFGS(torch.Mul(x, x), 1, 5)
+		}, "leaf"},
+		"an optimiser's step (L-BFGS wants a contiguous gradient)": {func() {
+			x := torch.ChannelsLast(torch.Full(1, torch.CPU, 1, 3, 4, 4))
+			torch.RequireGrad(x, true)
+			lbfgs := torch.NewLBFGS(x, 1, 5)
+			defer lbfgs.Close()
+			torch.SetGradient(x, torch.Full(1, torch.CPU, 1, 3, 4, 4))
+			lbfgs.Step(1)
+			torch.SetGradient(x, torch.ChannelsLast(torch.Full(1, torch.CPU, 1, 3, 4, 4)))
+			lbfgs.Step(1)
+		}, "view"},
+		"data that do not fit": {func() { torch.FromFloats([]float32{1, 2, 3}, torch.CPU, 2, 2) }, "do not fit"},
+		"a closed optimiser": {func() {
+			x := torch.Full(1, torch.CPU, 2)
+			adam := torch.NewAdam(x, 0.1, 0.9, 0.999, 1e-8)
+			adam.Close()
+			adam.Close()
+			adam.Step(0)
+		}, "closed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			before := torch.Live()
+			err := torch.Scoped(func() error { c.f(); return nil })
+			var e *torch.Error
+			require.ErrorAs(t, err, &e)
+			assert.Contains(t, e.Message, c.part)
+			assert.NotContains(t, e.Message, "frame #")
+			assert.Equal(t, before, torch.Live())
+		})
+	}
+}
+
+func TestOutOfMemory(t *testing.T) {
+	const petabyte = 1 << 48 // of float32
+	for name, f := range map[string]func(){
+		"shim":    func() { torch.Full(0, torch.CPU, petabyte) },
+		"gotorch": func() { torch.Join(gotorch.Full([]int64{petabyte}, 0, false)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := torch.Scoped(func() error { f(); return nil })
+			assert.ErrorIs(t, err, torch.ErrOutOfMemory)
+		})
+	}
+	assert.NotErrorIs(t, torch.Scoped(func() error { torch.Floats(torch.Tensor{}); return nil }), torch.ErrOutOfMemory)
+}
+
+// ---- TorchScript
+
+func newModule(t *testing.T, source string) *torch.Module {
+	m, err := torch.NewModule("Test")
+	require.NoError(t, err)
+	t.Cleanup(m.Close)
+	require.NoError(t, m.AddString("mode", "one"))
+	scoped(t, func() {
+		require.NoError(t, m.AddParameter("w", torch.Full(3, torch.CPU, 2)))
+		require.NoError(t, m.AddBuffer("b", torch.Full(1, torch.CPU, 2)))
+	})
+	require.NoError(t, m.Define(source))
+	path := filepath.Join(t.TempDir(), "m.pt")
+	require.NoError(t, m.Save(path))
+	loaded, err := torch.LoadModule(path, torch.CPU)
+	require.NoError(t, err)
+	t.Cleanup(loaded.Close)
+	return loaded
+}
+
+const twice = `
+def forward(self, image: Tensor, layers: List[str]) -> List[Tensor]:
+    assert "bad" not in layers, "no layer bad"
+    x = image * self.w + self.b
+    if self.mode == "two":
+        x = x * 2
+    return [x for layer in layers]
+`
+
+func TestModule(t *testing.T) {
+	m := newModule(t, twice)
+	before := torch.Live()
+	scoped(t, func() {
+		x := torch.FromFloats([]float32{1, 2}, torch.CPU, 2)
+		torch.RequireGrad(x, true)
+		out := m.Forward(x, []string{"a", "b"})
+		require.Len(t, out, 2)
+		assert.Equal(t, []float32{4, 7}, torch.Floats(torch.Detach(out[1])))
+		torch.Backward(out, []torch.Tensor{torch.Full(1, torch.CPU, 2), torch.Full(2, torch.CPU, 2)})
+		assert.Equal(t, []float32{9, 9}, torch.Floats(torch.Gradient(x)))
+
+		require.NoError(t, m.SetAttribute("mode", "two"))
+		assert.Equal(t, []float32{8, 14}, torch.Floats(torch.Detach(m.Forward(x, []string{"a"})[0])))
+		assert.Equal(t, []float32{3, 3}, torch.Floats(m.Parameter("w")))
+		assert.Nil(t, m.Forward(x, nil))
+	})
+	assert.Equal(t, before, torch.Live())
+	mode, ok, err := m.Attribute("mode")
+	require.NoError(t, err)
+	assert.True(t, ok)
+	assert.Equal(t, "two", mode)
+	_, ok, err = m.Attribute("none")
+	require.NoError(t, err)
+	assert.False(t, ok)
+	names, err := m.Parameters()
+	require.NoError(t, err)
+	assert.Equal(t, []string{"w", "b"}, names)
+	schema, err := m.Schema("forward")
+	require.NoError(t, err)
+	assert.Contains(t, schema, "Tensor image, str[] layers) -> Tensor[]")
+}
+
+func TestModuleErrors(t *testing.T) {
+	m := newModule(t, twice)
+	before := torch.Live()
+	err := torch.Scoped(func() error {
+		m.Forward(torch.Full(1, torch.CPU, 2), []string{"bad"})
+		return nil
+	})
+	require.ErrorContains(t, err, "no layer bad")
+	assert.NotContains(t, err.Error(), "Traceback", "libtorch's message alone")
+	err = torch.Scoped(func() error {
+		m.Forward(torch.Full(1, torch.CPU, 5), []string{"a"})
+		return nil
+	})
+	require.ErrorContains(t, err, "must match the size")
+	assert.Equal(t, before, torch.Live())
+
+	_, err = torch.LoadModule(filepath.Join(t.TempDir(), "none.pt"), torch.CPU)
+	assert.Error(t, err)
+	text := filepath.Join(t.TempDir(), "text.pt")
+	require.NoError(t, os.WriteFile(text, []byte("no TorchScript"), 0o600))
+	_, err = torch.LoadModule(text, torch.CPU)
+	assert.Error(t, err)
+	empty, err := torch.NewModule("Empty")
+	require.NoError(t, err)
+	assert.Error(t, empty.Define("def forward(self: no syntax"))
+	empty.Close()
+	empty.Close()
+	assert.ErrorContains(t, empty.Define("x"), "closed")
+}
+
+// ---- Threads
+
+// osThreads counts the process's threads.
+func osThreads(t *testing.T) int {
+	entries, err := os.ReadDir("/proc/self/task")
+	require.NoError(t, err)
+	return len(entries)
+}
+
+func TestOneThreadServesManyGoroutines(t *testing.T) {
+	thread := torch.StartThread(torch.CPU)
+	defer thread.Close()
+	work := func() error {
+		a := torch.Full(1.5, torch.CPU, 256, 256)
+		torch.MM(a, a) // large enough for OpenMP to share
+		return nil
+	}
+	all := func() {
+		var wait sync.WaitGroup
+		for range 64 {
+			wait.Go(func() { assert.NoError(t, thread.Do(context.Background(), work)) })
+		}
+		wait.Wait()
+	}
+	for range 5 {
+		all() // Go's own threads and the OpenMP pool are there after this
+	}
+	before, live := osThreads(t), torch.Live()
+	for range 10 {
+		all()
+	}
+	// Go's scheduler may add a thread of its own now and then. A goroutine that
+	// called libtorch from where it happens to run would add a pool for each.
+	assert.LessOrEqual(t, osThreads(t), before+2)
+	assert.Equal(t, live, torch.Live())
+}
+
+func TestThread(t *testing.T) {
+	thread := torch.StartThread(torch.CPU)
+	ctx := context.Background()
+	own := errors.New("own")
+	assert.ErrorIs(t, thread.Do(ctx, func() error { return own }), own)
+	assert.NoError(t, thread.Do(ctx, func() error {
+		return thread.Do(ctx, func() error { return nil }) // no deadlock
+	}))
+
+	before := torch.Live()
+	func() {
+		defer func() {
+			p, ok := recover().(*torch.ThreadPanic)
+			require.True(t, ok)
+			assert.Equal(t, "boom", p.Value.(error).Error())
+			assert.Contains(t, string(p.Stack), "TestThread", "the stack of the thread")
+		}()
+		_ = thread.Do(ctx, func() error { torch.Full(1, torch.CPU, 9); panic(errors.New("boom")) })
+	}()
+	assert.Equal(t, before, torch.Live())
+	assert.ErrorContains(t, thread.Do(ctx, func() error { runtime.Goexit(); return nil }), "ended")
+	assert.NoError(t, thread.Do(ctx, func() error { return nil }), "the thread goes on")
+
+	cancelled, cancel := context.WithCancel(ctx)
+	cancel()
+	assert.ErrorIs(t, thread.Do(cancelled, func() error { return nil }), context.Canceled)
+	thread.Close()
+	assert.ErrorIs(t, thread.Do(ctx, func() error { return nil }), torch.ErrThreadClosed)
+}
+
+// ---- Devices
+
+func TestParseDevice(t *testing.T) {
+	d, err := torch.ParseDevice("cpu")
+	require.NoError(t, err)
+	assert.Equal(t, torch.CPU, d)
+	for _, name := range []string{"", "tpu", "cpu:x", "cuda:-1", "cuda:x", ":1", "cpu:1"} {
+		_, err := torch.ParseDevice(name)
+		assert.ErrorIs(t, err, torch.ErrDevice, name)
+	}
+	if _, err := os.Stat("/dev/nvidiactl"); err == nil {
+		return // what follows is about a machine without a GPU
+	}
+	_, err = torch.ParseDevice("cuda")
+	require.ErrorIs(t, err, torch.ErrDevice)
+	folder, pathErr := torch.LibraryFolder()
+	require.NoError(t, pathErr)
+	assert.Contains(t, err.Error(), filepath.Join(folder, "libtorch_cuda.so"), "what was looked for, and where")
+	auto, err := torch.ParseDevice("auto")
+	require.NoError(t, err)
+	assert.Equal(t, torch.CPU, auto)
+}
+
+func TestVersion(t *testing.T) {
+	assert.True(t, strings.HasPrefix(torch.Version(), "2."), torch.Version())
+}
+
+// The pretend accelerator is loaded as a vendor's backend is, and is as strict
+// as CUDA.
+func TestPretendAccelerator(t *testing.T) {
+	device, err := torch.ParseDevice("pretend:1")
+	require.NoError(t, err)
+	_, err = torch.ParseDevice("pretend:2")
+	assert.ErrorIs(t, err, torch.ErrDevice)
+	count := func(what string) int64 {
+		n, err := torch.ControlDevice(what, 0)
+		require.NoError(t, err)
+		return n
+	}
+	before := torch.Live()
+	scoped(t, func() {
+		a := torch.Full(2, device, 2, 2)
+		assert.Equal(t, device, torch.DeviceOf(torch.MM(a, a)))
+		host := count("copies-to-host")
+		assert.Equal(t, []float32{8, 8, 8, 8}, torch.Floats(torch.MM(a, a)))
+		assert.Equal(t, host+1, count("copies-to-host"))
+
+		for name, other := range map[string]torch.Device{"a CPU tensor": torch.CPU, "another device's tensor": "pretend:0"} {
+			err := torch.Scoped(func() error { torch.Add(a, torch.Full(1, other, 2, 2)); return nil })
+			assert.ErrorContains(t, err, "same device", name)
+		}
+		torch.Mul(a, torch.Full(1, torch.CPU)) // a scalar may be on the CPU, as on CUDA
+		synchronisations := count("synchronisations")
+		torch.Synchronize(device)
+		assert.Equal(t, synchronisations+1, count("synchronisations"))
+	})
+	require.NoError(t, torch.ResetPeak(device))
+	_, err = torch.ControlDevice("memory-limit", 1<<20)
+	require.NoError(t, err)
+	err = torch.Scoped(func() error { torch.Full(1, device, 1<<20); return nil })
+	assert.ErrorIs(t, err, torch.ErrOutOfMemory)
+	m, err := torch.MemoryOf(device)
+	require.NoError(t, err)
+	assert.Equal(t, torch.Memory{Free: 1 << 20, Total: 1 << 20}, m, "all of it came back")
+	_, err = torch.ControlDevice("memory-limit", 0)
+	require.NoError(t, err)
+	require.NoError(t, torch.EmptyCache(device))
+
+	_, err = torch.ControlDevice("fault", 1)
+	require.NoError(t, err)
+	assert.ErrorContains(t, torch.Scoped(func() error { torch.Full(1, device, 2); return nil }), "the fault ordered")
+	_, err = torch.ControlDevice("nonsense", 0)
+	assert.Error(t, err)
+	assert.Equal(t, before, torch.Live())
+}
+
+// gotorch asks for NumCPU/2 threads, which is none on one core.
+func TestOneCore(t *testing.T) {
+	self, err := os.Executable()
+	require.NoError(t, err)
+	out, err := exec.Command("taskset", "-c", "0", self, "-test.run", "^(TestVersion|TestNoGrad)$").CombinedOutput()
+	require.NoError(t, err, string(out))
+}
+
+// Without a number in the environment libtorch uses every core that it may.
+func TestThreadsAreLibtorchsOwn(t *testing.T) {
+	if os.Getenv("OMP_NUM_THREADS") == "" && os.Getenv("MKL_NUM_THREADS") == "" {
+		assert.GreaterOrEqual(t, torch.Threads(), (runtime.NumCPU()+1)/2, "physical cores at least")
+	}
+	assert.Equal(t, os.Getenv("OMP_NUM_THREADS"), childEnvironment(t, "OMP_NUM_THREADS"), "what gotorch's init was shown is taken back")
+}
+
+func childEnvironment(t *testing.T, name string) string {
+	out, err := exec.Command("printenv", name).Output()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) {
+		require.NoError(t, err)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// ---- Numbers
+
+func TestOps(t *testing.T) {
+	scoped(t, func() {
+		a := torch.FromFloats([]float32{1, 2, 3, 4, 5, 6}, torch.CPU, 2, 3)
+		b := torch.FromFloats([]float32{1, 0, 0, 1, 1, 1}, torch.CPU, 3, 2)
+		for name, c := range map[string]struct {
+			got   torch.Tensor
+			shape []int64
+			want  []float32
+		}{
+			"add":       {torch.Add(a, a), []int64{2, 3}, []float32{2, 4, 6, 8, 10, 12}},
+			"sub":       {torch.Sub(a, a), []int64{2, 3}, []float32{0, 0, 0, 0, 0, 0}},
+			"mul":       {torch.Mul(a, a), []int64{2, 3}, []float32{1, 4, 9, 16, 25, 36}},
+			"mm":        {torch.MM(a, b), []int64{2, 2}, []float32{4, 5, 10, 11}},
+			"sum":       {torch.Sum(a), []int64{}, []float32{21}},
+			"transpose": {torch.Transpose(a, 0, 1), []int64{3, 2}, []float32{1, 4, 2, 5, 3, 6}},
+			"view":      {torch.View(a, 3, 2), []int64{3, 2}, []float32{1, 2, 3, 4, 5, 6}},
+			"flatten":   {torch.Flatten(a, 0, 1), []int64{6}, []float32{1, 2, 3, 4, 5, 6}},
+			"stack":     {torch.Stack([]torch.Tensor{torch.Full(1, torch.CPU), torch.Full(2, torch.CPU)}, 0), []int64{2}, []float32{1, 2}},
+			"scale":     {torch.Scale(a, 0.5), []int64{2, 3}, []float32{0.5, 1, 1.5, 2, 2.5, 3}},
+			"pow":       {torch.Pow(a, 2), []int64{2, 3}, []float32{1, 4, 9, 16, 25, 36}},
+			"flip":      {torch.Flip(a, 1), []int64{2, 3}, []float32{3, 2, 1, 6, 5, 4}},
+			"slice":     {torch.Slice(a, 1, 1, 3), []int64{2, 2}, []float32{2, 3, 5, 6}},
+			"to":        {torch.To(a, torch.CPU), []int64{2, 3}, []float32{1, 2, 3, 4, 5, 6}},
+			"cast":      {torch.Cast(a, torch.Float64), []int64{2, 3}, []float32{1, 2, 3, 4, 5, 6}},
+			"bytes":     {torch.FromBytes([]byte{1, 2}, torch.Uint8, 2), []int64{2}, []float32{1, 2}},
+		} {
+			assert.Equal(t, c.shape, torch.Shape(c.got), name)
+			assert.Equal(t, c.want, torch.Floats(c.got), name)
+		}
+		c := torch.Clone(a)
+		torch.ScaleInPlace(c, 2)
+		torch.ClampInPlace(c, 3, 8)
+		assert.Equal(t, []float32{3, 4, 6, 8, 8, 8}, torch.Floats(c))
+		torch.Copy(c, a)
+		assert.Equal(t, torch.Floats(a), torch.Floats(c))
+		sum := torch.Full(1, torch.CPU, 2, 2)
+		torch.AddMM(sum, a, b, 10, 2)
+		assert.Equal(t, []float32{18, 20, 30, 32}, torch.Floats(sum))
+		assert.Equal(t, torch.CPU, torch.DeviceOf(sum))
+
+		// Resizing a constant keeps it; shrinking a fine chequerboard averages
+		// it, where a sampled kernel would alias.
+		assert.InDeltaSlice(t, []float32{2, 2, 2, 2}, torch.Floats(torch.Resize(torch.Full(2, torch.CPU, 1, 1, 7, 5), 2, 2)), 1e-5)
+		board := make([]float32, 64*64)
+		for i := range board {
+			board[i] = float32((i + i/64) % 2)
+		}
+		for _, v := range torch.Floats(torch.Resize(torch.FromFloats(board, torch.CPU, 1, 1, 64, 64), 8, 8)) {
+			assert.InDelta(t, 0.5, v, 0.02)
+		}
+	})
+}
+
+func TestNoGrad(t *testing.T) {
+	scoped(t, func() {
+		x := torch.Full(2, torch.CPU, 2)
+		torch.RequireGrad(x, true)
+		var y torch.Tensor
+		torch.NoGrad(func() { y = torch.Sum(x) })
+		assert.ErrorContains(t, torch.Scoped(func() error { torch.Backward([]torch.Tensor{y}, nil); return nil }), "does not require grad")
+		torch.Backward([]torch.Tensor{torch.Sum(x)}, nil)
+		assert.Equal(t, []float32{1, 1}, torch.Floats(torch.Gradient(x)))
+		torch.ClearGradient(x)
+		assert.Error(t, torch.Scoped(func() error { torch.Gradient(x); return nil }))
+	})
+}
+
+// Both optimisers find the minimum of (x−3)².
+func TestOptimisers(t *testing.T) {
+	for name, start := range map[string]func(x torch.Tensor) *torch.Optimizer{
+		"adam":  func(x torch.Tensor) *torch.Optimizer { return torch.NewAdam(x, 0.1, 0.9, 0.999, 1e-8) },
+		"lbfgs": func(x torch.Tensor) *torch.Optimizer { return torch.NewLBFGS(x, 1, 5) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			scoped(t, func() {
+				x := torch.FromFloats([]float32{0, 10}, torch.CPU, 2)
+				torch.RequireGrad(x, true)
+				o := start(x)
+				defer o.Close()
+				for i := range 500 {
+					scoped(t, func() {
+						torch.ClearGradient(x)
+						j := torch.Sum(torch.Pow(torch.Sub(x, torch.Full(3, torch.CPU, 2)), 2))
+						torch.Backward([]torch.Tensor{j}, nil)
+						if i == 400 {
+							o.SetRate(0.01)
+						}
+						o.Step(1)
+					})
+				}
+				assert.InDeltaSlice(t, []float32{3, 3}, torch.Floats(torch.Detach(x)), 1e-2)
+			})
+		})
+	}
+}
