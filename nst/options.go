@@ -171,7 +171,7 @@ func (o Options) withDefaults() (*settings, error) {
 	case Balanced:
 		// Each of the five style layers weighs 20 against the content's 1.
 		s.normalised, s.alpha, s.beta = true, 1, 100
-		s.iterations, rates[Adam] = 300, 0.03
+		s.iterations, rates[Adam] = 300, 0.02
 	case Classic:
 		s.alpha, s.beta = 10, 40
 		s.iterations, rates[Adam] = 500, 2.0/255

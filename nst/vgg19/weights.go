@@ -258,6 +258,9 @@ func readPickle(path string) (tensors map[string]array, err error) {
 			err = fmt.Errorf("malformed: %v", r)
 		}
 	}()
+	if err := checkPickle(path); err != nil {
+		return nil, err
+	}
 	loaded, err := pytorch.Load(path)
 	if err != nil {
 		return nil, err
@@ -295,6 +298,25 @@ func readPickle(path string) (tensors map[string]array, err error) {
 		return nil, fmt.Errorf("it holds a %T, not a dictionary of tensors", loaded)
 	}
 	return tensors, nil
+}
+
+// checkPickle says whether the file begins as torch.save's do: with a zip's or a
+// pickle's first bytes. gopickle 0.2.0 never returns from an empty file, nor
+// from one that begins with zeros, which it takes for a tar's end.
+func checkPickle(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	begin := make([]byte, 2)
+	if _, err := io.ReadFull(f, begin); err != nil {
+		return errors.New("it is empty")
+	}
+	if string(begin) != "PK" && begin[0] != 0x80 {
+		return errors.New("it begins with neither a zip nor a pickle")
+	}
+	return nil
 }
 
 // floats returns a contiguous tensor's elements; nil for types that hold no

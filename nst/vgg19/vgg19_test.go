@@ -1,0 +1,287 @@
+package vgg19_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed9bb5c928/nst/nst/nsttest"
+	"github.com/seed9bb5c928/nst/nst/vgg19"
+	"github.com/seed9bb5c928/nst/torch"
+)
+
+func TestLayers(t *testing.T) {
+	assert.Len(t, vgg19.Layers, 16+16+5)
+	for name, want := range map[string]vgg19.Layer{
+		"conv1_1": {Name: "conv1_1", Kind: vgg19.Conv, Channels: 64, Stride: 1, Halo: 1},
+		"relu1_2": {Name: "relu1_2", Kind: vgg19.ReLU, Channels: 64, Stride: 1, Halo: 2},
+		"pool1":   {Name: "pool1", Kind: vgg19.Pool, Channels: 64, Stride: 2, Halo: 2},
+		"relu4_2": {Name: "relu4_2", Kind: vgg19.ReLU, Channels: 512, Stride: 8, Halo: 2 + 4 + 16 + 16},
+		"relu5_1": {Name: "relu5_1", Kind: vgg19.ReLU, Channels: 512, Stride: 16, Halo: 2 + 4 + 16 + 32 + 16},
+		"pool5":   {Name: "pool5", Kind: vgg19.Pool, Channels: 512, Stride: 32, Halo: 2 + 4 + 16 + 32 + 64},
+	} {
+		got, err := vgg19.Lookup(name)
+		require.NoError(t, err)
+		assert.Equal(t, want, got)
+	}
+	_, err := vgg19.Lookup("relu6_1")
+	assert.ErrorContains(t, err, `unknown layer "relu6_1"`)
+	deepest, err := vgg19.Deepest([]string{"relu4_1", "relu1_1"})
+	require.NoError(t, err)
+	assert.Equal(t, "relu4_1", deepest.Name)
+	_, err = vgg19.Deepest(nil)
+	assert.Error(t, err)
+}
+
+func load(t testing.TB, path string) *vgg19.Network {
+	t.Helper()
+	n, err := vgg19.Load(path, torch.CPU)
+	require.NoError(t, err)
+	t.Cleanup(n.Close)
+	return n
+}
+
+// fixtureImage is export_vgg19.py's.
+func fixtureImage() torch.Tensor {
+	const h, w = 48, 40
+	pixels := make([]float32, 3*h*w)
+	for c := range 3 {
+		for y := range h {
+			for x := range w {
+				pixels[(c*h+y)*w+x] = float32((7*y+11*x+5*c)%17) / 16
+			}
+		}
+	}
+	return torch.FromFloats(pixels, torch.CPU, 1, 3, h, w)
+}
+
+// A module that torch.jit.script wrote in Python answers here as it did there.
+func TestPythonsModule(t *testing.T) {
+	nsttest.NoLeaks(t)
+	raw, err := os.ReadFile("testdata/small.json")
+	require.NoError(t, err)
+	var want map[string]struct {
+		Shape       []int64
+		First, Last []float64
+		L2          float64
+	}
+	require.NoError(t, json.Unmarshal(raw, &want))
+	require.Len(t, want, 2*len(vgg19.Layers))
+	network := load(t, "testdata/small.pt")
+	var names []string
+	for _, l := range vgg19.Layers {
+		names = append(names, l.Name)
+	}
+	for _, pooling := range []vgg19.Pooling{vgg19.AveragePooling, vgg19.MaxPooling} {
+		require.NoError(t, network.SetPooling(pooling))
+		require.NoError(t, torch.Scoped(func() error {
+			for i, f := range network.Features(fixtureImage(), names) {
+				name := string(pooling) + " " + names[i]
+				w := want[name]
+				require.Equal(t, w.Shape, torch.Shape(f), name)
+				require.Equal(t, int64(vgg19.Layers[i].Channels/16), torch.Shape(f)[1])
+				values := torch.Floats(f)
+				l2 := torch.Floats(torch.Pow(torch.Sum(torch.Pow(f, 2)), 0.5))[0]
+				assert.InEpsilon(t, w.L2, l2, 1e-5, name)
+				for k := range 4 {
+					assert.InDelta(t, w.First[k], values[k], 1e-5*w.L2, name)
+					assert.InDelta(t, w.Last[k], values[len(values)-4+k], 1e-5*w.L2, name)
+				}
+			}
+			return nil
+		}))
+	}
+	d, err := network.Describe(torch.CPU)
+	require.NoError(t, err)
+	assert.Equal(t, names, d.Layers)
+	assert.Equal(t, "random, channels divided by 16", d.Source)
+}
+
+// Each of the files that torch.save and safetensors wrote of the same weights
+// becomes a network that answers as the Python module does, as far as it goes.
+func TestConversion(t *testing.T) {
+	nsttest.NoLeaks(t)
+	python := load(t, "testdata/small.pt")
+	layers := []string{"conv1_1", "relu1_1", "pool1", "conv2_2", "relu2_2", "pool2"}
+	for file, tolerance := range map[string]float64{
+		"weights.pth":         1e-6,
+		"weights-legacy.pth":  1e-6,
+		"weights.safetensors": 1e-3, // its biases are float16
+	} {
+		t.Run(file, func(t *testing.T) {
+			w, err := vgg19.ReadWeights(filepath.Join("testdata", file), "")
+			require.NoError(t, err)
+			assert.Equal(t, "torchvision", w.Normalisation.Name)
+			assert.Contains(t, w.Source, file+" sha256:")
+			path := filepath.Join(t.TempDir(), "converted.pt")
+			require.NoError(t, w.WriteTorchScript(path))
+			converted := load(t, path)
+			require.NoError(t, torch.Scoped(func() error {
+				want := python.Features(fixtureImage(), layers)
+				for i, got := range converted.Features(fixtureImage(), layers) {
+					assert.InDeltaSlice(t, torch.Floats(want[i]), torch.Floats(got), tolerance, layers[i])
+				}
+				return nil
+			}))
+			channels, err := converted.Require(torch.CPU, layers)
+			require.NoError(t, err)
+			assert.Equal(t, []int64{4, 4, 4, 8, 8, 8}, channels)
+			_, err = converted.Require(torch.CPU, []string{"relu1_1", "relu3_1"})
+			assert.ErrorIs(t, err, vgg19.ErrNetwork)
+			assert.ErrorContains(t, err, "has no layer relu3_1")
+			d, err := converted.Describe(torch.CPU)
+			require.NoError(t, err)
+			assert.Equal(t, "pool2", d.Layers[len(d.Layers)-1])
+		})
+	}
+	// Caffe's weights want blue first: the same picture, its channels reversed
+	// and normalised as Caffe's, is what the unconverted weights see.
+	w, err := vgg19.ReadWeights("testdata/weights.pth", "caffe")
+	require.NoError(t, err)
+	path := filepath.Join(t.TempDir(), "caffe.pt")
+	require.NoError(t, w.WriteTorchScript(path))
+	caffe := load(t, path)
+	require.NoError(t, torch.Scoped(func() error {
+		// image·255 − mean = ((image·255 − mean)·deviation + mean')−mean')/deviation
+		scale, mean, deviation, torchMean := 255.0, []float32{103.939, 116.779, 123.68}, []float32{0.229, 0.224, 0.225}, []float32{0.485, 0.456, 0.406}
+		bgr := torch.Scale(torch.Flip(fixtureImage(), 1), scale)
+		bgr = torch.Sub(bgr, torch.FromFloats(mean, torch.CPU, 1, 3, 1, 1))
+		seen := torch.Add(torch.Mul(bgr, torch.FromFloats(deviation, torch.CPU, 1, 3, 1, 1)), torch.FromFloats(torchMean, torch.CPU, 1, 3, 1, 1))
+		want := torch.Floats(python.Features(seen, []string{"conv1_1"})[0])
+		got := torch.Floats(caffe.Features(fixtureImage(), []string{"conv1_1"})[0])
+		assert.InDeltaSlice(t, want, got, 1e-3)
+		return nil
+	}))
+}
+
+// A position's features depend on the pixels of its halo, and on no others.
+func TestHalo(t *testing.T) {
+	network := load(t, "testdata/small.pt")
+	require.NoError(t, network.SetPooling(vgg19.AveragePooling)) // every pixel counts
+	const side, layer = 192, "relu4_1"
+	l, err := vgg19.Lookup(layer)
+	require.NoError(t, err)
+	require.NoError(t, torch.Scoped(func() error {
+		image := torch.Full(0.5, torch.CPU, 1, 3, side, side)
+		torch.RequireGrad(image, true)
+		f := network.Features(image, []string{layer})[0]
+		shape := torch.Shape(f)
+		position := shape[2] / 2
+		seed := make([]float32, torch.Count(f))
+		for c := range shape[1] {
+			seed[(c*shape[2]+position)*shape[3]+position] = 1
+		}
+		torch.Backward([]torch.Tensor{f}, []torch.Tensor{torch.FromFloats(seed, torch.CPU, shape...)})
+		gradient := torch.Floats(torch.Gradient(image))
+		first, last := side, -1
+		for i, v := range gradient {
+			if v != 0 {
+				first, last = min(first, i%side), max(last, i%side)
+			}
+		}
+		own := int(position) * l.Stride
+		assert.Equal(t, own-l.Halo, first)
+		assert.Equal(t, own+l.Stride-1+l.Halo, last)
+		return nil
+	}))
+}
+
+func TestUnusableNetworks(t *testing.T) {
+	nsttest.NoLeaks(t)
+	folder := t.TempDir()
+	write := func(name string, data []byte) string {
+		path := filepath.Join(folder, name)
+		require.NoError(t, os.WriteFile(path, data, 0o600))
+		return path
+	}
+	whole, err := os.ReadFile("testdata/small.pt")
+	require.NoError(t, err)
+	other := filepath.Join(folder, "other.pt")
+	m, err := torch.NewModule("Other")
+	require.NoError(t, err)
+	require.NoError(t, m.Define("def forward(self, x: Tensor) -> Tensor:\n    return x\n"))
+	require.NoError(t, m.Save(other))
+	m.Close()
+	bare := filepath.Join(folder, "bare.pt")
+	m, err = torch.NewModule("Bare")
+	require.NoError(t, err)
+	require.NoError(t, m.Define("def no_forward(self, x: Tensor) -> Tensor:\n    return x\n"))
+	require.NoError(t, m.Save(bare))
+	m.Close()
+	for name, c := range map[string]struct{ path, part string }{
+		"text":                         {write("text.pt", []byte("weights?")), "is not a whole TorchScript file"},
+		"empty":                        {write("empty.pt", nil), "is not a whole TorchScript file"},
+		"half":                         {write("half.pt", whole[:len(whole)/2]), "is not a whole TorchScript file"},
+		"a directory":                  {folder, "is a directory"},
+		"a module of another kind":     {other, "forward(__torch__.Other self, Tensor x) -> Tensor"},
+		"a module that has no forward": {bare, "not a feature network"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := vgg19.Load(c.path, torch.CPU)
+			require.ErrorIs(t, err, vgg19.ErrNetwork)
+			assert.ErrorContains(t, err, c.part)
+			assert.NotContains(t, err.Error(), "frame #")
+			assert.NotContains(t, err.Error(), "\n")
+		})
+	}
+	_, err = vgg19.Load(filepath.Join(folder, "none.pt"), torch.CPU)
+	assert.ErrorIs(t, err, os.ErrNotExist)
+}
+
+// A network with forward alone is enough; its pooling cannot be chosen then.
+func TestForwardAlone(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "m.pt")
+	m, err := torch.NewModule("Mine")
+	require.NoError(t, err)
+	require.NoError(t, m.Define("def forward(self, picture: Tensor, names: List[str]) -> List[Tensor]:\n    return [picture for n in names]\n"))
+	require.NoError(t, m.Save(path))
+	m.Close()
+	n := load(t, path)
+	assert.ErrorIs(t, n.SetPooling(vgg19.AveragePooling), vgg19.ErrNetwork)
+	assert.Error(t, n.SetPooling("median"))
+	channels, err := n.Require(torch.CPU, []string{"relu1_1"})
+	require.NoError(t, err)
+	assert.Equal(t, []int64{3}, channels)
+	_, err = n.Require(torch.CPU, []string{"relu2_1"})
+	assert.ErrorContains(t, err, "answers with shape [1 3 32 32] for relu2_1")
+}
+
+func TestUnusableWeights(t *testing.T) {
+	folder := t.TempDir()
+	write := func(name string, data []byte) string {
+		path := filepath.Join(folder, name)
+		require.NoError(t, os.WriteFile(path, data, 0o600))
+		return path
+	}
+	legacy, err := os.ReadFile("testdata/weights-legacy.pth")
+	require.NoError(t, err)
+	zipped, err := os.ReadFile("testdata/weights.pth")
+	require.NoError(t, err)
+	tensors, err := os.ReadFile("testdata/weights.safetensors")
+	require.NoError(t, err)
+	for name, path := range map[string]string{
+		"empty":             write("empty.pth", nil),
+		"text":              write("text.pth", []byte("hello")),
+		"half legacy":       write("half.pth", legacy[:len(legacy)/2]),
+		"half zip":          write("half2.pth", zipped[:len(zipped)/2]),
+		"half safetensors":  write("half.safetensors", tensors[:len(tensors)/2]),
+		"empty safetensors": write("empty.safetensors", nil),
+		"TorchScript":       "testdata/small.pt",
+		"other names":       write("names.safetensors", bytes.ReplaceAll(tensors, []byte("features"), []byte("whatever"))),
+		"missing":           filepath.Join(folder, "none.pth"),
+		"other shapes":      write("shapes.safetensors", bytes.Replace(tensors, []byte(`[4,3,3,3]`), []byte(`[3,4,3,3]`), 1)),
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := vgg19.ReadWeights(path, "")
+			require.Error(t, err)
+			assert.NotContains(t, err.Error(), "goroutine")
+		})
+	}
+	_, err = vgg19.ReadWeights("testdata/weights.pth", "imagenet")
+	assert.ErrorContains(t, err, "unknown normalisation")
+}
