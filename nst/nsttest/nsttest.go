@@ -75,6 +75,11 @@ func RunWithPretend(m *testing.M) {
 		os.Exit(1)
 	}
 	os.Setenv("NST_DEVICE_LIBRARY", library)
+	// Load it now: libtorch's first backward counts the devices, for ever.
+	if _, err := torch.ParseDevice("cpu"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 	os.Exit(m.Run())
 }
 

@@ -73,7 +73,7 @@ func damaged(err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return errors.New("is cut short")
 	}
-	return fmt.Errorf("is damaged or unsupported (%w)", err)
+	return fmt.Errorf("is cut short, damaged or of an unsupported kind (%w)", err)
 }
 
 // decodeGuarded turns a decoder's panic on malformed data into an error.

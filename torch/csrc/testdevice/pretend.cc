@@ -19,6 +19,7 @@
 #include <ATen/ops/as_strided_native.h>
 #include <ATen/ops/convolution.h>
 #include <ATen/ops/convolution_backward.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/view_native.h>
 #include <c10/core/CPUAllocator.h>
@@ -215,6 +216,13 @@ at::Tensor wrap(const at::Tensor& cpu, c10::Device device) {
   return t;
 }
 
+// Gives an empty output the memory and sizes of another tensor.
+void adopt(const at::Tensor& output, const at::Tensor& from) {
+  auto* t = output.unsafeGetTensorImpl();
+  t->set_storage_keep_dtype(from.storage());
+  t->set_sizes_and_strides(from.sizes(), from.strides(), from.storage_offset());
+}
+
 // Every operation without a kernel here: its tensors are aliased as CPU
 // tensors, the CPU kernel runs, and what is new comes back as pretend tensors.
 void fallback(const c10::OperatorHandle& op, c10::DispatchKeySet, torch::jit::Stack* stack) {
@@ -229,19 +237,22 @@ void fallback(const c10::OperatorHandle& op, c10::DispatchKeySet, torch::jit::St
       one.see(v.toDevice().has_index() ? v.toDevice() : Guard().getDevice());
   }
   std::vector<std::pair<at::Tensor, at::Tensor>> aliases;  // pretend, CPU
-  auto enter = [&](const at::Tensor& t) {
+  auto enter = [&](const at::Tensor& t, bool written) {
     one.check(t);
-    auto cpu = on_cpu(t);
-    if (cpu.defined()) aliases.emplace_back(t, cpu);
+    if (!t.defined() || t.device().type() != kPretend) return t;
+    // An empty output is there to be resized, which a view of memory cannot be.
+    auto cpu = written && t.numel() == 0 ? at::empty({0}, t.options().device(c10::kCPU)) : on_cpu(t);
+    aliases.emplace_back(t, cpu);
     return cpu;
   };
   for (size_t i = 0; i < arguments; i++) {
     auto& v = (*stack)[stack->size() - arguments + i];
     if (v.isTensor()) {
-      v = enter(v.toTensor());
+      const auto* info = op.schema().arguments()[i].alias_info();
+      v = enter(v.toTensor(), info != nullptr && info->isWrite());
     } else if (v.isTensorList()) {
       c10::List<at::Tensor> list;
-      for (const at::Tensor& t : v.toTensorList()) list.push_back(enter(t));
+      for (const at::Tensor& t : v.toTensorList()) list.push_back(enter(t, false));
       v = list;
     } else if (v.isDevice()) {
       v = c10::Device(c10::kCPU);
@@ -254,7 +265,10 @@ void fallback(const c10::OperatorHandle& op, c10::DispatchKeySet, torch::jit::St
   auto leave = [&](const at::Tensor& result) -> at::Tensor {
     if (!result.defined()) return result;
     for (const auto& [pretend, cpu] : aliases) {
-      if (result.is_same(cpu)) return pretend;
+      if (result.is_same(cpu)) {
+        if (pretend.numel() != cpu.numel()) adopt(pretend, wrap(cpu, one.device));
+        return pretend;
+      }
       TORCH_INTERNAL_ASSERT(result.numel() == 0 || !result.storage().is_alias_of(cpu.storage()), one.operation,
                             " made a view; the pretend device needs a kernel for it");
     }

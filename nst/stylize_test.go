@@ -1,0 +1,281 @@
+package nst_test
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed9bb5c928/nst/nst"
+	"github.com/seed9bb5c928/nst/nst/nsttest"
+	"github.com/seed9bb5c928/nst/nst/picture"
+	"github.com/seed9bb5c928/nst/nst/vgg19"
+	"github.com/seed9bb5c928/nst/torch"
+)
+
+// run is a transfer of the demo pictures; it returns the costs before each step
+// and after the last.
+func run(t *testing.T, e *nst.Engine, o nst.Options) (*nst.Result, []nst.Costs) {
+	t.Helper()
+	var costs []nst.Costs
+	r, err := e.Stylize(context.Background(), open(t, nsttest.Demo(t, "content.png")),
+		[]*picture.Picture{open(t, nsttest.Demo(t, "style.png"))}, o,
+		func(p nst.Progress) { costs = append(costs, p.Costs) })
+	require.NoError(t, err)
+	return r, costs
+}
+
+func TestSeedRepeatsARun(t *testing.T) {
+	e := engine(t, "cpu")
+	for _, optimizer := range []nst.Optimizer{nst.Adam, nst.LBFGS} {
+		o := nst.Options{Size: 64, Start: nst.StartNoise, Seed: 7, Iterations: new(5), Optimizer: optimizer}
+		first, costs := run(t, e, o)
+		second, again := run(t, e, o)
+		assert.Equal(t, first.Picture, second.Picture)
+		assert.Equal(t, costs, again)
+		o.Seed = 8
+		other, _ := run(t, e, o)
+		assert.NotEqual(t, first.Picture, other.Picture)
+	}
+}
+
+// L-BFGS in 100 evaluations gets lower than Adam in 100 steps, with either
+// preset and from either start.
+func TestLBFGSBeatsAdam(t *testing.T) {
+	e := engine(t, "cpu")
+	for _, preset := range []nst.Preset{nst.Balanced, nst.Classic} {
+		for _, start := range []nst.Start{nst.StartContent, nst.StartNoise} {
+			t.Run(fmt.Sprint(preset, " ", start), func(t *testing.T) {
+				total := map[nst.Optimizer]float64{}
+				for _, optimizer := range []nst.Optimizer{nst.Adam, nst.LBFGS} {
+					r, costs := run(t, e, nst.Options{Preset: preset, Start: start, Optimizer: optimizer, Size: 64, Iterations: new(100)})
+					require.Len(t, costs, 101)
+					assert.Less(t, r.Costs.Total, costs[0].Total)
+					total[optimizer] = r.Costs.Total
+				}
+				assert.Less(t, total[nst.LBFGS], total[nst.Adam])
+				t.Logf("L-BFGS/Adam: %.3f", total[nst.LBFGS]/total[nst.Adam])
+			})
+		}
+	}
+}
+
+// The whole transfer on the pretend accelerator has the CPU's very bits, and
+// copies nothing to the host inside an iteration but the costs.
+func TestPretendAcceleratorHasTheCPUsBits(t *testing.T) {
+	cpu, pretend := engine(t, "cpu"), engine(t, "pretend:1")
+	require.Equal(t, torch.Device("pretend:1"), pretend.Device())
+	for _, optimizer := range []nst.Optimizer{nst.Adam, nst.LBFGS} {
+		for _, pooling := range []vgg19.Pooling{vgg19.MaxPooling, vgg19.AveragePooling} {
+			t.Run(fmt.Sprint(optimizer, " ", pooling), func(t *testing.T) {
+				o := nst.Options{Size: 64, Start: nst.StartNoise, Iterations: new(10), Optimizer: optimizer, Pooling: pooling}
+				want, wantCosts := run(t, cpu, o)
+				got, gotCosts := run(t, pretend, o)
+				assert.Equal(t, wantCosts, gotCosts)
+				assert.Equal(t, want.Picture, got.Picture)
+				assert.Positive(t, got.PeakMemory)
+			})
+		}
+	}
+	t.Run("copies", func(t *testing.T) {
+		counters := []string{"copies-to-host", "copies-to-device", "synchronisations"}
+		var seen [][3]int64
+		_, err := pretend.Stylize(context.Background(), open(t, nsttest.Demo(t, "content.png")),
+			[]*picture.Picture{open(t, nsttest.Demo(t, "style.png"))}, nst.Options{Size: 32, Iterations: new(5)}, func(nst.Progress) {
+				var now [3]int64
+				for i, c := range counters {
+					n, err := torch.ControlDevice(c, 0)
+					assert.NoError(t, err)
+					now[i] = n
+				}
+				seen = append(seen, now)
+			})
+		require.NoError(t, err)
+		require.Len(t, seen, 6)
+		for i := 1; i < len(seen); i++ {
+			assert.Equal(t, int64(1), seen[i][0]-seen[i-1][0], "to the host: the costs, once")
+			assert.Equal(t, int64(0), seen[i][1]-seen[i-1][1], "to the device")
+			assert.Equal(t, int64(0), seen[i][2]-seen[i-1][2], "synchronisations")
+		}
+	})
+	t.Run("memory limit", func(t *testing.T) {
+		before := torch.Live()
+		for _, limit := range []int64{1 << 10, 4 << 20, 16 << 20, 48 << 20} { // beside the network's 80 MB
+			m, err := torch.MemoryOf("pretend:1")
+			require.NoError(t, err)
+			_, err = torch.ControlDevice("memory-limit", m.Allocated+limit)
+			require.NoError(t, err)
+			_, err = pretend.Stylize(context.Background(), open(t, nsttest.Demo(t, "content.png")),
+				[]*picture.Picture{open(t, nsttest.Demo(t, "style.png"))}, nst.Options{Size: 256, Iterations: new(1)}, nil)
+			assert.ErrorIs(t, err, torch.ErrOutOfMemory)
+			_, err = torch.ControlDevice("memory-limit", 0)
+			require.NoError(t, err)
+		}
+		assert.Equal(t, before, torch.Live())
+		run(t, pretend, nst.Options{Size: 32, Iterations: new(1)}) // and it goes on
+	})
+}
+
+func TestStartsAndSizes(t *testing.T) {
+	e := engine(t, "cpu")
+	content := open(t, nsttest.Demo(t, "content.png")) // 451×300
+	r, costs := run(t, e, nst.Options{Size: 48, Iterations: new(0)})
+	assert.Equal(t, [2]int{48, 32}, [2]int{r.Picture.Width, r.Picture.Height})
+	assert.Zero(t, r.Iterations)
+	require.Len(t, costs, 1)
+	assert.Zero(t, costs[0].Content, "the start is the content")
+	assert.Equal(t, costs[0], r.Costs)
+
+	r, _ = run(t, e, nst.Options{Size: nst.OwnSize, StyleSize: 32, Iterations: new(0)})
+	assert.Equal(t, content, r.Picture)
+	r, _ = run(t, e, nst.Options{Size: 32, Start: nst.StartGray, Iterations: new(0)})
+	for _, v := range r.Picture.Pixels {
+		require.Equal(t, float32(0.5), v)
+	}
+	start := picture.New(48, 32)
+	r, _ = run(t, e, nst.Options{Size: 48, Start: nst.StartPicture, Picture: start, Iterations: new(0)})
+	assert.Equal(t, start, r.Picture)
+	r, _ = run(t, e, nst.Options{Size: 96, Start: nst.StartPicture, Picture: start, Iterations: new(0)})
+	assert.Equal(t, [2]int{96, 64}, [2]int{r.Picture.Width, r.Picture.Height}, "resized")
+}
+
+// Two styles that are the same picture are that picture's style.
+func TestStylesAreAveraged(t *testing.T) {
+	e := engine(t, "cpu")
+	content, a, b := open(t, nsttest.Demo(t, "content.png")), open(t, nsttest.Demo(t, "style.png")), picture.New(64, 64)
+	cost := func(styles ...*picture.Picture) float64 {
+		r, err := e.Stylize(context.Background(), content, styles, nst.Options{Preset: nst.Classic, Size: 64, Iterations: new(0)}, nil)
+		require.NoError(t, err)
+		return r.Costs.Total
+	}
+	assert.InEpsilon(t, cost(a), cost(a, a), 1e-5)
+	assert.NotEqual(t, cost(a), cost(a, b))
+}
+
+func TestNothingToDo(t *testing.T) {
+	e := engine(t, "cpu")
+	p := picture.New(32, 32)
+	for _, optimizer := range []nst.Optimizer{nst.Adam, nst.LBFGS} {
+		r, err := e.Stylize(context.Background(), p, []*picture.Picture{p}, nst.Options{Size: nst.OwnSize, Optimizer: optimizer, Iterations: new(3)}, nil)
+		require.NoError(t, err, "a picture that has the style already: no gradient, no NaN")
+		assert.Zero(t, r.Costs.Total)
+		assert.Equal(t, p, r.Picture)
+	}
+}
+
+func TestCancelling(t *testing.T) {
+	e := engine(t, "cpu")
+	content, style := open(t, nsttest.Demo(t, "content.png")), open(t, nsttest.Demo(t, "style.png"))
+	ctx, cancel := context.WithCancel(context.Background())
+	var best float64 = math.Inf(1)
+	var last *picture.Picture
+	r, err := e.Stylize(ctx, content, []*picture.Picture{style}, nst.Options{Size: 48, Iterations: new(1000)}, func(p nst.Progress) {
+		assert.Equal(t, 48, p.Scale)
+		assert.Equal(t, 1000, p.Iterations)
+		best = min(best, p.Total)
+		last = p.Picture()
+		if p.Iteration == 4 {
+			cancel()
+		}
+	})
+	require.ErrorIs(t, err, context.Canceled)
+	require.NotNil(t, r)
+	assert.Equal(t, best, r.Costs.Total)
+	assert.Equal(t, last, r.Picture, "the last was the best")
+	assert.LessOrEqual(t, r.Iterations, 5)
+
+	r, err = e.Stylize(ctx, content, []*picture.Picture{style}, nst.Options{}, nil)
+	assert.ErrorIs(t, err, context.Canceled)
+	assert.Nil(t, r)
+}
+
+func TestUnusablePicturesAreRefused(t *testing.T) {
+	e := engine(t, "cpu")
+	good := picture.New(40, 40)
+	for name, c := range map[string]struct {
+		content *picture.Picture
+		styles  []*picture.Picture
+		options nst.Options
+		part    string
+	}{
+		"no content":    {nil, []*picture.Picture{good}, nst.Options{}, "content picture"},
+		"no style":      {good, nil, nst.Options{}, "no style picture"},
+		"one pixel":     {picture.New(1, 1), []*picture.Picture{good}, nst.Options{}, "the content picture is 1×1; layer relu5_1 needs at least 16×16"},
+		"small style":   {good, []*picture.Picture{good, picture.New(100, 15)}, nst.Options{}, "style picture 2 is 100×15"},
+		"made small":    {picture.New(400, 40), []*picture.Picture{good}, nst.Options{Size: 64}, "becomes, with its longest side 64, 64×6"},
+		"deepest layer": {good, []*picture.Picture{picture.New(31, 64)}, nst.Options{StyleLayers: []nst.LayerWeight{{Layer: "pool5"}}}, "pool5 needs at least 32×32"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := e.Stylize(context.Background(), c.content, c.styles, c.options, nil)
+			require.ErrorIs(t, err, picture.ErrPicture)
+			assert.ErrorContains(t, err, c.part)
+		})
+	}
+}
+
+func TestOptionsAreChecked(t *testing.T) {
+	layer := func(name string, weight float64) []nst.LayerWeight {
+		return []nst.LayerWeight{{Layer: name, Weight: &weight}}
+	}
+	for name, c := range map[string]struct {
+		options     nst.Options
+		field, part string
+	}{
+		"preset":          {nst.Options{Preset: "fancy"}, "Preset", `"fancy" is unknown: known are balanced and classic`},
+		"optimizer":       {nst.Options{Optimizer: "sgd"}, "Optimizer", "known are adam and lbfgs"},
+		"negative weight": {nst.Options{ContentWeight: new(-1.0)}, "ContentWeight", "is -1; it cannot be negative"},
+		"NaN weight":      {nst.Options{StyleWeight: new(math.NaN())}, "StyleWeight", "is NaN"},
+		"infinite weight": {nst.Options{StyleWeight: new(math.Inf(1))}, "StyleWeight", "is +Inf"},
+		"all zero":        {nst.Options{StyleWeight: new(0.0), ContentWeight: new(0.0)}, "ContentWeight", "every weight is 0"},
+		"all layers zero": {nst.Options{StyleWeight: new(0.0), ContentLayers: layer("relu1_1", 0)}, "ContentWeight", "every weight is 0"},
+		"NaN rate":        {nst.Options{LearningRate: new(math.NaN())}, "LearningRate", "is NaN"},
+		"zero rate":       {nst.Options{LearningRate: new(0.0)}, "LearningRate", "is 0"},
+		"layer":           {nst.Options{StyleLayers: layer("relu9_1", 1)}, "StyleLayers", `unknown layer "relu9_1"`},
+		"layer twice":     {nst.Options{ContentLayers: append(layer("relu1_1", 1), layer("relu1_1", 2)...)}, "ContentLayers", "relu1_1 twice"},
+		"layer weight":    {nst.Options{ContentLayers: layer("relu1_1", -2)}, "ContentLayers", "negative"},
+		"iterations":      {nst.Options{Iterations: new(-1)}, "Iterations", "is -1"},
+		"size":            {nst.Options{Size: -7}, "Size", "is -7"},
+		"large size":      {nst.Options{StyleSize: 100000}, "StyleSize", "at most 16384"},
+		"start":           {nst.Options{Start: "blue"}, "Start", "known are content, noise, gray and picture"},
+		"no picture":      {nst.Options{Start: nst.StartPicture}, "Picture", "cannot be started from"},
+		"pooling":         {nst.Options{Pooling: "median"}, "Pooling", "known are max and avg"},
+		"precision":       {nst.Options{Precision: "int8"}, "Precision", "known are"},
+		"precision to be": {nst.Options{Precision: "bf16"}, "Precision", "not there yet"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := c.options.Validate()
+			require.ErrorIs(t, err, nst.ErrInvalidOption)
+			var option *nst.OptionError
+			require.ErrorAs(t, err, &option)
+			assert.Equal(t, c.field, option.Field)
+			assert.Contains(t, option.Problem, c.part)
+		})
+	}
+	assert.NoError(t, nst.Options{}.Validate())
+}
+
+func TestConcurrentTransfersOfOneEngine(t *testing.T) {
+	e := engine(t, "cpu")
+	want, _ := run(t, e, nst.Options{Size: 32, Iterations: new(2)})
+	done := make(chan *picture.Picture)
+	for range 4 {
+		go func() {
+			r, err := e.Stylize(context.Background(), open(t, nsttest.Demo(t, "content.png")), []*picture.Picture{open(t, nsttest.Demo(t, "style.png"))}, nst.Options{Size: 32, Iterations: new(2)}, nil)
+			assert.NoError(t, err)
+			done <- r.Picture
+		}()
+	}
+	for range 4 {
+		assert.Equal(t, want.Picture, <-done)
+	}
+}
+
+func TestOpenErrors(t *testing.T) {
+	_, err := nst.Open(context.Background(), "vgg19/testdata/small.json", "cpu")
+	assert.ErrorIs(t, err, vgg19.ErrNetwork)
+	_, err = nst.Open(context.Background(), "vgg19/testdata/small.pt", "abacus")
+	assert.ErrorIs(t, err, torch.ErrDevice)
+}
