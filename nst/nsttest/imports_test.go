@@ -1,0 +1,72 @@
+package nsttest_test
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed9bb5c928/nst/nst/nsttest"
+)
+
+const (
+	module  = "github.com/seed9bb5c928/nst"
+	gotorch = "github.com/wangkuiyi/gotorch"
+)
+
+// allowed is which packages of this module each may import: one way only, and
+// what no package but one may reach.
+var allowed = map[string][]string{
+	"/torch/internal/earlyenv": {},
+	"/torch":                   {"/torch/internal/earlyenv"},
+	"/nst/vgg19":               {"/torch"},
+	"/nst/picture":             {"/torch"},
+	"/nst":                     {"/torch", "/nst/vgg19", "/nst/picture"},
+	"/nst/nsttest":             {"/torch"},
+	"/cmd/nst":                 {"/torch", "/nst", "/nst/vgg19", "/nst/picture"},
+}
+
+// outside is what package nst and what hangs off it know nothing of.
+var outside = []string{"net/http", "flag", "github.com/spf13/", "github.com/nats-io/"}
+
+func TestImportsGoOneWay(t *testing.T) {
+	list := exec.Command("go", "list", "-json=ImportPath,Imports,CgoFiles", "./...")
+	list.Dir = nsttest.Root(t)
+	out, err := list.Output()
+	require.NoError(t, err)
+	seen := 0
+	for decoder := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p struct {
+			ImportPath        string
+			Imports, CgoFiles []string
+		}
+		if err := decoder.Decode(&p); errors.Is(err, io.EOF) {
+			break
+		} else {
+			require.NoError(t, err)
+		}
+		seen++
+		name := strings.TrimPrefix(p.ImportPath, module)
+		may, known := allowed[name]
+		assert.True(t, known, "%s: which packages it may import is not said here", name)
+		assert.Equal(t, name == "/torch", len(p.CgoFiles) > 0, `%s: import "C" is for torch alone`, name)
+		assert.Equal(t, name == "/torch", slices.Contains(p.Imports, gotorch), "%s: gotorch is for torch alone", name)
+		for _, i := range p.Imports {
+			if inner, ok := strings.CutPrefix(i, module); ok {
+				assert.Contains(t, may, inner, "%s imports %s", name, inner)
+			}
+			if strings.HasPrefix(name, "/nst") {
+				for _, o := range outside {
+					assert.False(t, strings.HasPrefix(i, o), "%s imports %s", name, i)
+				}
+			}
+		}
+	}
+	assert.Equal(t, len(allowed), seen)
+}
