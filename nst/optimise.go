@@ -64,7 +64,7 @@ func (o *state) close() {
 func (o *state) run(ctx context.Context, report func(Progress)) (steps int, err error) {
 	began := time.Now()
 	for {
-		done := steps == o.settings.iterations || ctx.Err() != nil && steps > 0
+		done := false
 		err := torch.Scoped(func() error {
 			costs, gradient := o.evaluator.evaluate(o.x)
 			if err := costs.check(steps); err != nil {
@@ -80,6 +80,7 @@ func (o *state) run(ctx context.Context, report func(Progress)) (steps int, err 
 				Costs: costs, Seconds: time.Since(began).Seconds(),
 				Picture: func() *picture.Picture { return picture.FromTensor(torch.Detach(o.x)) },
 			})
+			done = steps == o.settings.iterations || ctx.Err() != nil
 			if !done {
 				o.step(costs, gradient)
 			}
@@ -159,7 +160,7 @@ func (o *state) stepLBFGS(costs Costs) {
 	length := math.Sqrt(read(sumOfSquares(moved)) / float64(torch.Count(moved)))
 	limit := min(length, o.radius)
 	if o.first {
-		limit = lbfgsFirst * o.settings.rate
+		limit = min(lbfgsFirst*o.settings.rate, o.radius)
 		o.first = false
 	}
 	if length > 0 && limit != length {

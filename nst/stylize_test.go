@@ -63,6 +63,19 @@ func TestLBFGSBeatsAdam(t *testing.T) {
 	}
 }
 
+// L-BFGS with absurd rates goes back to its best picture, and never to NaN.
+func TestLBFGSSurvivesItsRate(t *testing.T) {
+	e := engine(t, "cpu")
+	for _, rate := range []float64{1e-6, 30, 1e6} {
+		r, costs := run(t, e, nst.Options{Preset: nst.Classic, Start: nst.StartNoise, Optimizer: nst.LBFGS, LearningRate: &rate, Size: 48, Iterations: new(40)})
+		require.Len(t, costs, 41)
+		for _, c := range costs {
+			assert.LessOrEqual(t, r.Costs.Total, c.Total)
+		}
+		assert.Less(t, r.Costs.Total, costs[0].Total)
+	}
+}
+
 // The whole transfer on the pretend accelerator has the CPU's very bits, and
 // copies nothing to the host inside an iteration but the costs.
 func TestPretendAcceleratorHasTheCPUsBits(t *testing.T) {

@@ -104,7 +104,7 @@ func Synchronize(device Device) {
 
 // Memory is what a device's memory is used for, in bytes.
 type Memory struct {
-	// Free and Total describe the whole device.
+	// Free and Total describe the whole device; 0 where it does not say.
 	Free, Total int64
 	// Allocated and Peak are this process's tensors, now and at most. On the
 	// CPU they are its resident memory.

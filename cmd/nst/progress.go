@@ -29,7 +29,11 @@ func newProgress(quiet bool, out io.Writer) *progress {
 		return &progress{}
 	}
 	f, ok := out.(*os.File)
-	return &progress{out: out, tty: ok && term.IsTerminal(int(f.Fd())), last: time.Now()}
+	p := &progress{out: out, tty: ok && term.IsTerminal(int(f.Fd())), last: time.Now()}
+	if p.tty {
+		fmt.Fprint(p.out, "reading the pictures' features…\r")
+	}
+	return p
 }
 
 func (p *progress) update(n nst.Progress) {

@@ -2,12 +2,10 @@ package vgg19
 
 import (
 	"crypto/sha256"
-	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,6 +13,7 @@ import (
 	"github.com/nlpodyssey/gopickle/pytorch"
 	"github.com/nlpodyssey/gopickle/types"
 	"github.com/nlpodyssey/safetensors"
+	"github.com/seed9bb5c928/nst/torch"
 )
 
 // Normalisation is how a network wants its input, as image·Scale − Shift on RGB
@@ -204,51 +203,31 @@ func readSafetensors(path string) (map[string]array, error) {
 	}
 	tensors := map[string]array{}
 	for _, t := range file.Tensors() {
-		var a array
+		scalar, ok := scalarTypes[t.TensorView.DType()]
+		if !ok {
+			continue // a counter or an index: no weights
+		}
+		a, data := array{}, t.TensorView.Data()
 		for _, s := range t.TensorView.Shape() {
 			a.shape = append(a.shape, int(s))
 		}
-		data := t.TensorView.Data()
-		switch t.TensorView.DType() {
-		case safetensors.F32:
-			a.data = make([]float32, len(data)/4)
-			for i := range a.data {
-				a.data[i] = math.Float32frombits(binary.LittleEndian.Uint32(data[4*i:]))
-			}
-		case safetensors.BF16:
-			a.data = make([]float32, len(data)/2)
-			for i := range a.data {
-				a.data[i] = math.Float32frombits(uint32(binary.LittleEndian.Uint16(data[2*i:])) << 16)
-			}
-		case safetensors.F16:
-			a.data = make([]float32, len(data)/2)
-			for i := range a.data {
-				a.data[i] = halfToFloat(binary.LittleEndian.Uint16(data[2*i:]))
-			}
-		case safetensors.F64:
-			a.data = make([]float32, len(data)/8)
-			for i := range a.data {
-				a.data[i] = float32(math.Float64frombits(binary.LittleEndian.Uint64(data[8*i:])))
-			}
-		default:
-			continue // a counter or an index: no weights
+		err := torch.Scoped(func() error {
+			count := int64(uint64(len(data)) / t.TensorView.DType().Size())
+			a.data = torch.Floats(torch.FromBytes(data, scalar, count))
+			return nil
+		})
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", t.Name, err)
 		}
 		tensors[t.Name] = a
 	}
 	return tensors, nil
 }
 
-// halfToFloat widens an IEEE 754 half.
-func halfToFloat(h uint16) float32 {
-	sign, exponent, fraction := uint32(h>>15), uint32(h>>10&31), uint32(h&1023)
-	switch {
-	case exponent == 31:
-		return math.Float32frombits(sign<<31 | 255<<23 | fraction<<13)
-	case exponent == 0: // zero and the subnormal: fraction·2⁻²⁴
-		return float32(1-2*int(sign)) * float32(fraction) / (1 << 24)
-	default:
-		return math.Float32frombits(sign<<31 | (exponent+112)<<23 | fraction<<13)
-	}
+// scalarTypes are the types that weights come in.
+var scalarTypes = map[safetensors.DType]torch.ScalarType{
+	safetensors.F16: torch.Float16, safetensors.BF16: torch.BFloat16,
+	safetensors.F32: torch.Float32, safetensors.F64: torch.Float64,
 }
 
 // readPickle reads a dictionary of tensors that torch.save wrote.

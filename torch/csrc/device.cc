@@ -58,6 +58,7 @@ const char* nst_load_cuda(void) {
                 ": ", dlerror());
     loaded = true;
     TORCH_CHECK(at::globalContext().hasCUDA(), path, " loaded, but it finds no CUDA driver or GPU");
+    at::globalContext().lazyInitDevice(c10::kCUDA);
   });
 }
 
@@ -83,7 +84,12 @@ const char* nst_device_memory(const char* device, int64_t* free_bytes, int64_t* 
   return guard([&] {
     c10::Device d(device);
     auto* allocator = at::getDeviceAllocator(d.type());
-    auto memory = allocator->getMemoryInfo(d.index());
+    std::pair<size_t, size_t> memory{0, 0};
+    try {
+      memory = allocator->getMemoryInfo(d.index());
+    } catch (const c10::NotImplementedError&) {
+      // An older backend's allocator does not know; its own counts still do.
+    }
     auto stats = allocator->getDeviceStats(d.index());
     const auto& bytes = stats.allocated_bytes[static_cast<size_t>(
         c10::CachingAllocator::StatType::AGGREGATE)];
