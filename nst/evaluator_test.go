@@ -3,14 +3,12 @@ package nst
 import (
 	"context"
 	"math"
-	"math/rand/v2"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/seed9bb5c928/nst/nst/nsttest"
-	"github.com/seed9bb5c928/nst/nst/picture"
 	"github.com/seed9bb5c928/nst/nst/vgg19"
 	"github.com/seed9bb5c928/nst/torch"
 )
@@ -31,15 +29,6 @@ func TestCosts(t *testing.T) {
 		assert.InDelta(t, 10*18./16+40*read(style), read(TotalCost(ContentCost(a, b), style, 10, 40)), 1e-3)
 		return nil
 	}))
-}
-
-func random(seed uint64, width, height int) *picture.Picture {
-	r := rand.New(rand.NewPCG(seed, 1))
-	p := picture.New(width, height)
-	for i := range p.Pixels {
-		p.Pixels[i] = r.Float32()
-	}
-	return p
 }
 
 // judge is the total by autograd alone: the paper's costs, differentiated as
@@ -93,10 +82,10 @@ func TestGradientIsAutograds(t *testing.T) {
 			require.NoError(t, torch.Scoped(func() error {
 				e := newEvaluator(network, s)
 				defer e.close()
-				e.setContent(random(1, 50, 37).Tensor(torch.CPU, 50, 37))
-				e.addStyle(random(2, 33, 48).Tensor(torch.CPU, 33, 48), 0.25)
-				e.addStyle(random(3, 64, 64).Tensor(torch.CPU, 64, 64), 0.75)
-				x := random(4, 50, 37).Tensor(torch.CPU, 50, 37)
+				e.setContent(noise(1, 50, 37).Tensor(torch.CPU, 50, 37))
+				e.addStyle(noise(2, 33, 48).Tensor(torch.CPU, 33, 48), 0.25)
+				e.addStyle(noise(3, 64, 64).Tensor(torch.CPU, 64, 64), 0.75)
+				x := noise(4, 50, 37).Tensor(torch.CPU, 50, 37)
 				torch.RequireGrad(x, true)
 				costs, gradient := e.evaluate(x)
 				got := torch.Floats(gradient)
@@ -130,7 +119,7 @@ func TestSlippedTensorIsCaught(t *testing.T) {
 			err := e.thread.Do(context.Background(), func() error {
 				eval := newEvaluator(e.network, s)
 				defer eval.close()
-				p := random(1, 32, 32)
+				p := noise(1, 32, 32)
 				eval.setContent(p.Tensor(e.Device(), 32, 32))
 				eval.addStyle(p.Tensor(e.Device(), 32, 32), 1)
 				slipped := torch.Keep(torch.To(eval.style[2].target, other))

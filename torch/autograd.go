@@ -9,8 +9,9 @@ import "runtime"
 func NoGrad(f func()) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	before := C.nst_grad_mode(0)
-	defer C.nst_grad_mode(before)
+	var before, off C.int32_t
+	must("grad_mode", C.nst_grad_mode(0, &before))
+	defer func() { must("grad_mode", C.nst_grad_mode(before, &off)) }()
 	f()
 }
 

@@ -194,4 +194,8 @@ func LibraryFolder() (string, error) {
 }
 
 // Threads is the size of the calling thread's OpenMP pool.
-func Threads() int { return int(C.nst_threads()) }
+func Threads() int {
+	var count C.int64_t
+	must("threads", C.nst_threads(&count))
+	return int(count)
+}

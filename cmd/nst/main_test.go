@@ -146,11 +146,7 @@ func pngHeader(width, height uint32) []byte {
 func TestBadInput(t *testing.T) {
 	nsttest.NoLeaks(t)
 	folder := t.TempDir()
-	write := func(name string, data []byte) string {
-		path := filepath.Join(folder, name)
-		require.NoError(t, os.WriteFile(path, data, 0o600))
-		return path
-	}
+	write := nsttest.Writer(t, folder)
 	var small bytes.Buffer
 	require.NoError(t, png.Encode(&small, image.NewNRGBA(image.Rect(0, 0, 1, 1))))
 	content, style := nsttest.Demo(t, "content.png"), nsttest.Demo(t, "style.png")

@@ -92,6 +92,19 @@ func built(t testing.TB, path ...string) string {
 	return full
 }
 
+// Writer returns a function that writes a file of a folder and returns its
+// path.
+func Writer(t testing.TB, folder string) func(name string, data []byte) string {
+	return func(name string, data []byte) string {
+		t.Helper()
+		path := filepath.Join(folder, name)
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+}
+
 // NoLeaks fails the test if tensors that are open when it ends were not when it
 // began.
 func NoLeaks(t testing.TB) {

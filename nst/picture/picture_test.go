@@ -114,11 +114,7 @@ func header(width, height uint32) []byte {
 
 func TestUnusablePictures(t *testing.T) {
 	folder := t.TempDir()
-	write := func(name string, data []byte) string {
-		path := filepath.Join(folder, name)
-		require.NoError(t, os.WriteFile(path, data, 0o600))
-		return path
-	}
+	write := nsttest.Writer(t, folder)
 	whole := encodePNG(t, image.NewNRGBA(image.Rect(0, 0, 64, 64)))
 	var j bytes.Buffer
 	require.NoError(t, jpeg.Encode(&j, image.NewNRGBA(image.Rect(0, 0, 640, 640)), nil))

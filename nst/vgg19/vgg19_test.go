@@ -194,11 +194,7 @@ func TestHalo(t *testing.T) {
 func TestUnusableNetworks(t *testing.T) {
 	nsttest.NoLeaks(t)
 	folder := t.TempDir()
-	write := func(name string, data []byte) string {
-		path := filepath.Join(folder, name)
-		require.NoError(t, os.WriteFile(path, data, 0o600))
-		return path
-	}
+	write := nsttest.Writer(t, folder)
 	whole, err := os.ReadFile("testdata/small.pt")
 	require.NoError(t, err)
 	other := filepath.Join(folder, "other.pt")
@@ -253,11 +249,7 @@ func TestForwardAlone(t *testing.T) {
 
 func TestUnusableWeights(t *testing.T) {
 	folder := t.TempDir()
-	write := func(name string, data []byte) string {
-		path := filepath.Join(folder, name)
-		require.NoError(t, os.WriteFile(path, data, 0o600))
-		return path
-	}
+	write := nsttest.Writer(t, folder)
 	legacy, err := os.ReadFile("testdata/weights-legacy.pth")
 	require.NoError(t, err)
 	zipped, err := os.ReadFile("testdata/weights.pth")

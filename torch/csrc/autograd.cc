@@ -10,10 +10,11 @@
 using nst::guard;
 using nst::tensor;
 
-int32_t nst_grad_mode(int32_t enabled) {
-  bool before = c10::GradMode::is_enabled();
-  c10::GradMode::set_enabled(enabled != 0);
-  return before ? 1 : 0;
+const char* nst_grad_mode(int32_t enabled, int32_t* before) {
+  return guard([&] {
+    *before = c10::GradMode::is_enabled() ? 1 : 0;
+    c10::GradMode::set_enabled(enabled != 0);
+  });
 }
 
 const char* nst_requires_grad(nst_tensor t, int32_t needed) {

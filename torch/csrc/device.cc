@@ -120,4 +120,6 @@ const char* nst_device_control(const char* command, int64_t value, int64_t* resu
   });
 }
 
-int64_t nst_threads(void) { return at::get_num_threads(); }
+const char* nst_threads(int64_t* count) {
+  return guard([&] { *count = at::get_num_threads(); });
+}

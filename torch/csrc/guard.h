@@ -44,10 +44,14 @@ const char* guard(Body&& body) noexcept {
   }
 }
 
-inline at::Tensor& tensor(nst_tensor t) {
-  TORCH_CHECK(t != nullptr, "the tensor is closed");
-  return *static_cast<at::Tensor*>(t);
+// The object behind a handle.
+template <class T>
+T& object(void* handle, const char* what) {
+  TORCH_CHECK(handle != nullptr, "the ", what, " is closed");
+  return *static_cast<T*>(handle);
 }
+
+inline at::Tensor& tensor(nst_tensor t) { return object<at::Tensor>(t, "tensor"); }
 
 inline nst_tensor give(at::Tensor t) { return new at::Tensor(std::move(t)); }
 

@@ -1,6 +1,6 @@
 // The C ABI between package torch and libtorch: what gotorch's own C ABI lacks.
 //
-// Every function that can fail has one shape: it returns NULL, or a message
+// Every function but the frees and nst_version has one shape: it returns NULL, or a message
 // that the caller frees with nst_message_free. Results go to out-parameters,
 // which are written only on success. Handles given to a function are borrowed;
 // handles written to an out-parameter belong to the caller. Tensor handles are
@@ -48,7 +48,7 @@ const char* nst_tensor_resize(nst_tensor t, int64_t height, int64_t width, nst_t
 
 // Automatic differentiation (autograd.cc). The grad mode belongs to the
 // calling thread.
-int32_t nst_grad_mode(int32_t enabled);
+const char* nst_grad_mode(int32_t enabled, int32_t* before);
 const char* nst_requires_grad(nst_tensor t, int32_t needed);
 const char* nst_backward(const nst_tensor* tensors, const nst_tensor* gradients, int64_t count);
 const char* nst_gradient(nst_tensor t, nst_tensor* out);
@@ -94,7 +94,7 @@ const char* nst_device_memory(const char* device, int64_t* free_bytes, int64_t* 
 const char* nst_device_reset_peak(const char* device);
 const char* nst_device_empty_cache(const char* device);
 const char* nst_device_control(const char* command, int64_t value, int64_t* result);
-int64_t nst_threads(void);
+const char* nst_threads(int64_t* count);
 
 #ifdef __cplusplus
 }

@@ -14,10 +14,7 @@ using torch::optim::Optimizer;
 
 namespace {
 
-Optimizer& optimizer(nst_optimizer o) {
-  TORCH_CHECK(o != nullptr, "the optimiser is closed");
-  return *static_cast<Optimizer*>(o);
-}
+Optimizer& optimizer(nst_optimizer o) { return nst::object<Optimizer>(o, "optimiser"); }
 
 }  // namespace
 

@@ -16,10 +16,7 @@ using torch::jit::Module;
 
 namespace {
 
-Module& module(nst_module m) {
-  TORCH_CHECK(m != nullptr, "the module is closed");
-  return *static_cast<Module*>(m);
-}
+Module& module(nst_module m) { return nst::object<Module>(m, "module"); }
 
 }  // namespace
 
