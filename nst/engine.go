@@ -218,12 +218,12 @@ func (e *Engine) targets(content *picture.Picture, styles []*picture.Picture, wi
 		eval.setContent(s.tensor(content, device, width, height))
 		return nil
 	})
-	for _, p := range styles {
-		err = errors.Join(err, torch.Scoped(func() error {
-			w, h := fit(p, s.StyleSize)
-			eval.addStyle(s.tensor(p, device, w, h), 1/float64(len(styles)))
+	for i := 0; i < len(styles) && err == nil; i++ {
+		err = torch.Scoped(func() error {
+			w, h := fit(styles[i], s.StyleSize)
+			eval.addStyle(s.tensor(styles[i], device, w, h), 1/float64(len(styles)))
 			return nil
-		}))
+		})
 	}
 	if err != nil {
 		eval.close()

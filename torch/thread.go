@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"syscall"
 )
@@ -18,6 +19,7 @@ type Thread struct {
 	work   chan task
 	closed chan struct{}
 	id     atomic.Int64
+	end    func()
 }
 
 type task struct {
@@ -50,6 +52,7 @@ func (p *ThreadPanic) Error() string {
 // StartThread starts the thread for a device. The caller closes it.
 func StartThread(device Device) *Thread {
 	t := &Thread{device: device, work: make(chan task), closed: make(chan struct{})}
+	t.end = sync.OnceFunc(func() { close(t.closed) })
 	go t.run()
 	return t
 }
@@ -58,8 +61,8 @@ func StartThread(device Device) *Thread {
 func (t *Thread) Device() Device { return t.device }
 
 // Close ends the thread when the function that is running returns. Functions
-// sent later fail with ErrThreadClosed. Closing twice is an error of the caller.
-func (t *Thread) Close() { close(t.closed) }
+// sent later fail with ErrThreadClosed. Closing again does nothing.
+func (t *Thread) Close() { t.end() }
 
 // Do runs f on the thread, inside a scope (see Scoped), and returns its error.
 // It waits for its turn until ctx is done; f itself is not interrupted and

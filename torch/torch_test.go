@@ -352,6 +352,7 @@ func TestThread(t *testing.T) {
 	cancel()
 	assert.ErrorIs(t, thread.Do(cancelled, func() error { return nil }), context.Canceled)
 	thread.Close()
+	thread.Close()
 	assert.ErrorIs(t, thread.Do(ctx, func() error { return nil }), torch.ErrThreadClosed)
 }
 

@@ -31,6 +31,9 @@ func Open(path string) (*Picture, error) {
 	if info.IsDir() {
 		return nil, fmt.Errorf("%w: %s is a directory", ErrPicture, path)
 	}
+	if info.Mode()&os.ModeDevice != 0 { // some never end
+		return nil, fmt.Errorf("%w: %s is a device", ErrPicture, path)
+	}
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrPicture, err)

@@ -125,6 +125,7 @@ func TestUnusablePictures(t *testing.T) {
 	for name, c := range map[string]struct{ path, part string }{
 		"missing":        {filepath.Join(folder, "none.png"), "cannot be opened: no such file"},
 		"a directory":    {folder, "is a directory"},
+		"a device":       {"/dev/zero", "is a device"},
 		"empty":          {write("empty.png", nil), "is empty"},
 		"text":           {write("text.jpg", []byte("hello")), "is not a picture of a known format"},
 		"truncated PNG":  {write("half.png", whole[:len(whole)/2]), "is cut short"},
