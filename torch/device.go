@@ -46,7 +46,7 @@ func ParseDevice(name string) (Device, error) {
 	case name == "cpu":
 		return CPU, nil
 	case name == "auto":
-		if !hasNVIDIADriver() {
+		if !HasNVIDIADriver() {
 			return CPU, nil
 		}
 		if device, err := ParseDevice("cuda"); err == nil {
@@ -60,7 +60,7 @@ func ParseDevice(name string) (Device, error) {
 		}
 		if kind == "cuda" {
 			if err := failure("cuda", C.nst_load_cuda()); err != nil {
-				return "", fmt.Errorf("%w: %s: %s", ErrDevice, name, err.(*Error).Message)
+				return "", fmt.Errorf("%w: %s: %s; where nvidia-smi shows a GPU, scripts/setup fetches what CUDA needs", ErrDevice, name, err.(*Error).Message)
 			}
 		}
 		count, err := DeviceCount(kind)
@@ -74,9 +74,10 @@ func ParseDevice(name string) (Device, error) {
 	}
 }
 
-// hasNVIDIADriver spares machines without one from loading libtorch's CUDA
-// library, which is half a gigabyte.
-func hasNVIDIADriver() bool {
+// HasNVIDIADriver says whether a driver for NVIDIA's GPUs is loaded. Asking it
+// spares machines without one from loading libtorch's CUDA library, which is
+// half a gigabyte.
+func HasNVIDIADriver() bool {
 	_, err := os.Stat("/dev/nvidiactl")
 	if err == nil {
 		return true

@@ -238,6 +238,9 @@ func runStylize(ctx context.Context, o *stylizeOptions, stdout, stderr io.Writer
 		return modelError(model, err)
 	}
 	defer engine.Close()
+	if o.device == "auto" && engine.Device() == torch.CPU && torch.HasNVIDIADriver() {
+		fmt.Fprintln(stderr, "nst: a GPU's driver is here, but CUDA cannot be used and the CPU is; nst doctor says why")
+	}
 
 	show := newProgress(o.quiet, stderr)
 	var saving error

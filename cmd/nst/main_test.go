@@ -22,6 +22,7 @@ import (
 
 	"github.com/seed9bb5c928/nst/nst/nsttest"
 	"github.com/seed9bb5c928/nst/nst/picture"
+	"github.com/seed9bb5c928/nst/torch"
 )
 
 // nst runs the program in this process, with the small network unless args name
@@ -221,7 +222,7 @@ func TestBadInput(t *testing.T) {
 		})
 	}
 	t.Run("cuda", func(t *testing.T) {
-		if _, err := os.Stat("/dev/nvidiactl"); err == nil {
+		if torch.HasNVIDIADriver() {
 			return // this machine may have it
 		}
 		status, _, stderr := runNST(t, good("--device", "cuda")...)
