@@ -189,7 +189,7 @@ func (e *Engine) stylize(ctx context.Context, content *picture.Picture, styles [
 		return nil, err
 	}
 	defer eval.close()
-	run := newState(eval, s, torch.Keep(s.tensor(s.start(content, width, height), device, width, height)))
+	run := newState(eval, s, s.tensor(s.start(content, width, height), device, width, height))
 	defer run.close()
 	began := time.Now()
 	steps, err := run.run(ctx, report)

@@ -45,18 +45,18 @@ type state struct {
 	bestCosts Costs
 }
 
-// newState takes over x.
+// newState begins with picture x, which it will change. Its tensors are of the
+// caller's scope.
 func newState(e *evaluator, s *settings, x torch.Tensor) *state {
+	best := torch.Clone(x)
 	torch.RequireGrad(x, true)
-	o := &state{evaluator: e, settings: s, x: x, best: torch.Keep(torch.Clone(torch.Detach(x))), bestCosts: Costs{Total: math.Inf(1)}}
-	return o
+	return &state{evaluator: e, settings: s, x: x, best: best, bestCosts: Costs{Total: math.Inf(1)}}
 }
 
 func (o *state) close() {
 	if o.optimizer != nil {
 		o.optimizer.Close()
 	}
-	torch.Close(o.x, o.best)
 }
 
 // run optimises until the iterations are done or ctx is. It returns the number

@@ -14,6 +14,7 @@ import argparse
 import hashlib
 import json
 import math
+import os
 from typing import Dict, List
 
 import torch
@@ -124,7 +125,7 @@ def main() -> None:
         features = torchvision.models.vgg19(weights=None).features
         features.load_state_dict({k.removeprefix("features."): v for k, v in state.items() if k.startswith("features.")})
         with open(args.weights, "rb") as f:
-            source = f"{args.weights} sha256:{hashlib.sha256(f.read()).hexdigest()}"
+            source = f"{os.path.basename(args.weights)} sha256:{hashlib.sha256(f.read()).hexdigest()}"
     else:
         features = torchvision.models.vgg19(weights="IMAGENET1K_V1").features
         source = f"torchvision {torchvision.__version__} IMAGENET1K_V1"
