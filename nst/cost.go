@@ -47,6 +47,32 @@ func TotalCost(content, style torch.Tensor, alpha, beta float64) torch.Tensor {
 	return torch.Add(torch.Scale(content, alpha), torch.Scale(style, beta))
 }
 
+// totalVariation returns
+//
+//	TV(x) = 1/n · Σ (x_right − x)² + (x_below − x)²
+//
+// for a picture x [1,3,H,W] of n values, the sums running over all that have
+// such a neighbour, and its gradient ∂TV/∂x. (Mahendran and Vedaldi,
+// arXiv:1412.0035, equation 4, with β = 2, as a mean.)
+func totalVariation(x torch.Tensor) (variation, gradient torch.Tensor) {
+	gradient = torch.Scale(x, 0)
+	scale := 1 / float64(torch.Count(x))
+	for _, dim := range []int64{2, 3} {
+		n := torch.Shape(x)[dim]
+		difference := torch.Sub(torch.Slice(x, dim, 1, n), torch.Slice(x, dim, 0, n-1))
+		part := torch.Scale(sumOfSquares(difference), scale)
+		if variation.T != nil {
+			part = torch.Add(variation, part)
+		}
+		variation = part
+		// Each difference pulls its two ends together. The slices are views.
+		after, before := torch.Slice(gradient, dim, 1, n), torch.Slice(gradient, dim, 0, n-1)
+		torch.Copy(after, torch.Add(after, torch.Scale(difference, 2*scale)))
+		torch.Copy(before, torch.Sub(before, torch.Scale(difference, 2*scale)))
+	}
+	return variation, gradient
+}
+
 // contentGradient is ∂J_content/∂a_G = (a_G − a_C)/(2·n_H·n_W·n_C).
 func contentGradient(aC, aG torch.Tensor) torch.Tensor {
 	return torch.Scale(torch.Sub(aG, aC), 1/(2*float64(torch.Count(aC))))

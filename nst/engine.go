@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"time"
 
@@ -90,7 +91,7 @@ type Result struct {
 }
 
 // Stylize gives the content picture the style of the style pictures (of which
-// the Gram matrices are averaged). report, which may be nil, is called on the
+// the Gram matrices are averaged, by Options.StyleWeights). report, which may be nil, is called on the
 // device's thread before each step and after the last; it must not call the
 // engine.
 //
@@ -134,11 +135,14 @@ func (s *settings) check(content *picture.Picture, styles []*picture.Picture) (w
 		return 0, 0, err
 	}
 	minimum := deepest.Stride // less has no position in that layer
-	check := func(what string, p *picture.Picture, size int) (w, h int, err error) {
+	if n := len(s.StyleWeights); n > 0 && n != len(styles) {
+		return 0, 0, invalid("StyleWeights", "are %d, for %d style pictures", n, len(styles))
+	}
+	check := func(what string, p *picture.Picture, fit func(*picture.Picture) (int, int)) (w, h int, err error) {
 		if err := p.Check(); err != nil {
 			return 0, 0, fmt.Errorf("the %s: %w", what, err)
 		}
-		w, h = fit(p, size)
+		w, h = fit(p)
 		for _, side := range []struct {
 			w, h int
 			how  string
@@ -149,7 +153,7 @@ func (s *settings) check(content *picture.Picture, styles []*picture.Picture) (w
 		}
 		return w, h, nil
 	}
-	if width, height, err = check("content picture", content, s.Size); err != nil {
+	if width, height, err = check("content picture", content, s.fitContent); err != nil {
 		return 0, 0, err
 	}
 	for i, p := range styles {
@@ -157,19 +161,31 @@ func (s *settings) check(content *picture.Picture, styles []*picture.Picture) (w
 		if len(styles) > 1 {
 			what = fmt.Sprintf("style picture %d", i+1)
 		}
-		if _, _, err := check(what, p, s.StyleSize); err != nil {
+		if _, _, err := check(what, p, s.fitStyle); err != nil {
 			return 0, 0, err
 		}
 	}
 	return width, height, nil
 }
 
-// fit is the picture's size with its longest side made size.
-func fit(p *picture.Picture, size int) (width, height int) {
-	if size == OwnSize {
-		return p.Width, p.Height
+// fitContent is the result's size.
+func (s *settings) fitContent(p *picture.Picture) (width, height int) {
+	return fit(p, s.Size, 1)
+}
+
+// fitStyle is the size at which a style picture is used.
+func (s *settings) fitStyle(p *picture.Picture) (width, height int) {
+	return fit(p, s.StyleSize, s.StyleScale)
+}
+
+// fit is the picture's size with its longest side made size times scale.
+func fit(p *picture.Picture, size int, scale float64) (width, height int) {
+	longest := max(p.Width, p.Height)
+	if size != OwnSize {
+		longest = size
 	}
-	return picture.Fit(p.Width, p.Height, size)
+	longest = int(math.Round(float64(longest) * scale))
+	return picture.Fit(p.Width, p.Height, longest)
 }
 
 // stylize runs in a scope on the device's thread.
@@ -220,8 +236,14 @@ func (e *Engine) targets(content *picture.Picture, styles []*picture.Picture, wi
 	})
 	for i := 0; i < len(styles) && err == nil; i++ {
 		err = torch.Scoped(func() error {
-			w, h := fit(styles[i], s.StyleSize)
-			eval.addStyle(s.tensor(styles[i], device, w, h), 1/float64(len(styles)))
+			w, h := s.fitStyle(styles[i])
+			share := 1 / float64(len(styles))
+			if len(s.StyleWeights) > 0 {
+				share = s.StyleWeights[i]
+			}
+			if share > 0 {
+				eval.addStyle(s.tensor(styles[i], device, w, h), share)
+			}
 			return nil
 		})
 	}

@@ -15,9 +15,9 @@ type Costs struct {
 	Content float64 `json:"content"`
 	// Style is J_l of each style layer, before its weight.
 	Style map[string]float64 `json:"style"`
-	// TV is the total variation.
+	// TV is the total variation, before its weight; 0 if that is 0.
 	TV float64 `json:"tv"`
-	// Total is J = α·J_content + β·Σ λ_l·J_l.
+	// Total is J = α·J_content + β·Σ λ_l·J_l + γ·TV.
 	Total float64 `json:"total"`
 	// GradientL2 is the Euclidean norm of ∂J/∂pixels.
 	GradientL2 float64 `json:"gradient_l2"`
@@ -40,15 +40,16 @@ type term struct {
 // positions, so steps 1 and 3 need not see the whole picture at once.
 type evaluator struct {
 	network        *vgg19.Network
-	normalised     bool
+	unit           units
 	alpha, beta    float64
+	gamma          float64 // of the total variation
 	content, style []term
 	layers         []string // of all terms, each once
 }
 
 // newEvaluator returns an evaluator without targets.
 func newEvaluator(network *vgg19.Network, s *settings) *evaluator {
-	e := &evaluator{network: network, normalised: s.normalised, alpha: s.alpha, beta: s.beta}
+	e := &evaluator{network: network, unit: s.unit, alpha: s.alpha, beta: s.beta, gamma: s.gamma}
 	if s.alpha > 0 {
 		e.content = terms(s.content)
 	}
@@ -91,8 +92,11 @@ func (e *evaluator) setContent(picture torch.Tensor) {
 		for i, a := range e.network.Features(picture, names(e.content)) {
 			t := &e.content[i]
 			t.target = torch.Keep(a)
-			if e.normalised {
+			switch e.unit {
+			case targetUnits:
 				t.unit = 4 / positive(read(sumOfSquares(a))/float64(torch.Count(a)))
+			case meanSquareUnits:
+				t.unit = 4
 			}
 		}
 	})
@@ -114,8 +118,11 @@ func (e *evaluator) addStyle(picture torch.Tensor, share float64) {
 			t.target = torch.Keep(g)
 			// Balanced costs are in units of the target's squared norm:
 			// J_l = ‖G_S−G_G‖²/‖G_S‖².
-			if e.normalised {
-				t.unit = 4 * float64(torch.Count(g)) / positive(read(sumOfSquares(g)))
+			switch maps := float64(torch.Count(g)); e.unit { // C²
+			case targetUnits:
+				t.unit = 4 * maps / positive(read(sumOfSquares(g)))
+			case meanSquareUnits:
+				t.unit = 4 * 1000 / maps
 			}
 		}
 	})
@@ -149,7 +156,7 @@ func (e *evaluator) evaluate(x torch.Tensor) (costs Costs, gradient torch.Tensor
 	for i, a := range e.network.Features(x, e.layers) {
 		features[e.layers[i]] = a
 	}
-	var values []torch.Tensor // one scalar for each term, then ‖∂J/∂x‖²
+	var values []torch.Tensor // one scalar for each term, the variation, ‖∂J/∂x‖²
 	into := gradients{}       // ∂J/∂F by layer
 	torch.NoGrad(func() {
 		for _, t := range e.content {
@@ -171,7 +178,14 @@ func (e *evaluator) evaluate(x torch.Tensor) (costs Costs, gradient torch.Tensor
 	}
 	torch.Backward(taps, seeds)
 	gradient = torch.Gradient(x)
-	torch.NoGrad(func() { values = append(values, sumOfSquares(gradient)) })
+	torch.NoGrad(func() {
+		if e.gamma > 0 {
+			variation, slope := totalVariation(torch.Detach(x))
+			values = append(values, variation)
+			gradient = torch.Add(gradient, torch.Scale(slope, e.gamma))
+		}
+		values = append(values, sumOfSquares(gradient))
+	})
 	return e.costs(torch.Floats(torch.Stack(values, 0))), gradient
 }
 
@@ -201,6 +215,10 @@ func (e *evaluator) costs(values []float32) Costs {
 		c.Style[t.layer] = v
 		c.Total += e.beta * t.weight * v
 	}
+	if e.gamma > 0 {
+		c.TV = next()
+		c.Total += e.gamma * c.TV
+	}
 	c.GradientL2 = math.Sqrt(next())
 	return c
 }
@@ -214,6 +232,9 @@ func (c Costs) check(iteration int) error {
 		name = "the content cost"
 	case bad(c.Total) || bad(c.GradientL2):
 		name = "the gradient"
+		if bad(c.TV) {
+			name = "the total variation"
+		}
 		for layer, v := range c.Style {
 			if bad(v) {
 				name = "the style cost of " + layer

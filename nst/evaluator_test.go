@@ -50,6 +50,11 @@ func judge(e *evaluator, x torch.Tensor) (float64, []float32) {
 		}
 	}
 	total := TotalCost(content, style, e.alpha, e.beta)
+	for _, dim := range []int64{2, 3} { // the total variation, as its formula stands
+		n := torch.Shape(x)[dim]
+		d := torch.Sub(torch.Slice(x, dim, 1, n), torch.Slice(x, dim, 0, n-1))
+		total = torch.Add(total, torch.Scale(sumOfSquares(d), e.gamma/float64(torch.Count(x))))
+	}
 	torch.Backward([]torch.Tensor{total}, nil)
 	return read(torch.Detach(total)), torch.Floats(torch.Gradient(x))
 }
@@ -72,6 +77,8 @@ func TestGradientIsAutograds(t *testing.T) {
 		"average pooling":       {Pooling: vgg19.AveragePooling},
 		"a layer of both costs": {ContentLayers: layer("relu3_1", "relu4_1"), StyleLayers: layer("relu4_1", "relu1_2")},
 		"before and after ReLU": {ContentLayers: layer("conv2_2", "pool3"), StyleLayers: layer("conv2_2", "relu2_2", "pool1")},
+		"gatys":                 {Preset: Gatys},
+		"total variation":       {TVWeight: new(50.0)},
 		"content alone":         {StyleWeight: new(0.0)},
 		"style alone":           {ContentWeight: new(0.0)},
 	} {

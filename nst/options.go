@@ -43,6 +43,9 @@ const (
 	Balanced Preset = "balanced"
 	// Classic is the costs as they are in cost.go, α 10, β 40, Adam at 2/255.
 	Classic Preset = "classic"
+	// Gatys is what Gatys published with the paper: mean-square costs, weight 1
+	// on the content and 1000/C² on each style layer of C maps, L-BFGS.
+	Gatys Preset = "gatys"
 )
 
 // Optimizer names the method that changes the pixels.
@@ -121,6 +124,15 @@ type Options struct {
 	Seed uint64
 	// ContentWeight and StyleWeight are α and β, not negative and not both 0.
 	ContentWeight, StyleWeight *float64
+	// TVWeight is the weight of the total variation, the mean square difference
+	// of neighbouring values: it smooths. nil means 0.
+	TVWeight *float64
+	// StyleWeights blend the style pictures, one weight for each, of which the
+	// sum is made 1; empty means equal ones.
+	StyleWeights []float64
+	// StyleScale is a factor on StyleSize, or on each style picture's own size;
+	// 0 means 1.
+	StyleScale float64
 	// ContentLayers and StyleLayers are named as vgg19.Layers are; empty means
 	// the preset's: relu4_2, and relu1_1, relu2_1, relu3_1, relu4_1, relu5_1.
 	ContentLayers, StyleLayers []LayerWeight
@@ -140,12 +152,22 @@ type Options struct {
 // settings are Options with every choice made.
 type settings struct {
 	Options
-	normalised     bool // costs are divided by their targets' own size
+	unit           units
 	content, style []weightedLayer
 	alpha, beta    float64
+	gamma          float64 // of the total variation
 	rate           float64
 	iterations     int
 }
+
+// units say what the paper's costs, as cost.go has them, are multiplied by.
+type units int
+
+const (
+	paperUnits      units = iota // nothing
+	targetUnits                  // costs relative to their target's own size: Balanced
+	meanSquareUnits              // mean squares, the style's times 1000/C²: Gatys
+)
 
 type weightedLayer struct {
 	layer  string
@@ -163,23 +185,28 @@ func (s *settings) layers() []string {
 
 func (o Options) withDefaults() (*settings, error) {
 	s := &settings{Options: o}
-	rates := map[Optimizer]float64{LBFGS: 1}
+	rates, optimizer := map[Optimizer]float64{LBFGS: 1}, Adam
 	if s.Preset == "" {
 		s.Preset = Balanced
 	}
 	switch s.Preset {
 	case Balanced:
 		// Each of the five style layers weighs 20 against the content's 1.
-		s.normalised, s.alpha, s.beta = true, 1, 100
+		s.unit, s.alpha, s.beta = targetUnits, 1, 100
 		s.iterations, rates[Adam] = 300, 0.02
 	case Classic:
 		s.alpha, s.beta = 10, 40
 		s.iterations, rates[Adam] = 500, 2.0/255
+	case Gatys:
+		// λ is 1/5 on each of five layers, so that β·λ is 1.
+		s.unit, s.alpha, s.beta = meanSquareUnits, 1, 5
+		s.iterations, rates[Adam] = 500, 0.02
+		optimizer = LBFGS
 	default:
-		return nil, invalid("Preset", "%q is unknown: known are balanced and classic", s.Preset)
+		return nil, invalid("Preset", "%q is unknown: known are balanced, classic and gatys", s.Preset)
 	}
 	if s.Optimizer == "" {
-		s.Optimizer = Adam
+		s.Optimizer = optimizer
 	}
 	if s.Optimizer != Adam && s.Optimizer != LBFGS {
 		return nil, invalid("Optimizer", "%q is unknown: known are adam and lbfgs", s.Optimizer)
@@ -193,6 +220,7 @@ func (o Options) withDefaults() (*settings, error) {
 	}{
 		{"ContentWeight", o.ContentWeight, &s.alpha, true},
 		{"StyleWeight", o.StyleWeight, &s.beta, true},
+		{"TVWeight", o.TVWeight, &s.gamma, true},
 		{"LearningRate", o.LearningRate, &s.rate, false},
 	} {
 		if n.from == nil {
@@ -213,6 +241,9 @@ func (o Options) withDefaults() (*settings, error) {
 	if s.alpha*total(s.content) == 0 && s.beta*total(s.style) == 0 {
 		return nil, invalid("ContentWeight", "and StyleWeight leave nothing to optimise: every weight is 0; give one that is not")
 	}
+	if err := s.checkStyles(); err != nil {
+		return nil, err
+	}
 	if o.Iterations != nil {
 		s.iterations = *o.Iterations
 	}
@@ -225,13 +256,19 @@ func (o Options) withDefaults() (*settings, error) {
 	if s.StyleSize == 0 {
 		s.StyleSize = s.Size
 	}
-	for field, size := range map[string]int{"Size": s.Size, "StyleSize": s.StyleSize} {
-		if size < OwnSize {
-			return nil, invalid(field, "is %d; a number of pixels, or 0, will do", size)
+	for _, side := range []struct {
+		field string
+		size  int
+	}{{"Size", s.Size}, {"StyleSize", s.StyleSize}} {
+		if side.size < OwnSize {
+			return nil, invalid(side.field, "is %d; a number of pixels, or 0, will do", side.size)
 		}
-		if size > maxSide {
-			return nil, invalid(field, "is %d; at most %d pixels will do", size, maxSide)
+		if side.size > maxSide {
+			return nil, invalid(side.field, "is %d; at most %d pixels will do", side.size, maxSide)
 		}
+	}
+	if float64(s.StyleSize)*s.StyleScale > maxSide {
+		return nil, invalid("StyleScale", "makes the style size %.0f; at most %d pixels will do", float64(s.StyleSize)*s.StyleScale, maxSide)
 	}
 	if s.Start == "" {
 		s.Start = StartContent
@@ -266,6 +303,29 @@ func (o Options) withDefaults() (*settings, error) {
 
 // maxSide is the longest side that picture.MaxPixels lets a square have.
 const maxSide = 1 << 14
+
+// checkStyles makes the weights' sum 1.
+func (s *settings) checkStyles() error {
+	sum := 0.0
+	for _, w := range s.StyleWeights {
+		if err := checkNumber("StyleWeights", w, true); err != nil {
+			return err
+		}
+		sum += w
+	}
+	if len(s.StyleWeights) > 0 && sum == 0 {
+		return invalid("StyleWeights", "are all 0; give one that is not")
+	}
+	shares := make([]float64, len(s.StyleWeights))
+	for i, w := range s.StyleWeights {
+		shares[i] = w / sum
+	}
+	s.StyleWeights = shares
+	if s.StyleScale == 0 {
+		s.StyleScale = 1
+	}
+	return checkNumber("StyleScale", s.StyleScale, false)
+}
 
 func checkNumber(field string, v float64, zero bool) error {
 	switch {

@@ -168,6 +168,53 @@ func TestStylesAreAveraged(t *testing.T) {
 	assert.NotEqual(t, cost(a), cost(a, b))
 }
 
+// Weights blend styles; a weight of 0 leaves one out, to the last bit.
+func TestStyleWeightsAndScale(t *testing.T) {
+	e := engine(t, "cpu")
+	content, a, b := open(t, nsttest.Demo(t, "content.png")), open(t, nsttest.Demo(t, "style.png")), picture.New(64, 64)
+	final := func(o nst.Options, styles ...*picture.Picture) *nst.Result {
+		o.Size, o.Iterations = 64, new(2)
+		r, err := e.Stylize(context.Background(), content, styles, o, nil)
+		require.NoError(t, err)
+		return r
+	}
+	alone := final(nst.Options{}, a)
+	assert.Equal(t, alone.Picture, final(nst.Options{StyleWeights: []float64{1, 0}}, a, b).Picture)
+	assert.Equal(t, final(nst.Options{}, a, b).Picture, final(nst.Options{StyleWeights: []float64{3, 3}}, a, b).Picture)
+	assert.NotEqual(t, final(nst.Options{}, a, b).Picture, final(nst.Options{StyleWeights: []float64{3, 1}}, a, b).Picture)
+	assert.Equal(t, final(nst.Options{StyleSize: 32}, a).Picture, final(nst.Options{StyleSize: 64, StyleScale: 0.5}, a).Picture)
+	_, err := e.Stylize(context.Background(), content, []*picture.Picture{a}, nst.Options{StyleWeights: []float64{1, 1}}, nil)
+	assert.ErrorIs(t, err, nst.ErrInvalidOption)
+}
+
+// Gatys' units: mean squares, the style's times 1000/C². With total variation
+// the picture is smoother.
+func TestGatysAndTotalVariation(t *testing.T) {
+	e := engine(t, "cpu")
+	o := nst.Options{Preset: nst.Classic, Size: 64, Start: nst.StartNoise, Iterations: new(0)}
+	classic, _ := run(t, e, o)
+	o.Preset = nst.Gatys
+	gatys, _ := run(t, e, o)
+	near(t, "content", 4*classic.Costs.Content, gatys.Costs.Content, 1e-6)
+	for layer, maps := range map[string]float64{"relu1_1": 64, "relu3_1": 256, "relu5_1": 512} {
+		near(t, layer, 4*1000/(maps*maps)*classic.Costs.Style[layer], gatys.Costs.Style[layer], 1e-6)
+	}
+	sum := gatys.Costs.Content
+	for _, v := range gatys.Costs.Style {
+		sum += v
+	}
+	near(t, "total", sum, gatys.Costs.Total, 1e-9)
+	o.Iterations = new(20)
+	r, costs := run(t, e, o)
+	assert.Less(t, r.Costs.Total, 0.5*costs[0].Total, "L-BFGS from noise")
+
+	o = nst.Options{Size: 64, Start: nst.StartNoise, Iterations: new(15), TVWeight: new(1e-9)}
+	_, rough := run(t, e, o)
+	o.TVWeight = new(1000.0)
+	_, smooth := run(t, e, o)
+	assert.Less(t, smooth[15].TV, 0.5*rough[15].TV)
+}
+
 func TestNothingToDo(t *testing.T) {
 	e := engine(t, "cpu")
 	p := picture.New(32, 32)
@@ -237,26 +284,31 @@ func TestOptionsAreChecked(t *testing.T) {
 		options     nst.Options
 		field, part string
 	}{
-		"preset":          {nst.Options{Preset: "fancy"}, "Preset", `"fancy" is unknown: known are balanced and classic`},
-		"optimizer":       {nst.Options{Optimizer: "sgd"}, "Optimizer", "known are adam and lbfgs"},
-		"negative weight": {nst.Options{ContentWeight: new(-1.0)}, "ContentWeight", "is -1; it cannot be negative"},
-		"NaN weight":      {nst.Options{StyleWeight: new(math.NaN())}, "StyleWeight", "is NaN"},
-		"infinite weight": {nst.Options{StyleWeight: new(math.Inf(1))}, "StyleWeight", "is +Inf"},
-		"all zero":        {nst.Options{StyleWeight: new(0.0), ContentWeight: new(0.0)}, "ContentWeight", "every weight is 0"},
-		"all layers zero": {nst.Options{StyleWeight: new(0.0), ContentLayers: layer("relu1_1", 0)}, "ContentWeight", "every weight is 0"},
-		"NaN rate":        {nst.Options{LearningRate: new(math.NaN())}, "LearningRate", "is NaN"},
-		"zero rate":       {nst.Options{LearningRate: new(0.0)}, "LearningRate", "is 0"},
-		"layer":           {nst.Options{StyleLayers: layer("relu9_1", 1)}, "StyleLayers", `unknown layer "relu9_1"`},
-		"layer twice":     {nst.Options{ContentLayers: append(layer("relu1_1", 1), layer("relu1_1", 2)...)}, "ContentLayers", "relu1_1 twice"},
-		"layer weight":    {nst.Options{ContentLayers: layer("relu1_1", -2)}, "ContentLayers", "negative"},
-		"iterations":      {nst.Options{Iterations: new(-1)}, "Iterations", "is -1"},
-		"size":            {nst.Options{Size: -7}, "Size", "is -7"},
-		"large size":      {nst.Options{StyleSize: 100000}, "StyleSize", "at most 16384"},
-		"start":           {nst.Options{Start: "blue"}, "Start", "known are content, noise, gray and picture"},
-		"no picture":      {nst.Options{Start: nst.StartPicture}, "Picture", "cannot be started from"},
-		"pooling":         {nst.Options{Pooling: "median"}, "Pooling", "known are max and avg"},
-		"precision":       {nst.Options{Precision: "int8"}, "Precision", "known are"},
-		"precision to be": {nst.Options{Precision: "bf16"}, "Precision", "not there yet"},
+		"preset":           {nst.Options{Preset: "fancy"}, "Preset", `"fancy" is unknown: known are balanced, classic and gatys`},
+		"optimizer":        {nst.Options{Optimizer: "sgd"}, "Optimizer", "known are adam and lbfgs"},
+		"negative weight":  {nst.Options{ContentWeight: new(-1.0)}, "ContentWeight", "is -1; it cannot be negative"},
+		"NaN weight":       {nst.Options{StyleWeight: new(math.NaN())}, "StyleWeight", "is NaN"},
+		"infinite weight":  {nst.Options{StyleWeight: new(math.Inf(1))}, "StyleWeight", "is +Inf"},
+		"all zero":         {nst.Options{StyleWeight: new(0.0), ContentWeight: new(0.0)}, "ContentWeight", "every weight is 0"},
+		"all layers zero":  {nst.Options{StyleWeight: new(0.0), ContentLayers: layer("relu1_1", 0)}, "ContentWeight", "every weight is 0"},
+		"variation":        {nst.Options{TVWeight: new(-1.0)}, "TVWeight", "is -1"},
+		"style weights":    {nst.Options{StyleWeights: []float64{1, math.NaN()}}, "StyleWeights", "is NaN"},
+		"no style weights": {nst.Options{StyleWeights: []float64{0}}, "StyleWeights", "are all 0"},
+		"large scale":      {nst.Options{StyleScale: 1000}, "StyleScale", "makes the style size 512000"},
+		"style scale":      {nst.Options{StyleScale: -1}, "StyleScale", "is -1"},
+		"NaN rate":         {nst.Options{LearningRate: new(math.NaN())}, "LearningRate", "is NaN"},
+		"zero rate":        {nst.Options{LearningRate: new(0.0)}, "LearningRate", "is 0"},
+		"layer":            {nst.Options{StyleLayers: layer("relu9_1", 1)}, "StyleLayers", `unknown layer "relu9_1"`},
+		"layer twice":      {nst.Options{ContentLayers: append(layer("relu1_1", 1), layer("relu1_1", 2)...)}, "ContentLayers", "relu1_1 twice"},
+		"layer weight":     {nst.Options{ContentLayers: layer("relu1_1", -2)}, "ContentLayers", "negative"},
+		"iterations":       {nst.Options{Iterations: new(-1)}, "Iterations", "is -1"},
+		"size":             {nst.Options{Size: -7}, "Size", "is -7"},
+		"large size":       {nst.Options{StyleSize: 100000}, "StyleSize", "at most 16384"},
+		"start":            {nst.Options{Start: "blue"}, "Start", "known are content, noise, gray and picture"},
+		"no picture":       {nst.Options{Start: nst.StartPicture}, "Picture", "cannot be started from"},
+		"pooling":          {nst.Options{Pooling: "median"}, "Pooling", "known are max and avg"},
+		"precision":        {nst.Options{Precision: "int8"}, "Precision", "known are"},
+		"precision to be":  {nst.Options{Precision: "bf16"}, "Precision", "not there yet"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := c.options.Validate()

@@ -28,6 +28,8 @@ type stylizeOptions struct {
 	seed                             uint64
 	init, preset, optimizer, pooling string
 	contentWeight, styleWeight, rate float64
+	tvWeight, styleScale             float64
+	styleWeights                     []float64
 	contentLayers, styleLayers       []string
 	device, precision, model         string
 	saveEvery                        int
@@ -64,11 +66,14 @@ func (o *stylizeOptions) register(f *pflag.FlagSet) {
 	f.StringVarP(&o.output, "output", "o", "", "the picture to write: .png, .jpg or .jpeg (required)")
 	f.IntVar(&o.size, "size", nst.DefaultSize, "longest side of the result; 0 keeps the content picture's own size")
 	f.IntVar(&o.styleSize, "style-size", 0, "longest side of each style picture; 0 keeps its own size (default: as --size)")
+	f.Float64Var(&o.styleScale, "style-scale", 1, "factor on the style size")
+	f.Float64SliceVar(&o.styleWeights, "style-weights", nil, "blend of several styles: a weight for each (default: equal)")
 	f.StringVar(&o.init, "init", "content", "where the picture starts: content, noise, gray or a picture file")
 	f.Uint64Var(&o.seed, "seed", 0, "of everything random")
-	f.StringVar(&o.preset, "preset", string(nst.Balanced), "objective, weights, optimizer and rate together: balanced or classic")
+	f.StringVar(&o.preset, "preset", string(nst.Balanced), "objective, weights, optimizer and rate together: balanced, classic or gatys")
 	f.Float64Var(&o.contentWeight, "content-weight", 0, "weight α of the content cost (default: the preset's)")
 	f.Float64Var(&o.styleWeight, "style-weight", 0, "weight β of the style cost (default: the preset's)")
+	f.Float64Var(&o.tvWeight, "tv-weight", 0, "weight of the total variation, which smooths")
 	f.StringSliceVar(&o.contentLayers, "content-layers", nil, "content layers, each with its weight if wanted: relu4_2[=w],… (default: the preset's)")
 	f.StringSliceVar(&o.styleLayers, "style-layers", nil, "style layers: relu1_1[=w],… (default: the preset's)")
 	f.StringVar(&o.optimizer, "optimizer", "", "adam or lbfgs (default: the preset's)")
@@ -87,13 +92,17 @@ func (o *stylizeOptions) register(f *pflag.FlagSet) {
 // options makes the engine's options of the flags.
 func (o *stylizeOptions) options() (nst.Options, error) {
 	out := nst.Options{
-		Preset: nst.Preset(o.preset), Seed: o.seed, Optimizer: nst.Optimizer(o.optimizer),
+		Preset: nst.Preset(o.preset), Seed: o.seed, StyleWeights: o.styleWeights, Optimizer: nst.Optimizer(o.optimizer),
 		Pooling: vgg19.Pooling(o.pooling), Precision: nst.Precision(o.precision),
 	}
 	var err error
 	if out.Size, err = size("size", o.size); err != nil {
 		return out, err
 	}
+	if o.styleScale == 0 { // the engine's zero means the default
+		return out, usage("--style-scale is 0; a positive number will do")
+	}
+	out.StyleScale = o.styleScale
 	if o.changed("style-size") {
 		if out.StyleSize, err = size("style-size", o.styleSize); err != nil {
 			return out, err
@@ -105,6 +114,7 @@ func (o *stylizeOptions) options() (nst.Options, error) {
 	}{
 		"content-weight": {&o.contentWeight, &out.ContentWeight},
 		"style-weight":   {&o.styleWeight, &out.StyleWeight},
+		"tv-weight":      {&o.tvWeight, &out.TVWeight},
 		"learning-rate":  {&o.rate, &out.LearningRate},
 	} {
 		if o.changed(flag) {

@@ -109,14 +109,12 @@ func flagName(field string) string {
 		return "--init"
 	}
 	var name strings.Builder
-	for i, r := range field {
-		if r >= 'A' && r <= 'Z' {
-			if i > 0 {
-				name.WriteByte('-')
-			}
-			r += 'a' - 'A'
+	upper := func(i int) bool { return i < len(field) && field[i] >= 'A' && field[i] <= 'Z' }
+	for i := range len(field) { // a word begins: StyleSize, TVWeight
+		if upper(i) && i > 0 && (!upper(i-1) || !upper(i+1)) {
+			name.WriteByte('-')
 		}
-		name.WriteRune(r)
+		name.WriteString(strings.ToLower(field[i : i+1]))
 	}
 	return "--" + name.String()
 }

@@ -55,7 +55,7 @@ func TestStylize(t *testing.T) {
 	status, stdout, stderr := runNST(t, "stylize", content, style, style, "-o", out, "--size", "48", "--style-size", "40",
 		"--iterations", "4", "--save-every", "2", "--log", log, "--json", "--init", "noise", "--seed", "3", "--device", "cpu",
 		"--optimizer", "lbfgs", "--learning-rate", "0.9", "--pooling", "avg", "--content-layers", "relu4_2",
-		"--style-layers", "relu1_1=0.5,relu2_1", "--content-weight", "2", "--style-weight", "30")
+		"--style-layers", "relu1_1=0.5,relu2_1", "--content-weight", "2", "--style-weight", "30", "--tv-weight", "3", "--style-weights", "1,2", "--style-scale", "0.9")
 	require.Equal(t, exitDone, status, stderr)
 	p, err := picture.Open(out)
 	require.NoError(t, err)
@@ -84,9 +84,9 @@ func TestStylize(t *testing.T) {
 		assert.Equal(t, 48., l["scale"])
 		assert.Len(t, l["style"], 2)
 		style := l["style"].(map[string]any)
-		total := 2*l["content"].(float64) + 30*(0.5*style["relu1_1"].(float64)+0.5*style["relu2_1"].(float64))
+		total := 2*l["content"].(float64) + 3*l["tv"].(float64) + 30*(0.5*style["relu1_1"].(float64)+0.5*style["relu2_1"].(float64))
 		assert.InEpsilon(t, total, l["total"], 1e-9)
-		assert.Contains(t, l, "tv")
+		assert.Positive(t, l["tv"])
 		assert.Contains(t, l, "gradient_l2")
 		assert.Contains(t, l, "seconds")
 	}
@@ -184,6 +184,10 @@ func TestBadInput(t *testing.T) {
 		"negative weight":    {good("--style-weight", "-3"), "--style-weight is -3; it cannot be negative"},
 		"NaN weight":         {good("--content-weight", "nan"), "--content-weight is NaN"},
 		"zero weights":       {good("--content-weight", "0", "--style-weight", "0"), "every weight is 0"},
+		"style weights":      {good("--style-weights", "1,2"), "--style-weights are 2, for 1 style pictures"},
+		"no style weights":   {good("--style-weights", "0"), "--style-weights are all 0"},
+		"style scale":        {good("--style-scale", "0"), "--style-scale is 0"},
+		"negative variation": {good("--tv-weight", "-1"), "--tv-weight is -1"},
 		"NaN rate":           {good("--learning-rate", "nan"), "--learning-rate is NaN"},
 		"zero rate":          {good("--learning-rate", "0"), "--learning-rate is 0"},
 		"iterations":         {good("--iterations", "-1"), "--iterations is -1"},
@@ -285,5 +289,6 @@ func TestDoctor(t *testing.T) {
 func TestOneLine(t *testing.T) {
 	assert.Equal(t, "a b", oneLine(errors.New("a\n\tb")))
 	assert.Equal(t, "--style-layers", flagName("StyleLayers"))
+	assert.Equal(t, "--tv-weight", flagName("TVWeight"))
 	assert.Equal(t, "--init", flagName("Picture"))
 }
