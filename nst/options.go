@@ -124,7 +124,7 @@ type Options struct {
 	Seed uint64
 	// ContentWeight and StyleWeight are α and β, not negative and not both 0.
 	ContentWeight, StyleWeight *float64
-	// TVWeight is the weight of the total variation, the mean square difference
+	// TVWeight is γ, the weight of the total variation, the mean square difference
 	// of neighbouring values: it smooths. nil means 0.
 	TVWeight *float64
 	// StyleWeights blend the style pictures, one weight for each, of which the
@@ -241,7 +241,7 @@ func (o Options) withDefaults() (*settings, error) {
 	if s.alpha*total(s.content) == 0 && s.beta*total(s.style) == 0 {
 		return nil, invalid("ContentWeight", "and StyleWeight leave nothing to optimise: every weight is 0; give one that is not")
 	}
-	if err := s.checkStyles(); err != nil {
+	if err := s.checkStyleWeights(); err != nil {
 		return nil, err
 	}
 	if o.Iterations != nil {
@@ -250,25 +250,8 @@ func (o Options) withDefaults() (*settings, error) {
 	if s.iterations < 0 {
 		return nil, invalid("Iterations", "is %d; 0 or more will do", s.iterations)
 	}
-	if s.Size == 0 {
-		s.Size = DefaultSize
-	}
-	if s.StyleSize == 0 {
-		s.StyleSize = s.Size
-	}
-	for _, side := range []struct {
-		field string
-		size  int
-	}{{"Size", s.Size}, {"StyleSize", s.StyleSize}} {
-		if side.size < OwnSize {
-			return nil, invalid(side.field, "is %d; a number of pixels, or 0, will do", side.size)
-		}
-		if side.size > maxSide {
-			return nil, invalid(side.field, "is %d; at most %d pixels will do", side.size, maxSide)
-		}
-	}
-	if float64(s.StyleSize)*s.StyleScale > maxSide {
-		return nil, invalid("StyleScale", "makes the style size %.0f; at most %d pixels will do", float64(s.StyleSize)*s.StyleScale, maxSide)
+	if err := s.checkSizes(); err != nil {
+		return nil, err
 	}
 	if s.Start == "" {
 		s.Start = StartContent
@@ -304,8 +287,8 @@ func (o Options) withDefaults() (*settings, error) {
 // maxSide is the longest side that picture.MaxPixels lets a square have.
 const maxSide = 1 << 14
 
-// checkStyles makes the weights' sum 1.
-func (s *settings) checkStyles() error {
+// checkStyleWeights makes the style pictures' weights' sum 1.
+func (s *settings) checkStyleWeights() error {
 	sum := 0.0
 	for _, w := range s.StyleWeights {
 		if err := checkNumber("StyleWeights", w, true); err != nil {
@@ -321,10 +304,38 @@ func (s *settings) checkStyles() error {
 		shares[i] = w / sum
 	}
 	s.StyleWeights = shares
+	return nil
+}
+
+// checkSizes settles how large the pictures will be.
+func (s *settings) checkSizes() error {
+	if s.Size == 0 {
+		s.Size = DefaultSize
+	}
+	if s.StyleSize == 0 {
+		s.StyleSize = s.Size
+	}
+	for _, side := range []struct {
+		field string
+		size  int
+	}{{"Size", s.Size}, {"StyleSize", s.StyleSize}} {
+		if side.size < OwnSize {
+			return invalid(side.field, "is %d; a number of pixels, or 0, will do", side.size)
+		}
+		if side.size > maxSide {
+			return invalid(side.field, "is %d; at most %d pixels will do", side.size, maxSide)
+		}
+	}
 	if s.StyleScale == 0 {
 		s.StyleScale = 1
 	}
-	return checkNumber("StyleScale", s.StyleScale, false)
+	if err := checkNumber("StyleScale", s.StyleScale, false); err != nil {
+		return err
+	}
+	if float64(s.StyleSize)*s.StyleScale > maxSide {
+		return invalid("StyleScale", "makes the style size %.0f; at most %d pixels will do", float64(s.StyleSize)*s.StyleScale, maxSide)
+	}
+	return nil
 }
 
 func checkNumber(field string, v float64, zero bool) error {

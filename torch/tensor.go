@@ -37,7 +37,7 @@ func adopt(h C.nst_tensor) Tensor {
 	return Join(Tensor{T: p})
 }
 
-// make calls a function of the C ABI that gives one tensor.
+// make1 calls a function of the C ABI that gives one tensor.
 func make1(op string, call func(out *C.nst_tensor) *C.char, inputs ...Tensor) Tensor {
 	check(op, inputs...)
 	var out C.nst_tensor

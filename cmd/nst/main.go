@@ -62,8 +62,7 @@ Exit status: 0 done; 1 failed; 2 wrong usage or unusable input; 130 interrupted
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(newStylizeCommand(), newWeightsCommand(), newDoctorCommand())
-	status := exitStatus(root.ExecuteContext(ctx), stderr)
-	return status
+	return exitStatus(root.ExecuteContext(ctx), stderr)
 }
 
 // exitStatus prints the error, in one line, and says how the program ends.
