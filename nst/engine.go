@@ -4,17 +4,18 @@
 // arXiv:1508.06576).
 //
 // An Engine holds a device and a network; Stylize is one transfer. The costs
-// are in cost.go, the objective and its gradient in evaluator.go, the loop in
-// optimise.go.
+// are in cost.go, the objective and its gradient in evaluator.go, the loop of
+// one scale in optimise.go, the scales in schedule.go and transfer.go.
 package nst
 
 import (
 	"context"
-	"errors"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
-	"math"
-	"math/rand/v2"
-	"time"
+	"io"
+	"os"
+	"sync"
 
 	"github.com/seed9bb5c928/nst/nst/picture"
 	"github.com/seed9bb5c928/nst/nst/vgg19"
@@ -22,10 +23,13 @@ import (
 )
 
 // Engine is a device with a feature network on it. It is safe for concurrent
-// use; transfers of one engine run one after the other. The owner closes it.
+// use; transfers of one engine run one after the other. It remembers the style
+// targets of the last pictures. The owner closes it.
 type Engine struct {
-	thread  *torch.Thread
-	network *vgg19.Network
+	thread    *torch.Thread
+	network   *vgg19.Network
+	styles    *styleCache
+	networkID func() (string, error)
 }
 
 // Open readies a device ("auto", "cpu", "cuda", "cuda:N"; see
@@ -35,7 +39,8 @@ func Open(ctx context.Context, model, device string) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Engine{thread: torch.StartThread(d)}
+	e := &Engine{thread: torch.StartThread(d), styles: newStyleCache()}
+	e.networkID = sync.OnceValues(func() (string, error) { return hashFile(model) })
 	err = e.thread.Do(ctx, func() (err error) {
 		e.network, err = vgg19.Load(model, d)
 		return err
@@ -47,13 +52,30 @@ func Open(ctx context.Context, model, device string) (*Engine, error) {
 	return e, nil
 }
 
+func hashFile(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", fmt.Errorf("%s cannot be read: %w", path, err)
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
 // Device is where the engine works.
 func (e *Engine) Device() torch.Device { return e.thread.Device() }
 
 // Close frees the network and ends the device's thread. No transfer may be
 // running.
 func (e *Engine) Close() {
-	_ = e.thread.Do(context.Background(), func() error { e.network.Close(); return nil })
+	_ = e.thread.Do(context.Background(), func() error {
+		e.styles.close()
+		e.network.Close()
+		return nil
+	})
 	e.thread.Close()
 }
 
@@ -74,12 +96,16 @@ func (e *Engine) Threads() (n int) {
 
 // Result is what Stylize made.
 type Result struct {
-	// Picture is the best picture of the run: of all that were evaluated, the
-	// one with the lowest total.
+	// Picture is the best picture of the result's size: of all that were
+	// evaluated there, and the average of Adam's iterates, the one with the
+	// lowest total. A run that ended at a smaller scale has that scale's best,
+	// enlarged.
 	Picture *picture.Picture
-	// Costs are the picture's.
+	// Costs are the picture's, before its colours were changed (see Color) or
+	// it was enlarged.
 	Costs Costs
-	// Iterations is the number of steps taken, Seconds how long they took.
+	// Iterations is the number of steps taken, Seconds how long they took, both
+	// with those of the run that was resumed.
 	Iterations int
 	Seconds    float64
 	// PeakMemory is the most memory in use, in bytes: of the device's tensors,
@@ -90,199 +116,56 @@ type Result struct {
 	Tiles int
 }
 
+// Progress is what Stylize reports before each step, and once at the end.
+type Progress struct {
+	// Scale is the longest side of the picture being optimised.
+	Scale int `json:"scale"`
+	// Iteration counts the steps done, in all scales; Iterations is how many
+	// there will be.
+	Iteration  int `json:"iteration"`
+	Iterations int `json:"-"`
+	// Fraction is how much of the work is done, 0 to 1: an iteration's is as
+	// its scale's pixels.
+	Fraction float64 `json:"-"`
+	// Costs are the picture's, before the step; at the end the result's.
+	Costs
+	// Seconds is the time since the optimisation began.
+	Seconds float64 `json:"seconds"`
+	// Last says that this is the end: nothing is left to do, or ctx is done.
+	Last bool `json:"-"`
+	// Picture returns a copy of the picture, of its scale's size. Like
+	// Checkpoint, it may be called only until the callback returns.
+	Picture func() *picture.Picture `json:"-"`
+	// Checkpoint returns a copy of the state, which Options.Resume goes on from.
+	Checkpoint func() (*Checkpoint, error) `json:"-"`
+}
+
 // Stylize gives the content picture the style of the style pictures (of which
-// the Gram matrices are averaged, by Options.StyleWeights). report, which may be nil, is called on the
-// device's thread before each step and after the last; it must not call the
-// engine.
+// the Gram matrices are averaged, by Options.StyleWeights). report, which may
+// be nil, is called on the device's thread before each step and at the end; it
+// must not call the engine.
 //
 // When ctx is done, Stylize returns the best picture so far and ctx's error,
 // both; the picture is nil only if nothing had been evaluated. Errors about o
 // match ErrInvalidOption, about pictures picture.ErrPicture, about the network
-// vgg19.ErrNetwork, about memory torch.ErrOutOfMemory.
+// vgg19.ErrNetwork, about memory torch.ErrOutOfMemory, about a checkpoint
+// ErrCheckpoint, and of costs that stopped being numbers ErrDiverged, with the
+// best picture before.
 func (e *Engine) Stylize(ctx context.Context, content *picture.Picture, styles []*picture.Picture, o Options, report func(Progress)) (*Result, error) {
-	s, err := o.withDefaults()
-	if err != nil {
-		return nil, err
-	}
-	width, height, err := s.check(content, styles)
-	if err != nil {
-		return nil, err
-	}
 	if report == nil {
 		report = func(Progress) {}
 	}
+	t, err := e.newTransfer(content, styles, o, report)
+	if err != nil {
+		return nil, err
+	}
 	var result *Result
 	err = e.thread.Do(ctx, func() (err error) {
-		result, err = e.stylize(ctx, content, styles, width, height, s, report)
+		result, err = t.run(ctx)
 		return err
 	})
-	if err == nil {
+	if err == nil && result.Iterations < t.settings.iterations {
 		err = ctx.Err()
-		if err != nil && result.Iterations == s.iterations {
-			err = nil // it was done before it was cancelled
-		}
 	}
 	return result, err
-}
-
-// check returns the result's sizes, or what is wrong with the pictures.
-func (s *settings) check(content *picture.Picture, styles []*picture.Picture) (width, height int, err error) {
-	if len(styles) == 0 {
-		return 0, 0, fmt.Errorf("%w: there is no style picture", picture.ErrPicture)
-	}
-	deepest, err := vgg19.Deepest(s.layers())
-	if err != nil {
-		return 0, 0, err
-	}
-	minimum := deepest.Stride // less has no position in that layer
-	if n := len(s.StyleWeights); n > 0 && n != len(styles) {
-		return 0, 0, invalid("StyleWeights", "are %d, for %d style pictures", n, len(styles))
-	}
-	check := func(what string, p *picture.Picture, fit func(*picture.Picture) (int, int)) (w, h int, err error) {
-		if err := p.Check(); err != nil {
-			return 0, 0, fmt.Errorf("the %s: %w", what, err)
-		}
-		w, h = fit(p)
-		for _, side := range []struct {
-			w, h int
-			how  string
-		}{{p.Width, p.Height, "is"}, {w, h, fmt.Sprintf("becomes, with its longest side %d,", max(w, h))}} {
-			if min(side.w, side.h) < minimum {
-				return 0, 0, fmt.Errorf("%w: the %s %s %d×%d; layer %s needs at least %d×%d", picture.ErrPicture, what, side.how, side.w, side.h, deepest.Name, minimum, minimum)
-			}
-		}
-		return w, h, nil
-	}
-	if width, height, err = check("content picture", content, s.fitContent); err != nil {
-		return 0, 0, err
-	}
-	for i, p := range styles {
-		what := "style picture"
-		if len(styles) > 1 {
-			what = fmt.Sprintf("style picture %d", i+1)
-		}
-		if _, _, err := check(what, p, s.fitStyle); err != nil {
-			return 0, 0, err
-		}
-	}
-	return width, height, nil
-}
-
-// fitContent is the result's size.
-func (s *settings) fitContent(p *picture.Picture) (width, height int) {
-	return fit(p, s.Size, 1)
-}
-
-// fitStyle is the size at which a style picture is used.
-func (s *settings) fitStyle(p *picture.Picture) (width, height int) {
-	return fit(p, s.StyleSize, s.StyleScale)
-}
-
-// fit is the picture's size with its longest side made size times scale.
-func fit(p *picture.Picture, size int, scale float64) (width, height int) {
-	longest := max(p.Width, p.Height)
-	if size != OwnSize {
-		longest = size
-	}
-	longest = int(math.Round(float64(longest) * scale))
-	return picture.Fit(p.Width, p.Height, longest)
-}
-
-// stylize runs in a scope on the device's thread.
-func (e *Engine) stylize(ctx context.Context, content *picture.Picture, styles []*picture.Picture, width, height int, s *settings, report func(Progress)) (*Result, error) {
-	device := e.Device()
-	if err := torch.ResetPeak(device); err != nil {
-		return nil, err
-	}
-	if err := e.network.SetPooling(s.Pooling); err != nil && s.Pooling != vgg19.MaxPooling {
-		return nil, err
-	}
-	if err := e.network.Cast(s.Precision.scalar()); err != nil {
-		return nil, err
-	}
-	eval, err := e.targets(content, styles, width, height, s)
-	if err != nil {
-		return nil, err
-	}
-	defer eval.close()
-	run := newState(eval, s, s.tensor(s.start(content, width, height), device, width, height))
-	defer run.close()
-	began := time.Now()
-	steps, err := run.run(ctx, report)
-	if err != nil && !errors.Is(err, ErrDiverged) {
-		return nil, err
-	}
-	torch.Synchronize(device)
-	result := &Result{
-		Picture: picture.FromTensor(run.best), Costs: run.bestCosts, Iterations: steps,
-		Seconds: time.Since(began).Seconds(), Precision: s.Precision, Tiles: 1,
-	}
-	memory, memoryErr := torch.MemoryOf(device)
-	result.PeakMemory = memory.Peak
-	return result, errors.Join(err, memoryErr)
-}
-
-// targets makes the evaluator. Each picture has a scope of its own, so that its
-// features go before the next one's come.
-func (e *Engine) targets(content *picture.Picture, styles []*picture.Picture, width, height int, s *settings) (*evaluator, error) {
-	device := e.Device()
-	if _, err := e.network.Require(device, s.layers()); err != nil {
-		return nil, err
-	}
-	eval := newEvaluator(e.network, s)
-	err := torch.Scoped(func() error {
-		eval.setContent(s.tensor(content, device, width, height))
-		return nil
-	})
-	for i := 0; i < len(styles) && err == nil; i++ {
-		err = torch.Scoped(func() error {
-			w, h := s.fitStyle(styles[i])
-			share := 1 / float64(len(styles))
-			if len(s.StyleWeights) > 0 {
-				share = s.StyleWeights[i]
-			}
-			if share > 0 {
-				eval.addStyle(s.tensor(styles[i], device, w, h), share)
-			}
-			return nil
-		})
-	}
-	if err != nil {
-		eval.close()
-		return nil, err
-	}
-	return eval, nil
-}
-
-// tensor is the picture at a size, in the precision of the run.
-func (s *settings) tensor(p *picture.Picture, device torch.Device, width, height int) torch.Tensor {
-	return torch.Cast(p.Tensor(device, width, height), s.Precision.scalar())
-}
-
-// start returns the picture to start from.
-func (s *settings) start(content *picture.Picture, width, height int) *picture.Picture {
-	switch s.Start {
-	case StartNoise:
-		return noise(s.Seed, width, height)
-	case StartGray:
-		gray := picture.New(width, height)
-		for i := range gray.Pixels {
-			gray.Pixels[i] = 0.5
-		}
-		return gray
-	case StartPicture:
-		return s.Picture
-	default:
-		return content
-	}
-}
-
-// noise is uniform in [0,1), the same for a seed on every device.
-func noise(seed uint64, width, height int) *picture.Picture {
-	random := rand.New(rand.NewPCG(seed, 0))
-	p := picture.New(width, height)
-	for i := range p.Pixels {
-		p.Pixels[i] = random.Float32()
-	}
-	return p
 }

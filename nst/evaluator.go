@@ -23,12 +23,29 @@ type Costs struct {
 	GradientL2 float64 `json:"gradient_l2"`
 }
 
-// term is one layer's part of the objective.
-type term struct {
+// contentTerm is one layer's part of the content cost.
+type contentTerm struct {
 	layer  string
-	weight float64 // λ_l
-	unit   float64 // what the paper's cost is multiplied by: see Balanced
-	target torch.Tensor
+	weight float64      // λ_l
+	unit   float64      // what the paper's cost is multiplied by: see Balanced
+	target torch.Tensor // a_C
+}
+
+// styleTerm is one layer's part of the style cost: the regions' costs, each
+// times the region's share of the picture, summed.
+type styleTerm struct {
+	layer   string
+	weight  float64 // λ_l
+	regions []region
+}
+
+// region is a part of the picture that has its own style. Without masks there
+// is one, the whole picture.
+type region struct {
+	share          float64      // of the picture's pixels
+	guide          torch.Tensor // of the layer's positions: see gram
+	target         statistics
+	unit, meanUnit float64 // what the paper's costs are multiplied by
 }
 
 // evaluator computes the objective and its gradient for a picture. It knows the
@@ -39,44 +56,46 @@ type term struct {
 // layers and back-propagate to the pixels. Gram matrices are sums over
 // positions, so steps 1 and 3 need not see the whole picture at once.
 type evaluator struct {
-	network        *vgg19.Network
-	unit           units
-	alpha, beta    float64
-	gamma          float64 // of the total variation
-	content, style []term
-	layers         []string // of all terms, each once
+	network     *vgg19.Network
+	unit        units
+	loss        StyleLoss
+	alpha, beta float64
+	gamma       float64 // of the total variation
+	content     []contentTerm
+	style       []styleTerm
+	layers      []string // of all terms, each once
 }
 
 // newEvaluator returns an evaluator without targets.
 func newEvaluator(network *vgg19.Network, s *settings) *evaluator {
-	e := &evaluator{network: network, unit: s.unit, alpha: s.alpha, beta: s.beta, gamma: s.gamma}
-	if s.alpha > 0 {
-		e.content = terms(s.content)
+	e := &evaluator{network: network, unit: s.unit, loss: s.StyleLoss, alpha: s.alpha, beta: s.beta, gamma: s.gamma}
+	for _, l := range s.content {
+		if s.alpha*l.weight > 0 {
+			e.content = append(e.content, contentTerm{layer: l.layer, weight: l.weight, unit: 1})
+		}
 	}
-	if s.beta > 0 {
-		e.style = terms(s.style)
+	for _, l := range s.style {
+		if s.beta*l.weight > 0 {
+			e.style = append(e.style, styleTerm{layer: l.layer, weight: l.weight})
+		}
 	}
-	for _, t := range slices.Concat(e.content, e.style) {
-		if !slices.Contains(e.layers, t.layer) {
-			e.layers = append(e.layers, t.layer)
+	for _, layer := range slices.Concat(e.contentLayers(), e.styleLayers()) {
+		if !slices.Contains(e.layers, layer) {
+			e.layers = append(e.layers, layer)
 		}
 	}
 	return e
 }
 
-func terms(layers []weightedLayer) []term {
-	var out []term
-	for _, l := range layers {
-		if l.weight > 0 {
-			out = append(out, term{layer: l.layer, weight: l.weight, unit: 1})
-		}
+func (e *evaluator) contentLayers() (out []string) {
+	for _, t := range e.content {
+		out = append(out, t.layer)
 	}
 	return out
 }
 
-func names(terms []term) []string {
-	var out []string
-	for _, t := range terms {
+func (e *evaluator) styleLayers() (out []string) {
+	for _, t := range e.style {
 		out = append(out, t.layer)
 	}
 	return out
@@ -89,12 +108,12 @@ func (e *evaluator) setContent(picture torch.Tensor) {
 		return
 	}
 	torch.NoGrad(func() {
-		for i, a := range e.network.Features(picture, names(e.content)) {
+		for i, a := range e.network.Features(picture, e.contentLayers()) {
 			t := &e.content[i]
 			t.target = torch.Keep(a)
 			switch e.unit {
 			case targetUnits:
-				t.unit = 4 / positive(read(sumOfSquares(a))/float64(torch.Count(a)))
+				t.unit = 4 / positive(read(sumOfSquares(wide(a)))/float64(torch.Count(a)))
 			case meanSquareUnits:
 				t.unit = 4
 			}
@@ -102,30 +121,31 @@ func (e *evaluator) setContent(picture torch.Tensor) {
 	})
 }
 
-// addStyle adds share of a style picture's Gram matrices to the targets.
-func (e *evaluator) addStyle(picture torch.Tensor, share float64) {
-	if len(e.style) == 0 {
-		return
-	}
-	torch.NoGrad(func() {
-		for i, a := range e.network.Features(picture, names(e.style)) {
-			t := &e.style[i]
-			g := torch.Scale(GramMatrix(a), share)
-			if t.target.T != nil {
-				g = torch.Add(t.target, g)
-				torch.Close(t.target)
-			}
-			t.target = torch.Keep(g)
-			// Balanced costs are in units of the target's squared norm:
-			// J_l = ‖G_S−G_G‖²/‖G_S‖².
-			switch maps := float64(torch.Count(g)); e.unit { // C²
-			case targetUnits:
-				t.unit = 4 * maps / positive(read(sumOfSquares(g)))
-			case meanSquareUnits:
-				t.unit = 4 * 1000 / maps
-			}
+// addRegion gives style term i a region. It keeps the guide, which may be none,
+// and copies the target.
+func (e *evaluator) addRegion(i int, share float64, guide torch.Tensor, target statistics) {
+	r := region{share: share, unit: 1, meanUnit: 1}
+	maps := float64(torch.Shape(target.gram)[0]) // C
+	switch e.unit {
+	case targetUnits: // J_l = ‖G_S−G_G‖²/‖G_S‖², and so for the means
+		r.unit = 4 * maps * maps / positive(read(sumOfSquares(target.gram)))
+		if target.mean.T != nil {
+			r.meanUnit = 4 * maps / positive(read(sumOfSquares(target.mean)))
 		}
-	})
+	case meanSquareUnits:
+		r.unit = 4 * 1000 / (maps * maps)
+		r.meanUnit = r.unit
+	}
+	regions := &e.style[i].regions
+	*regions = append(*regions, r)
+	added := &(*regions)[len(*regions)-1] // what is kept is closed, whatever comes
+	if guide.T != nil {
+		added.guide = torch.Keep(guide)
+	}
+	added.target.gram = torch.Keep(torch.Clone(target.gram))
+	if target.mean.T != nil {
+		added.target.mean = torch.Keep(torch.Clone(target.mean))
+	}
 }
 
 // positive guards a divisor: a picture that a layer does not respond to has no
@@ -141,8 +161,13 @@ func read(scalar torch.Tensor) float64 { return float64(torch.Floats(scalar)[0])
 
 // close releases the targets.
 func (e *evaluator) close() {
-	for _, t := range slices.Concat(e.content, e.style) {
+	for _, t := range e.content {
 		torch.Close(t.target)
+	}
+	for _, t := range e.style {
+		for _, r := range t.regions {
+			torch.Close(r.guide, r.target.gram, r.target.mean)
+		}
 	}
 }
 
@@ -162,19 +187,32 @@ func (e *evaluator) evaluate(x torch.Tensor) (costs Costs, gradient torch.Tensor
 		for _, t := range e.content {
 			a := features[t.layer]
 			values = append(values, ContentCost(t.target, a))
-			into.add(t.layer, torch.Scale(contentGradient(t.target, a), e.alpha*t.weight*t.unit))
+			g := torch.Scale(contentGradient(t.target, a), e.alpha*t.weight*t.unit)
+			into.add(t.layer, torch.Cast(g, torch.TypeOf(a)))
 		}
 		for _, t := range e.style {
 			a := features[t.layer]
-			g := GramMatrix(a)
-			values = append(values, StyleCost(t.target, g))
-			d := torch.Scale(styleGradient(t.target, g), e.beta*t.weight*t.unit)
-			into.add(t.layer, gramGradient(d, a, float64(torch.Count(a)/torch.Shape(a)[1])))
+			f := matrix(a)
+			for _, r := range t.regions {
+				weight := e.beta * t.weight * r.share
+				now := measure(f, r.guide, e.loss)
+				values = append(values, StyleCost(r.target.gram, now.gram))
+				D := torch.Scale(styleGradient(r.target.gram, now.gram), weight*r.unit)
+				var d torch.Tensor
+				if now.mean.T != nil {
+					values = append(values, meanCost(r.target.mean, now.mean))
+					d = torch.Scale(meanGradient(r.target.mean, now.mean), weight*r.meanUnit)
+				}
+				g := torch.View(carry(f, r.guide, now.mean, D, d), torch.Shape(a)...)
+				into.add(t.layer, torch.Cast(g, torch.TypeOf(a)))
+			}
 		}
 	})
 	var taps, seeds []torch.Tensor
 	for _, layer := range e.layers {
-		taps, seeds = append(taps, features[layer]), append(seeds, into[layer])
+		if seed, ok := into[layer]; ok { // a layer may have lost all its regions
+			taps, seeds = append(taps, features[layer]), append(seeds, seed)
+		}
 	}
 	torch.Backward(taps, seeds)
 	gradient = torch.Gradient(x)
@@ -211,7 +249,13 @@ func (e *evaluator) costs(values []float32) Costs {
 	}
 	c.Total = e.alpha * c.Content
 	for _, t := range e.style {
-		v := t.unit * next()
+		v := 0.0
+		for _, r := range t.regions {
+			v += r.share * r.unit * next()
+			if r.target.mean.T != nil {
+				v += r.share * r.meanUnit * next()
+			}
+		}
 		c.Style[t.layer] = v
 		c.Total += e.beta * t.weight * v
 	}

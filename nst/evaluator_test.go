@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/seed9bb5c928/nst/nst/nsttest"
+	"github.com/seed9bb5c928/nst/nst/picture"
 	"github.com/seed9bb5c928/nst/nst/vgg19"
 	"github.com/seed9bb5c928/nst/torch"
 )
@@ -38,15 +39,29 @@ func judge(e *evaluator, x torch.Tensor) (float64, []float32) {
 	content, style := torch.Full(0, torch.CPU), torch.Full(0, torch.CPU)
 	content, style = torch.Cast(content, torch.Float64), torch.Cast(style, torch.Float64)
 	if len(e.content) > 0 {
-		for i, a := range e.network.Features(x, names(e.content)) {
+		for i, a := range e.network.Features(x, e.contentLayers()) {
 			t := e.content[i]
 			content = torch.Add(content, torch.Scale(ContentCost(t.target, a), t.weight*t.unit))
 		}
 	}
 	if len(e.style) > 0 {
-		for i, a := range e.network.Features(x, names(e.style)) {
+		for i, a := range e.network.Features(x, e.styleLayers()) {
 			t := e.style[i]
-			style = torch.Add(style, torch.Scale(StyleCost(t.target, GramMatrix(a)), t.weight*t.unit))
+			for _, r := range t.regions {
+				f, weights := matrix(a), r.guide
+				n := torch.Shape(f)[1]
+				if weights.T == nil {
+					weights = torch.Full(1/float64(n), torch.CPU, 1, n)
+				}
+				g := torch.MM(torch.Mul(f, weights), torch.Transpose(f, 0, 1))
+				if e.loss == MomentsLoss {
+					mean := torch.MM(f, torch.Transpose(weights, 0, 1))
+					style = torch.Add(style, torch.Scale(sumOfSquares(torch.Sub(mean, r.target.mean)), r.share*t.weight*r.meanUnit/(4*float64(torch.Count(mean)))))
+					centred := torch.Sub(f, mean)
+					g = torch.MM(torch.Mul(centred, weights), torch.Transpose(centred, 0, 1))
+				}
+				style = torch.Add(style, torch.Scale(StyleCost(r.target.gram, g), r.share*t.weight*r.unit))
+			}
 		}
 	}
 	total := TotalCost(content, style, e.alpha, e.beta)
@@ -57,6 +72,19 @@ func judge(e *evaluator, x torch.Tensor) (float64, []float32) {
 	}
 	torch.Backward([]torch.Tensor{total}, nil)
 	return read(torch.Detach(total)), torch.Floats(torch.Gradient(x))
+}
+
+// halves is a picture whose left part, of that many columns, has the level a,
+// and the rest b.
+func halves(width, height, columns int, a, b uint8) *picture.Picture {
+	p := picture.New(width, height)
+	for i := range p.Pixels {
+		p.Pixels[i] = float32(b) / 255
+		if i%width < columns {
+			p.Pixels[i] = float32(a) / 255
+		}
+	}
+	return p
 }
 
 // The evaluator's gradient, fed in by hand at the layers, is autograd's.
@@ -81,17 +109,25 @@ func TestGradientIsAutograds(t *testing.T) {
 		"total variation":       {TVWeight: new(50.0)},
 		"content alone":         {StyleWeight: new(0.0)},
 		"style alone":           {ContentWeight: new(0.0)},
+		"moments":               {StyleLoss: MomentsLoss},
+		"moments of gatys":      {StyleLoss: MomentsLoss, Preset: Gatys, Padding: vgg19.ReplicatePadding},
+		"masks":                 {ContentMask: halves(50, 37, 20, 10, 200), StyleMasks: []*picture.Picture{halves(33, 48, 22, 200, 10), halves(64, 64, 64, 10, 0)}},
+		"masks and moments": {StyleLoss: MomentsLoss, Preset: Classic, ContentMask: halves(50, 37, 20, 10, 200),
+			StyleMasks: []*picture.Picture{halves(33, 48, 16, 200, 10), halves(64, 64, 32, 10, 200)}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s, err := o.withDefaults()
+			o.Size, o.StyleSize, o.Scales, o.StyleWeights = new(0), new(0), ScalesOff, []float64{0.25, 0.75}
+			engine := &Engine{network: network, styles: newStyleCache(), thread: torch.StartThread(torch.CPU)}
+			defer engine.thread.Close()
+			transfer, err := engine.newTransfer(noise(1, 50, 37), []*picture.Picture{noise(2, 33, 48), noise(3, 64, 64)}, o, nil)
 			require.NoError(t, err)
-			require.NoError(t, network.SetPooling(s.Pooling))
+			require.NoError(t, network.SetPooling(transfer.settings.pooling()))
+			require.NoError(t, network.SetPadding(transfer.settings.Padding))
 			require.NoError(t, torch.Scoped(func() error {
-				e := newEvaluator(network, s)
+				defer engine.styles.close()
+				e, err := transfer.evaluator(transfer.schedule[0])
+				require.NoError(t, err)
 				defer e.close()
-				e.setContent(noise(1, 50, 37).Tensor(torch.CPU, 50, 37))
-				e.addStyle(noise(2, 33, 48).Tensor(torch.CPU, 33, 48), 0.25)
-				e.addStyle(noise(3, 64, 64).Tensor(torch.CPU, 64, 64), 0.75)
 				x := noise(4, 50, 37).Tensor(torch.CPU, 50, 37)
 				torch.RequireGrad(x, true)
 				costs, gradient := e.evaluate(x)
@@ -118,20 +154,19 @@ func TestSlippedTensorIsCaught(t *testing.T) {
 	e, err := Open(context.Background(), "vgg19/testdata/small.pt", "pretend:0")
 	require.NoError(t, err)
 	defer e.Close()
-	nsttest.NoLeaks(t)
-	s, err := Options{}.withDefaults()
-	require.NoError(t, err)
 	for name, other := range map[string]torch.Device{"a CPU tensor": torch.CPU, "another device's tensor": "pretend:1"} {
 		t.Run(name, func(t *testing.T) {
 			err := e.thread.Do(context.Background(), func() error {
-				eval := newEvaluator(e.network, s)
+				transfer, err := e.newTransfer(noise(1, 32, 32), []*picture.Picture{noise(1, 32, 32)}, Options{Size: new(0)}, nil)
+				require.NoError(t, err)
+				eval, err := transfer.evaluator(transfer.schedule[0])
+				require.NoError(t, err)
 				defer eval.close()
 				p := noise(1, 32, 32)
-				eval.setContent(p.Tensor(e.Device(), 32, 32))
-				eval.addStyle(p.Tensor(e.Device(), 32, 32), 1)
-				slipped := torch.Keep(torch.To(eval.style[2].target, other))
-				torch.Close(eval.style[2].target)
-				eval.style[2].target = slipped
+				target := &eval.style[2].regions[0].target
+				slipped := torch.Keep(torch.To(target.gram, other))
+				torch.Close(target.gram)
+				target.gram = slipped
 				x := p.Tensor(e.Device(), 32, 32)
 				torch.RequireGrad(x, true)
 				eval.evaluate(x)

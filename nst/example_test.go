@@ -27,12 +27,12 @@ func Example() {
 		log.Fatal(err)
 	}
 	result, err := engine.Stylize(ctx, content, []*picture.Picture{style},
-		nst.Options{Size: 512, Iterations: new(200)},
+		nst.Options{Size: new(512), Iterations: new(200)},
 		func(p nst.Progress) { fmt.Println(p.Iteration, p.Total) })
 	if err != nil { // if ctx was cancelled, result is the best so far
 		log.Fatal(err)
 	}
-	if err := result.Picture.Save("out.png"); err != nil {
+	if err := result.Picture.Save("out.png", picture.Encoding{}); err != nil {
 		log.Fatal(err)
 	}
 }

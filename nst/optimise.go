@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
-	"time"
 
-	"github.com/seed9bb5c928/nst/nst/picture"
 	"github.com/seed9bb5c928/nst/torch"
 )
 
@@ -14,27 +12,16 @@ import (
 // being numbers.
 var ErrDiverged = errors.New("the optimisation diverged")
 
-// Progress is what Stylize reports before each step, and once after the last.
-type Progress struct {
-	// Scale is the longest side of the picture being optimised.
-	Scale int `json:"scale"`
-	// Iteration counts the steps done; Iterations is how many there will be.
-	Iteration  int `json:"iteration"`
-	Iterations int `json:"-"`
-	// Costs are the picture's, before the step.
-	Costs
-	// Seconds is the time since the optimisation began.
-	Seconds float64 `json:"seconds"`
-	// Picture returns a copy of the picture. It may be called only until the
-	// callback returns.
-	Picture func() *picture.Picture `json:"-"`
-}
-
-// state is an optimisation of one picture at one scale.
+// state is an optimisation of one picture at one scale. Its tensors are of the
+// scope that it began in.
 type state struct {
-	evaluator *evaluator
-	settings  *settings
-	x         torch.Tensor // the picture, [1,3,H,W]
+	evaluator  *evaluator
+	settings   *settings
+	iterations int // of this scale
+	steps      int // done
+	before     int // done at the scales before
+
+	x         torch.Tensor // the picture, [1,3,H,W], after that many steps
 	optimizer *torch.Optimizer
 	scale     float64 // what the gradient is multiplied by for the optimiser
 
@@ -43,54 +30,122 @@ type state struct {
 
 	best      torch.Tensor // a copy of the best picture evaluated
 	bestCosts Costs
+	average   torch.Tensor // of Adam's iterates; none before its first step
 }
 
-// newState begins with picture x, which it will change. Its tensors are of the
-// caller's scope.
-func newState(e *evaluator, s *settings, x torch.Tensor) *state {
-	best := torch.Clone(x)
+// newState begins with picture x, which it will change.
+func newState(e *evaluator, s *settings, x torch.Tensor, iterations, before int) *state {
+	o := &state{evaluator: e, settings: s, iterations: iterations, before: before, x: x, bestCosts: Costs{Total: math.Inf(1)}}
+	o.best = torch.Clone(x)
 	torch.RequireGrad(x, true)
-	return &state{evaluator: e, settings: s, x: x, best: best, bestCosts: Costs{Total: math.Inf(1)}}
+	return o
 }
 
+// close releases the state early.
 func (o *state) close() {
 	if o.optimizer != nil {
 		o.optimizer.Close()
 	}
+	torch.Close(o.x, o.best, o.average)
 }
 
-// run optimises until the iterations are done or ctx is. It returns the number
-// of steps taken; ctx's error is no failure, the best picture is there.
-func (o *state) run(ctx context.Context, report func(Progress)) (steps int, err error) {
-	began := time.Now()
+// finer begins the next scale, at which this state's best picture is resized.
+// Adam goes on with its moments resized; L-BFGS begins anew.
+func (o *state) finer(e *evaluator, at scale) *state {
+	height, width := int64(at.height), int64(at.width)
+	x := torch.Local(func() torch.Tensor {
+		t := torch.Resize(o.best, height, width)
+		torch.ClampInPlace(t, 0, 1) // a cubic kernel overshoots at edges
+		return t
+	})
+	next := newState(e, o.settings, x, at.iterations, o.before+o.steps)
+	if o.settings.Optimizer != Adam || o.optimizer == nil {
+		return next
+	}
+	// A cost is a mean over positions: its gradient by a pixel falls as the
+	// picture grows, and is scaled to keep its size. By linear interpolation m²
+	// stays within v wherever it was.
+	next.scale = o.scale * math.Exp2(math.Round(math.Log2(float64(torch.Count(x))/float64(torch.Count(o.x)))))
+	moments, steps := o.optimizer.State()
+	for i, m := range moments {
+		moments[i] = torch.ResizeLinear(m, height, width)
+		torch.Close(m)
+	}
+	next.optimizer = next.newOptimizer()
+	next.optimizer.SetState(moments, steps)
+	torch.Close(moments...)
+	return next
+}
+
+// run optimises until the iterations are done or ctx is, which is no failure:
+// the best picture is there. report is called before each step.
+func (o *state) run(ctx context.Context, report func(Costs)) error {
 	for {
 		done := false
 		err := torch.Scoped(func() error {
 			costs, gradient := o.evaluator.evaluate(o.x)
-			if err := costs.check(steps); err != nil {
+			if err := o.judge(o.x, costs); err != nil {
 				return err
 			}
-			if costs.Total < o.bestCosts.Total {
-				o.bestCosts = costs
-				torch.Copy(o.best, o.x)
+			if done = o.steps == o.iterations || ctx.Err() != nil; done {
+				return nil
 			}
-			shape := torch.Shape(o.x)
-			report(Progress{
-				Scale: int(max(shape[2], shape[3])), Iteration: steps, Iterations: o.settings.iterations,
-				Costs: costs, Seconds: time.Since(began).Seconds(),
-				Picture: func() *picture.Picture { return picture.FromTensor(torch.Detach(o.x)) },
-			})
-			done = steps == o.settings.iterations || ctx.Err() != nil
-			if !done {
-				o.step(costs, gradient)
-			}
+			report(costs)
+			o.step(costs, gradient)
+			o.steps++
 			return nil
 		})
-		if err != nil || done {
-			return steps, err
+		if err != nil {
+			return err
 		}
-		steps++
+		if done {
+			break
+		}
+		o.take()
 	}
+	if o.steps < o.iterations || o.average.T == nil {
+		return nil
+	}
+	return torch.Scoped(func() error {
+		x := torch.Clone(o.average)
+		torch.RequireGrad(x, true)
+		costs, _ := o.evaluator.evaluate(x)
+		if costs.check(0) != nil {
+			return nil // the iterates are there
+		}
+		return o.judge(x, costs)
+	})
+}
+
+// judge keeps a picture that is the best so far.
+func (o *state) judge(x torch.Tensor, costs Costs) error {
+	if err := costs.check(o.before + o.steps); err != nil {
+		return err
+	}
+	if costs.Total < o.bestCosts.Total {
+		o.bestCosts = costs
+		torch.Copy(o.best, x)
+	}
+	return nil
+}
+
+// averageDecay is the decay of the exponential moving average of Adam's
+// iterates, which go to and fro about where they are heading.
+const averageDecay = 0.9
+
+// take adds the picture to the average, in which the first has no more weight
+// than its age gives it (as Adam corrects its own bias).
+func (o *state) take() {
+	if o.settings.Optimizer != Adam {
+		return
+	}
+	if o.average.T == nil {
+		o.average = torch.Local(func() torch.Tensor { return torch.Clone(torch.Detach(o.x)) })
+		return
+	}
+	torch.NoGrad(func() {
+		torch.LerpInPlace(o.average, o.x, (1-averageDecay)/(1-math.Pow(averageDecay, float64(o.steps))))
+	})
 }
 
 // step changes the picture by its gradient and keeps it in [0,1].
@@ -129,15 +184,18 @@ func (o *state) start(costs Costs, gradient torch.Tensor) {
 	if rms := costs.GradientL2 / math.Sqrt(float64(torch.Count(gradient))); rms > 0 {
 		o.scale = math.Exp2(math.Round(math.Log2(wanted / rms)))
 	}
-	if o.settings.Optimizer == Adam {
-		o.optimizer = torch.NewAdam(o.x, o.settings.rate, 0.9, 0.999, 1e-8)
-		return
-	}
-	o.optimizer = torch.NewLBFGS(o.x, o.settings.rate, lbfgsHistory)
+	o.optimizer = o.newOptimizer()
 	o.first = true
 	if o.radius == 0 {
 		o.radius = lbfgsRadius
 	}
+}
+
+func (o *state) newOptimizer() *torch.Optimizer {
+	if o.settings.Optimizer == Adam {
+		return torch.NewAdam(o.x, o.settings.rate, 0.9, 0.999, 1e-8)
+	}
+	return torch.NewLBFGS(o.x, o.settings.rate, lbfgsHistory)
 }
 
 // L-BFGS runs without a line search, one evaluation a step, as in other

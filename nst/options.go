@@ -3,8 +3,8 @@ package nst
 import (
 	"errors"
 	"fmt"
-	"math"
-	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/seed9bb5c928/nst/nst/picture"
 	"github.com/seed9bb5c928/nst/nst/vgg19"
@@ -32,14 +32,15 @@ func invalid(field, format string, args ...any) error {
 	return &OptionError{field, fmt.Sprintf(format, args...)}
 }
 
-// Preset names an objective with the weights, optimiser, rate and number of
-// iterations that belong to it.
+// Preset names an objective with the weights, optimiser, rate, schedule and
+// number of iterations that belong to it.
 type Preset string
 
 const (
 	// Balanced divides each layer's style cost by its target's own squared norm
 	// and the content cost by its target's mean square, so that weights mean
-	// the same for every network, size and style. It is the default.
+	// the same for every network, size and style, and goes from coarse to fine.
+	// It is the default.
 	Balanced Preset = "balanced"
 	// Classic is the costs as they are in cost.go, α 10, β 40, Adam at 2/255.
 	Classic Preset = "classic"
@@ -60,6 +61,18 @@ const (
 	LBFGS Optimizer = "lbfgs"
 )
 
+// Scales is a coarse-to-fine schedule: ScalesAuto, ScalesOff, or the longest
+// sides one after the other, such as "256,512". The result's size is added to a
+// list that does not end in it.
+type Scales string
+
+const (
+	// ScalesAuto begins near 128 pixels, and each scale is √2 of the one before.
+	ScalesAuto Scales = "auto"
+	// ScalesOff works at the result's size alone.
+	ScalesOff Scales = "off"
+)
+
 // Start names the picture that the optimisation starts from.
 type Start string
 
@@ -68,6 +81,26 @@ const (
 	StartNoise   Start = "noise"   // uniform noise, by Seed
 	StartGray    Start = "gray"    // 50 % gray
 	StartPicture Start = "picture" // Options.Picture, resized if its size differs
+)
+
+// StyleLoss names what of a layer's feature maps the style cost compares.
+type StyleLoss string
+
+const (
+	// GramLoss compares Gram matrices, as Gatys et al. do. It is the default.
+	GramLoss StyleLoss = "gram"
+	// MomentsLoss compares the means and the Gram matrices of the centred
+	// features (their covariance).
+	MomentsLoss StyleLoss = "moments"
+)
+
+// Color names whose colours the result has.
+type Color string
+
+const (
+	ColorStyle   Color = "style"   // the style's, as the transfer makes them
+	ColorContent Color = "content" // the result's lightness, the content's chroma: see picture.Recolor
+	ColorMatch   Color = "match"   // the styles' colours are matched to the content's before: see picture.MatchColors
 )
 
 // Precision names how the network computes.
@@ -90,299 +123,107 @@ func (p Precision) scalar() torch.ScalarType {
 	return torch.Float32
 }
 
-// OwnSize, as a size, keeps a picture's own.
-const OwnSize = -1
-
 // DefaultSize is the longest side of the result where Options names none.
 const DefaultSize = 512
 
 // LayerWeight names a layer of the network and its weight among the content or
-// style layers.
+// style layers. As text it is "relu4_2" or "relu4_2=0.5".
 type LayerWeight struct {
 	Layer string
 	// Weight is λ_l; nil means 1/n, n being the number of layers named.
 	Weight *float64
 }
 
+// MarshalText writes the layer as UnmarshalText reads it.
+func (l LayerWeight) MarshalText() ([]byte, error) {
+	text := l.Layer
+	if l.Weight != nil {
+		text += "=" + strconv.FormatFloat(*l.Weight, 'g', -1, 64)
+	}
+	return []byte(text), nil
+}
+
+// UnmarshalText reads "relu4_2" or "relu4_2=0.5".
+func (l *LayerWeight) UnmarshalText(text []byte) error {
+	name, weight, weighted := strings.Cut(string(text), "=")
+	*l = LayerWeight{Layer: strings.TrimSpace(name)}
+	if weighted {
+		w, err := strconv.ParseFloat(strings.TrimSpace(weight), 64)
+		if err != nil {
+			return fmt.Errorf("the weight in %q is no number", text)
+		}
+		l.Weight = &w
+	}
+	return nil
+}
+
 // Options chooses what Stylize does. The zero value is the default; nil
-// pointers mean what the preset has.
+// pointers mean what the preset has. As JSON it is all but pictures, named as
+// the command line's flags are.
 type Options struct {
 	// Preset is Balanced if empty.
-	Preset Preset
-	// Size is the longest side of the result in pixels: 0 means DefaultSize,
-	// OwnSize the content picture's own.
-	Size int
-	// StyleSize is the longest side at which style pictures are used: 0 means
-	// as Size (their own if that is OwnSize), OwnSize each picture's own.
-	StyleSize int
-	// Start is StartContent if empty.
-	Start Start
-	// Picture is where StartPicture starts.
-	Picture *picture.Picture
-	// Seed is of everything random: the same seed gives the same result, bit
-	// for bit, on one machine with one number of threads.
-	Seed uint64
-	// ContentWeight and StyleWeight are α and β, not negative and not both 0.
-	ContentWeight, StyleWeight *float64
-	// TVWeight is γ, the weight of the total variation, the mean square difference
-	// of neighbouring values: it smooths. nil means 0.
-	TVWeight *float64
+	Preset Preset `json:"preset,omitempty"`
+	// Size is the longest side of the result in pixels: nil means DefaultSize,
+	// 0 the content picture's own.
+	Size *int `json:"size,omitempty"`
+	// StyleSize is the longest side at which style pictures are used: nil means
+	// as Size (their own if that is 0), 0 each picture's own.
+	StyleSize *int `json:"style_size,omitempty"`
+	// StyleScale is a factor on StyleSize, or on each style picture's own size;
+	// nil means 1.
+	StyleScale *float64 `json:"style_scale,omitempty"`
 	// StyleWeights blend the style pictures, one weight for each, of which the
 	// sum is made 1; empty means equal ones.
-	StyleWeights []float64
-	// StyleScale is a factor on StyleSize, or on each style picture's own size;
-	// 0 means 1.
-	StyleScale float64
+	StyleWeights []float64 `json:"style_weights,omitempty"`
+	// Scales is ScalesAuto for Balanced and ScalesOff else if empty. A style
+	// picture shrinks as the result does.
+	Scales Scales `json:"scales,omitempty"`
+	// Start is StartContent if empty.
+	Start Start `json:"init,omitempty"`
+	// Picture is where StartPicture starts. ScalesAuto then leaves out the
+	// scales that are smaller than it.
+	Picture *picture.Picture `json:"-"`
+	// Seed is of everything random: the same seed gives the same result, bit
+	// for bit, on one machine with one number of threads.
+	Seed uint64 `json:"seed,omitempty"`
+	// ContentWeight and StyleWeight are α and β, not negative and not both 0.
+	ContentWeight *float64 `json:"content_weight,omitempty"`
+	StyleWeight   *float64 `json:"style_weight,omitempty"`
+	// TVWeight is γ, the weight of the total variation, the mean square difference
+	// of neighbouring values: it smooths. nil means 0.
+	TVWeight *float64 `json:"tv_weight,omitempty"`
 	// ContentLayers and StyleLayers are named as vgg19.Layers are; empty means
 	// the preset's: relu4_2, and relu1_1, relu2_1, relu3_1, relu4_1, relu5_1.
-	ContentLayers, StyleLayers []LayerWeight
+	ContentLayers []LayerWeight `json:"content_layers,omitempty"`
+	StyleLayers   []LayerWeight `json:"style_layers,omitempty"`
+	// StyleLoss is GramLoss if empty.
+	StyleLoss StyleLoss `json:"style_loss,omitempty"`
 	// Optimizer is the preset's if empty.
-	Optimizer Optimizer
+	Optimizer Optimizer `json:"optimizer,omitempty"`
 	// LearningRate is Adam's step on pixels in [0,1], or the factor on L-BFGS's
 	// steps.
-	LearningRate *float64
-	// Iterations is the number of steps; 0 evaluates the start and takes none.
-	Iterations *int
-	// Pooling is vgg19.MaxPooling if empty.
-	Pooling vgg19.Pooling
+	LearningRate *float64 `json:"learning_rate,omitempty"`
+	// Iterations is the number of steps in all scales together; 0 evaluates the
+	// start at the result's size and takes none.
+	Iterations *int `json:"iterations,omitempty"`
+	// Pooling is vgg19.MaxPooling if empty. Balanced doubles what average
+	// pooling gives: see vgg19.RescaledAveragePooling.
+	Pooling vgg19.Pooling `json:"pooling,omitempty"`
+	// Padding is vgg19.ZeroPadding if empty.
+	Padding vgg19.Padding `json:"padding,omitempty"`
+	// Color is ColorStyle if empty.
+	Color Color `json:"color,omitempty"`
+	// ContentMask and StyleMasks, one for each style picture, name regions by
+	// their grey levels, 0 to 255: each region of the content takes its style
+	// from the regions of that level in the styles. A mask has its picture's
+	// aspect, in any size. Both or neither.
+	ContentMask *picture.Picture   `json:"-"`
+	StyleMasks  []*picture.Picture `json:"-"`
 	// Precision is Exact if empty.
-	Precision Precision
-}
-
-// settings are Options with every choice made.
-type settings struct {
-	Options
-	unit           units
-	content, style []weightedLayer
-	alpha, beta    float64
-	gamma          float64 // of the total variation
-	rate           float64
-	iterations     int
-}
-
-// units say what the paper's costs, as cost.go has them, are multiplied by.
-type units int
-
-const (
-	paperUnits      units = iota // nothing
-	targetUnits                  // costs relative to their target's own size: Balanced
-	meanSquareUnits              // mean squares, the style's times 1000/C²: Gatys
-)
-
-type weightedLayer struct {
-	layer  string
-	weight float64
-}
-
-// layers names the layers of all terms.
-func (s *settings) layers() []string {
-	var out []string
-	for _, l := range slices.Concat(s.content, s.style) {
-		out = append(out, l.layer)
-	}
-	return out
-}
-
-func (o Options) withDefaults() (*settings, error) {
-	s := &settings{Options: o}
-	rates, optimizer := map[Optimizer]float64{LBFGS: 1}, Adam
-	if s.Preset == "" {
-		s.Preset = Balanced
-	}
-	switch s.Preset {
-	case Balanced:
-		// Each of the five style layers weighs 20 against the content's 1.
-		s.unit, s.alpha, s.beta = targetUnits, 1, 100
-		s.iterations, rates[Adam] = 300, 0.02
-	case Classic:
-		s.alpha, s.beta = 10, 40
-		s.iterations, rates[Adam] = 500, 2.0/255
-	case Gatys:
-		// λ is 1/5 on each of five layers, so that β·λ is 1.
-		s.unit, s.alpha, s.beta = meanSquareUnits, 1, 5
-		s.iterations, rates[Adam] = 500, 0.02
-		optimizer = LBFGS
-	default:
-		return nil, invalid("Preset", "%q is unknown: known are balanced, classic and gatys", s.Preset)
-	}
-	if s.Optimizer == "" {
-		s.Optimizer = optimizer
-	}
-	if s.Optimizer != Adam && s.Optimizer != LBFGS {
-		return nil, invalid("Optimizer", "%q is unknown: known are adam and lbfgs", s.Optimizer)
-	}
-	s.rate = rates[s.Optimizer]
-	for _, n := range []struct {
-		field string
-		from  *float64
-		to    *float64
-		zero  bool
-	}{
-		{"ContentWeight", o.ContentWeight, &s.alpha, true},
-		{"StyleWeight", o.StyleWeight, &s.beta, true},
-		{"TVWeight", o.TVWeight, &s.gamma, true},
-		{"LearningRate", o.LearningRate, &s.rate, false},
-	} {
-		if n.from == nil {
-			continue
-		}
-		if err := checkNumber(n.field, *n.from, n.zero); err != nil {
-			return nil, err
-		}
-		*n.to = *n.from
-	}
-	var err error
-	if s.content, err = layerWeights("ContentLayers", o.ContentLayers, "relu4_2"); err != nil {
-		return nil, err
-	}
-	if s.style, err = layerWeights("StyleLayers", o.StyleLayers, "relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"); err != nil {
-		return nil, err
-	}
-	if s.alpha*total(s.content) == 0 && s.beta*total(s.style) == 0 {
-		return nil, invalid("ContentWeight", "and StyleWeight leave nothing to optimise: every weight is 0; give one that is not")
-	}
-	if err := s.checkStyleWeights(); err != nil {
-		return nil, err
-	}
-	if o.Iterations != nil {
-		s.iterations = *o.Iterations
-	}
-	if s.iterations < 0 {
-		return nil, invalid("Iterations", "is %d; 0 or more will do", s.iterations)
-	}
-	if err := s.checkSizes(); err != nil {
-		return nil, err
-	}
-	if s.Start == "" {
-		s.Start = StartContent
-	}
-	switch s.Start {
-	case StartContent, StartNoise, StartGray:
-	case StartPicture:
-		if err := s.Picture.Check(); err != nil {
-			return nil, invalid("Picture", "cannot be started from: %v", err)
-		}
-	default:
-		return nil, invalid("Start", "%q is unknown: known are content, noise, gray and picture", s.Start)
-	}
-	if s.Pooling == "" {
-		s.Pooling = vgg19.MaxPooling
-	}
-	if s.Pooling != vgg19.MaxPooling && s.Pooling != vgg19.AveragePooling {
-		return nil, invalid("Pooling", "%q is unknown: known are max and avg", s.Pooling)
-	}
-	if s.Precision == "" {
-		s.Precision = Exact
-	}
-	switch s.Precision {
-	case Exact, Double:
-	case "fast", "tf32", "bf16":
-		return nil, invalid("Precision", "%s is not there yet; exact or double will do", s.Precision)
-	default:
-		return nil, invalid("Precision", "%q is unknown: known are exact and double", s.Precision)
-	}
-	return s, nil
-}
-
-// maxSide is the longest side that picture.MaxPixels lets a square have.
-const maxSide = 1 << 14
-
-// checkStyleWeights makes the style pictures' weights' sum 1.
-func (s *settings) checkStyleWeights() error {
-	sum := 0.0
-	for _, w := range s.StyleWeights {
-		if err := checkNumber("StyleWeights", w, true); err != nil {
-			return err
-		}
-		sum += w
-	}
-	if len(s.StyleWeights) > 0 && sum == 0 {
-		return invalid("StyleWeights", "are all 0; give one that is not")
-	}
-	shares := make([]float64, len(s.StyleWeights))
-	for i, w := range s.StyleWeights {
-		shares[i] = w / sum
-	}
-	s.StyleWeights = shares
-	return nil
-}
-
-// checkSizes settles how large the pictures will be.
-func (s *settings) checkSizes() error {
-	if s.Size == 0 {
-		s.Size = DefaultSize
-	}
-	if s.StyleSize == 0 {
-		s.StyleSize = s.Size
-	}
-	for _, side := range []struct {
-		field string
-		size  int
-	}{{"Size", s.Size}, {"StyleSize", s.StyleSize}} {
-		if side.size < OwnSize {
-			return invalid(side.field, "is %d; a number of pixels, or 0, will do", side.size)
-		}
-		if side.size > maxSide {
-			return invalid(side.field, "is %d; at most %d pixels will do", side.size, maxSide)
-		}
-	}
-	if s.StyleScale == 0 {
-		s.StyleScale = 1
-	}
-	if err := checkNumber("StyleScale", s.StyleScale, false); err != nil {
-		return err
-	}
-	if float64(s.StyleSize)*s.StyleScale > maxSide {
-		return invalid("StyleScale", "makes the style size %.0f; at most %d pixels will do", float64(s.StyleSize)*s.StyleScale, maxSide)
-	}
-	return nil
-}
-
-func checkNumber(field string, v float64, zero bool) error {
-	switch {
-	case math.IsNaN(v) || math.IsInf(v, 0):
-		return invalid(field, "is %v; a finite number will do", v)
-	case v < 0:
-		return invalid(field, "is %v; it cannot be negative", v)
-	case v == 0 && !zero:
-		return invalid(field, "is 0; a positive number will do")
-	}
-	return nil
-}
-
-func layerWeights(field string, given []LayerWeight, preset ...string) ([]weightedLayer, error) {
-	if len(given) == 0 {
-		for _, name := range preset {
-			given = append(given, LayerWeight{Layer: name})
-		}
-	}
-	var out []weightedLayer
-	seen := map[string]bool{}
-	for _, g := range given {
-		if _, err := vgg19.Lookup(g.Layer); err != nil {
-			return nil, invalid(field, "names an %v", err)
-		}
-		if seen[g.Layer] {
-			return nil, invalid(field, "names %s twice", g.Layer)
-		}
-		seen[g.Layer] = true
-		w := weightedLayer{g.Layer, 1 / float64(len(given))}
-		if g.Weight != nil {
-			if err := checkNumber(field, *g.Weight, true); err != nil {
-				return nil, err
-			}
-			w.weight = *g.Weight
-		}
-		out = append(out, w)
-	}
-	return out, nil
-}
-
-func total(layers []weightedLayer) (sum float64) {
-	for _, l := range layers {
-		sum += l.weight
-	}
-	return sum
+	Precision Precision `json:"precision,omitempty"`
+	// Resume is where an earlier run of the same options and pictures is gone
+	// on from.
+	Resume *Checkpoint `json:"-"`
 }
 
 // Validate says whether Stylize can begin with these options; the error
@@ -390,4 +231,14 @@ func total(layers []weightedLayer) (sum float64) {
 func (o Options) Validate() error {
 	_, err := o.withDefaults()
 	return err
+}
+
+// Resolve returns the options with every choice made that the zero value leaves
+// to the preset, or Validate's error.
+func (o Options) Resolve() (Options, error) {
+	s, err := o.withDefaults()
+	if err != nil {
+		return Options{}, err
+	}
+	return s.Options, nil
 }

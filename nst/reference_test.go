@@ -39,11 +39,21 @@ func open(t testing.TB, path string) *picture.Picture {
 
 func engine(t testing.TB, device string) *nst.Engine {
 	t.Helper()
+	return engines(t, device)[0]
+}
+
+// engines opens one engine for each device, and closes them all before it looks
+// for leaks: each remembers style targets.
+func engines(t testing.TB, devices ...string) (out []*nst.Engine) {
+	t.Helper()
 	nsttest.NoLeaks(t)
-	e, err := nst.Open(context.Background(), nsttest.Model(t), device)
-	require.NoError(t, err)
-	t.Cleanup(e.Close)
-	return e
+	for _, device := range devices {
+		e, err := nst.Open(context.Background(), nsttest.Model(t), device)
+		require.NoError(t, err)
+		t.Cleanup(e.Close)
+		out = append(out, e)
+	}
+	return out
 }
 
 // The preset classic follows PyTorch in float64: the costs at the start within
@@ -78,7 +88,7 @@ func TestClassicFollowsTheReference(t *testing.T) {
 
 			var got []nst.Costs
 			_, err = e.Stylize(context.Background(), content, []*picture.Picture{style}, nst.Options{
-				Preset: nst.Classic, Size: nst.OwnSize, StyleSize: nst.OwnSize,
+				Preset: nst.Classic, Size: new(0), StyleSize: new(0),
 				Start: nst.StartPicture, Picture: c.start, Pooling: want.Pooling, Precision: c.precision, Iterations: new(len(want.Totals)),
 			}, func(p nst.Progress) { got = append(got, p.Costs) })
 			require.NoError(t, err)

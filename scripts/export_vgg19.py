@@ -45,6 +45,7 @@ class FeatureNetwork(nn.Module):
         self.names: List[str] = [
             name for i, p in zip(ids, self.pools) for name in ([f"conv{i}", f"relu{i}"] + ([p] if p else []))]
         self.pooling: str = "max"
+        self.padding: str = "zeros"
         self.normalisation: str = normalisation
         self.source: str = source
 
@@ -58,7 +59,10 @@ class FeatureNetwork(nn.Module):
         for i, convolution in enumerate(self.convolutions):
             conv, relu, pool = "conv" + self.ids[i], "relu" + self.ids[i], self.pools[i]
             if self.names.index(conv) <= depth:
-                x = convolution(x)
+                if self.padding == "zeros":
+                    x = convolution(x)
+                else:
+                    x = F.conv2d(F.pad(x, [1, 1, 1, 1], mode="replicate"), convolution.weight, convolution.bias)
                 if conv in layers:
                     found[conv] = x
                     if self.names.index(conv) < depth:
@@ -71,7 +75,7 @@ class FeatureNetwork(nn.Module):
                 if self.pooling == "max":
                     x = F.max_pool2d(x, 2)
                 else:
-                    x = F.avg_pool2d(x, 2)
+                    x = F.avg_pool2d(x, 2, divisor_override=4 if self.pooling == "avg" else 2)
                 if pool in layers:
                     found[pool] = x
         return [found[layer] for layer in layers]
@@ -99,14 +103,14 @@ def fixture_image() -> Tensor:
 
 def record(network: torch.jit.ScriptModule, names: List[str]) -> Dict[str, dict]:
     out = {}
-    for pooling in ("max", "avg"):
-        network.pooling = pooling
+    for pooling, padding in (("max", "zeros"), ("avg", "zeros"), ("avg-rescaled", "zeros"), ("max", "replicate")):
+        network.pooling, network.padding = pooling, padding
         with torch.no_grad():
             for name, f in zip(names, network(fixture_image(), names)):
-                out[f"{pooling} {name}"] = {
+                out[f"{pooling} {padding} {name}"] = {
                     "shape": list(f.shape), "mean": f.double().mean().item(), "l2": math.sqrt(f.double().pow(2).sum().item()),
                     "first": f.flatten()[:4].tolist(), "last": f.flatten()[-4:].tolist()}
-    network.pooling = "max"
+    network.pooling, network.padding = "max", "zeros"
     return out
 
 

@@ -86,6 +86,18 @@ func ClampInPlace(t Tensor, low, high float64) {
 	change("clamp_", func() *C.char { return C.nst_tensor_clamp_in_place(handle(t), C.double(low), C.double(high)) }, t)
 }
 
+// LerpInPlace moves t towards target, of the same sizes: t becomes
+// t + weight·(target − t).
+func LerpInPlace(t, target Tensor, weight float64) {
+	change("lerp_", func() *C.char { return C.nst_tensor_lerp_in_place(handle(t), handle(target), C.double(weight)) }, t, target)
+}
+
+// Halve returns maps [N,C,H,W] at half the size, each value the mean of 2×2; a
+// last odd row or column is left out.
+func Halve(t Tensor) Tensor {
+	return make1("halve", func(out *C.nst_tensor) *C.char { return C.nst_tensor_halve(handle(t), out) }, t)
+}
+
 // Flip returns t with the order of one dimension reversed.
 func Flip(t Tensor, dim int64) Tensor {
 	return make1("flip", func(out *C.nst_tensor) *C.char { return C.nst_tensor_flip(handle(t), C.int64_t(dim), out) }, t)
@@ -108,8 +120,14 @@ func AddMM(sum, a, b Tensor, beta, alpha float64) {
 // Resize returns pictures [N,C,H,W] at another height and width, by bicubic
 // interpolation whose kernel widens with the factor when it shrinks, so that
 // nothing aliases. Values may leave the range of t's by a little.
-func Resize(t Tensor, height, width int64) Tensor {
+func Resize(t Tensor, height, width int64) Tensor { return resize(t, height, width, 1) }
+
+// ResizeLinear is Resize by linear interpolation: every value is a mean of
+// values of t.
+func ResizeLinear(t Tensor, height, width int64) Tensor { return resize(t, height, width, 0) }
+
+func resize(t Tensor, height, width int64, cubic C.int32_t) Tensor {
 	return make1("resize", func(out *C.nst_tensor) *C.char {
-		return C.nst_tensor_resize(handle(t), C.int64_t(height), C.int64_t(width), out)
+		return C.nst_tensor_resize(handle(t), C.int64_t(height), C.int64_t(width), cubic, out)
 	}, t)
 }

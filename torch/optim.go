@@ -54,6 +54,43 @@ func (o *Optimizer) Moved(displacement Tensor) {
 	runtime.KeepAlive(o)
 }
 
+// maxState is more tensors than any optimiser's state has.
+const maxState = 1 << 10
+
+// State copies what the optimiser remembers: for Adam its number of steps and
+// the tensors m and v, of the optimised tensor's sizes; for L-BFGS tensors and
+// numbers of its own. Both are empty before the first step.
+func (o *Optimizer) State() (tensors []Tensor, numbers []float64) {
+	handles, values := make([]C.nst_tensor, maxState), make([]C.double, 8)
+	tensorCount, numberCount := C.int64_t(len(handles)), C.int64_t(len(values))
+	must("state", C.nst_optimizer_state(o.handle, &handles[0], &tensorCount, &values[0], &numberCount))
+	runtime.KeepAlive(o)
+	for _, h := range handles[:tensorCount] {
+		tensors = append(tensors, adopt(h))
+	}
+	for _, v := range values[:numberCount] {
+		numbers = append(numbers, float64(v))
+	}
+	return tensors, numbers
+}
+
+// SetState makes the optimiser remember what State returned of another of its
+// kind: it copies the tensors, which must be on the optimised tensor's device.
+func (o *Optimizer) SetState(tensors []Tensor, numbers []float64) {
+	handles, values := make([]C.nst_tensor, len(tensors)+1), make([]C.double, len(numbers)+1)
+	check("set_state", tensors...)
+	for i, t := range tensors {
+		handles[i] = handle(t)
+	}
+	for i, n := range numbers {
+		values[i] = C.double(n)
+	}
+	change("set_state", func() *C.char {
+		return C.nst_optimizer_set_state(o.handle, &handles[0], C.int64_t(len(tensors)), &values[0], C.int64_t(len(numbers)))
+	}, tensors...)
+	runtime.KeepAlive(o)
+}
+
 // SetRate changes the learning rate of the steps to come.
 func (o *Optimizer) SetRate(rate float64) {
 	must("set_rate", C.nst_optimizer_set_rate(o.handle, C.double(rate)))

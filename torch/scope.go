@@ -64,6 +64,17 @@ func Scoped(f func() error) (err error) {
 	return f()
 }
 
+// Local returns the tensor that f returns, in the scope that Local is called
+// in, and releases all else that f makes. It is numeric code: what f raises
+// goes on to that scope.
+func Local(f func() Tensor) (t Tensor) {
+	if err := Scoped(func() error { t = Keep(f()); return nil }); err != nil {
+		panic(err)
+	}
+	live.Add(-1) // Join counts it again
+	return Join(t)
+}
+
 func current(thread int) *scope {
 	if s, ok := scopes.Load(thread); ok {
 		return s.(*scope)

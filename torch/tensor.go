@@ -111,8 +111,8 @@ const (
 	BFloat16 ScalarType = 15
 )
 
-// FromBytes copies the little-endian elements in data into a new tensor of the
-// given sizes on the CPU and converts them to float32.
+// FromBytes copies the little-endian elements in data into a new tensor of that
+// type and the given sizes on the CPU.
 func FromBytes(data []byte, scalar ScalarType, sizes ...int64) Tensor {
 	if len(data) == 0 {
 		panic(&Error{Op: "from_bytes", Message: "there is no data"})
@@ -172,6 +172,34 @@ func Floats(t Tensor) []float32 {
 	must("floats", C.nst_tensor_floats(handle(t), (*C.float)(unsafe.Pointer(&out[0])), C.int64_t(len(out))))
 	runtime.KeepAlive(t.T)
 	return out
+}
+
+// Bytes copies the tensor's elements, row by row, to host memory as they are,
+// little-endian. FromBytes is the way back.
+func Bytes(t Tensor) []byte {
+	_, size := typeOf(t)
+	out := make([]byte, Count(t)*size)
+	if len(out) == 0 {
+		return out
+	}
+	must("bytes", C.nst_tensor_bytes(handle(t), unsafe.Pointer(&out[0]), C.int64_t(len(out))))
+	runtime.KeepAlive(t.T)
+	return out
+}
+
+// TypeOf returns the type of the tensor's elements.
+func TypeOf(t Tensor) ScalarType {
+	scalar, _ := typeOf(t)
+	return scalar
+}
+
+func typeOf(t Tensor) (ScalarType, int64) {
+	check("type", t)
+	var scalar C.int32_t
+	var size C.int64_t
+	must("type", C.nst_tensor_type(handle(t), &scalar, &size))
+	runtime.KeepAlive(t.T)
+	return ScalarType(scalar), int64(size)
 }
 
 // Clone returns a copy with memory of its own.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,12 +10,11 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 
+	"github.com/google/renameio/v2"
 	"github.com/seed9bb5c928/nst/nst"
 	"github.com/seed9bb5c928/nst/nst/picture"
-	"github.com/seed9bb5c928/nst/nst/vgg19"
 	"github.com/seed9bb5c928/nst/torch"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -22,20 +22,15 @@ import (
 
 // stylizeOptions are the flags of nst stylize.
 type stylizeOptions struct {
-	content, output                  string
-	styles                           []string
-	size, styleSize, iterations      int
-	seed                             uint64
-	init, preset, optimizer, pooling string
-	contentWeight, styleWeight, rate float64
-	tvWeight, styleScale             float64
-	styleWeights                     []float64
-	contentLayers, styleLayers       []string
-	device, precision, model         string
-	saveEvery                        int
-	log                              string
-	json, quiet                      bool
-	changed                          func(flag string) bool
+	*transferFlags
+	content, output string
+	styles          []string
+	saveEvery       int
+	checkpoint      string
+	checkpointEvery int
+	resume          string
+	log, report     string
+	json, quiet     bool
 }
 
 func newStylizeCommand() *cobra.Command {
@@ -53,7 +48,6 @@ func newStylizeCommand() *cobra.Command {
 		},
 		RunE: func(c *cobra.Command, args []string) error {
 			o.content, o.styles = args[0], args[1:]
-			o.changed = c.Flags().Changed
 			return runStylize(c.Context(), o, c.OutOrStdout(), c.ErrOrStderr())
 		},
 	}
@@ -63,115 +57,16 @@ func newStylizeCommand() *cobra.Command {
 
 func (o *stylizeOptions) register(f *pflag.FlagSet) {
 	f.SortFlags = false
-	f.StringVarP(&o.output, "output", "o", "", "the picture to write: .png, .jpg or .jpeg (required)")
-	f.IntVar(&o.size, "size", nst.DefaultSize, "longest side of the result; 0 keeps the content picture's own size")
-	f.IntVar(&o.styleSize, "style-size", 0, "longest side of each style picture; 0 keeps its own size (default: as --size)")
-	f.Float64Var(&o.styleScale, "style-scale", 1, "factor on the style size")
-	f.Float64SliceVar(&o.styleWeights, "style-weights", nil, "blend of several styles: a weight for each (default: equal)")
-	f.StringVar(&o.init, "init", "content", "where the picture starts: content, noise, gray or a picture file")
-	f.Uint64Var(&o.seed, "seed", 0, "of everything random")
-	f.StringVar(&o.preset, "preset", string(nst.Balanced), "objective, weights, optimizer and rate together: balanced, classic or gatys")
-	f.Float64Var(&o.contentWeight, "content-weight", 0, "weight α of the content cost (default: the preset's)")
-	f.Float64Var(&o.styleWeight, "style-weight", 0, "weight β of the style cost (default: the preset's)")
-	f.Float64Var(&o.tvWeight, "tv-weight", 0, "weight of the total variation, which smooths")
-	f.StringSliceVar(&o.contentLayers, "content-layers", nil, "content layers, each with its weight if wanted: relu4_2[=w],… (default: the preset's)")
-	f.StringSliceVar(&o.styleLayers, "style-layers", nil, "style layers: relu1_1[=w],… (default: the preset's)")
-	f.StringVar(&o.optimizer, "optimizer", "", "adam or lbfgs (default: the preset's)")
-	f.Float64Var(&o.rate, "learning-rate", 0, "step of Adam on pixels in [0,1], or factor on L-BFGS's steps (default: the preset's)")
-	f.IntVar(&o.iterations, "iterations", 0, "number of steps; 0 evaluates the start, writes it and stops (default: the preset's)")
-	f.StringVar(&o.pooling, "pooling", string(vgg19.MaxPooling), "max or avg")
-	f.StringVar(&o.device, "device", "auto", "auto, cpu, cuda or cuda:N")
-	f.StringVar(&o.precision, "precision", string(nst.Exact), "exact: float32 with direct convolutions; double: float64, to compare with")
+	f.StringVarP(&o.output, "output", "o", "", "the picture to write: "+picture.Endings+" (required)")
+	o.transferFlags = newTransferFlags(f)
 	f.IntVar(&o.saveEvery, "save-every", 0, "write the picture on the way, as OUT-000010.png and so on, every N iterations; 0: never")
+	f.StringVar(&o.checkpoint, "checkpoint", "", "write the state to this file every --checkpoint-every iterations and on interruption")
+	f.IntVar(&o.checkpointEvery, "checkpoint-every", 25, "iterations from checkpoint to checkpoint")
+	f.StringVar(&o.resume, "resume", "", "go on from a checkpoint of the same pictures and settings")
 	f.StringVar(&o.log, "log", "", "write the costs of each iteration to this file, as JSON Lines")
+	f.StringVar(&o.report, "report", "", "write a page with pictures, cost curves, settings and timings to this .html file")
 	f.BoolVar(&o.json, "json", false, "print the result's summary as one JSON object")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "no progress")
-	f.StringVar(&o.model, "model", "", "a TorchScript feature network (default: the default VGG-19)")
-}
-
-// options makes the engine's options of the flags.
-func (o *stylizeOptions) options() (nst.Options, error) {
-	out := nst.Options{
-		Preset: nst.Preset(o.preset), Seed: o.seed, StyleWeights: o.styleWeights, Optimizer: nst.Optimizer(o.optimizer),
-		Pooling: vgg19.Pooling(o.pooling), Precision: nst.Precision(o.precision),
-	}
-	var err error
-	if out.Size, err = size("size", o.size); err != nil {
-		return out, err
-	}
-	if o.styleScale == 0 { // the engine's zero means the default
-		return out, usage("--style-scale is 0; a positive number will do")
-	}
-	out.StyleScale = o.styleScale
-	if o.changed("style-size") {
-		if out.StyleSize, err = size("style-size", o.styleSize); err != nil {
-			return out, err
-		}
-	}
-	for flag, number := range map[string]struct {
-		from *float64
-		to   **float64
-	}{
-		"content-weight": {&o.contentWeight, &out.ContentWeight},
-		"style-weight":   {&o.styleWeight, &out.StyleWeight},
-		"tv-weight":      {&o.tvWeight, &out.TVWeight},
-		"learning-rate":  {&o.rate, &out.LearningRate},
-	} {
-		if o.changed(flag) {
-			*number.to = number.from
-		}
-	}
-	if o.changed("iterations") {
-		out.Iterations = &o.iterations
-	}
-	if out.ContentLayers, err = layers("content-layers", o.contentLayers); err != nil {
-		return out, err
-	}
-	if out.StyleLayers, err = layers("style-layers", o.styleLayers); err != nil {
-		return out, err
-	}
-	if o.saveEvery < 0 {
-		return out, usage("--save-every is %d; 0 or more will do", o.saveEvery)
-	}
-	switch o.init {
-	case "content", "noise", "gray":
-		out.Start = nst.Start(o.init)
-	default:
-		out.Start = nst.StartPicture
-		if out.Picture, err = picture.Open(o.init); err != nil {
-			return out, fmt.Errorf("--init (content, noise, gray or a picture file): %w", err)
-		}
-	}
-	return out, nil
-}
-
-// size turns the flag's 0, a picture's own size, into the engine's.
-func size(flag string, n int) (int, error) {
-	switch {
-	case n < 0:
-		return 0, usage("--%s is %d; a number of pixels, or 0, will do", flag, n)
-	case n == 0:
-		return nst.OwnSize, nil
-	}
-	return n, nil
-}
-
-// layers reads relu1_1[=w],….
-func layers(flag string, given []string) ([]nst.LayerWeight, error) {
-	var out []nst.LayerWeight
-	for _, g := range given {
-		name, weight, weighted := strings.Cut(g, "=")
-		l := nst.LayerWeight{Layer: strings.TrimSpace(name)}
-		if weighted {
-			w, err := strconv.ParseFloat(weight, 64)
-			if err != nil {
-				return nil, usage("--%s: the weight in %q is no number", flag, g)
-			}
-			l.Weight = &w
-		}
-		out = append(out, l)
-	}
-	return out, nil
 }
 
 // summary is what --json prints.
@@ -205,17 +100,31 @@ func newSummary(output string, device torch.Device, r *nst.Result) summary {
 // pictures, network, in this order.
 func runStylize(ctx context.Context, o *stylizeOptions, stdout, stderr io.Writer) (err error) {
 	if o.output == "" {
-		return usage("-o is missing: the picture to write, .png, .jpg or .jpeg")
+		return usage("-o is missing: the picture to write, %s", picture.Endings)
 	}
-	if err := picture.CheckOutput(o.output); err != nil {
-		return err
+	if o.saveEvery < 0 {
+		return usage("--save-every is %d; 0 or more will do", o.saveEvery)
+	}
+	if o.checkpointEvery < 1 {
+		return usage("--checkpoint-every is %d; 1 or more will do", o.checkpointEvery)
 	}
 	options, err := o.options()
 	if err != nil {
 		return err
 	}
-	if err := options.Validate(); err != nil {
+	encoding, err := o.encoding(options)
+	if err != nil {
 		return err
+	}
+	if err := picture.CheckOutput(o.output, encoding); err != nil {
+		return err
+	}
+	for flag, path := range map[string]string{"checkpoint": o.checkpoint, "report": o.report} {
+		if path != "" {
+			if err := picture.CheckWritable(path); err != nil {
+				return fmt.Errorf("--%s: %w", flag, err)
+			}
+		}
 	}
 	content, err := picture.Open(o.content)
 	if err != nil {
@@ -229,58 +138,127 @@ func runStylize(ctx context.Context, o *stylizeOptions, stdout, stderr io.Writer
 		}
 		styles = append(styles, p)
 	}
-	log, err := openLog(o.log)
+	resumed := 0
+	if o.resume != "" {
+		if options.Resume, err = readCheckpoint(o.resume); err != nil {
+			return err
+		}
+		resumed = options.Resume.Iteration()
+	}
+	log, err := openLog(o.log, resumed)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, log.close()) }()
-	model := o.model
-	if model == "" {
-		if model, err = defaultModel(); err != nil {
-			return err
-		}
-	}
-	engine, err := nst.Open(ctx, model, o.device)
+	engine, err := o.open(ctx, stderr)
 	if err != nil {
-		if errors.Is(err, torch.ErrDevice) {
-			return fmt.Errorf("--device: %w", err)
-		}
-		return modelError(model, err)
+		return err
 	}
 	defer engine.Close()
-	if o.device == "auto" && engine.Device() == torch.CPU && torch.HasNVIDIADriver() {
-		fmt.Fprintln(stderr, "nst: a GPU's driver is here, but CUDA cannot be used and the CPU is; nst doctor says why")
-	}
 
 	show := newProgress(o.quiet, stderr)
-	var saving error
+	page := newPage(o.report, o.content, o.styles, content, styles)
+	var saving error // of what is written on the way: the run goes on
 	result, err := engine.Stylize(ctx, content, styles, options, func(p nst.Progress) {
 		show.update(p)
 		log.write(p)
-		if o.saveEvery > 0 && p.Iteration > 0 && p.Iteration%o.saveEvery == 0 && p.Iteration < p.Iterations && saving == nil {
-			saving = p.Picture().Save(onTheWay(o.output, p.Iteration))
+		page.add(p)
+		if saving != nil {
+			return
+		}
+		if due(p, o.saveEvery) && !p.Last {
+			saving = p.Picture().Save(onTheWay(o.output, p.Iteration), encoding)
+		}
+		if o.checkpoint != "" && (due(p, o.checkpointEvery) && p.Iteration != resumed || p.Last) && p.Iteration < p.Iterations {
+			saving = errors.Join(saving, writeCheckpoint(p, o.checkpoint))
 		}
 	})
 	show.done()
 	if result == nil || result.Picture == nil {
 		return err
 	}
-	if saveErr := result.Picture.Save(o.output); saveErr != nil {
+	if saveErr := result.Picture.Save(o.output, encoding); saveErr != nil {
 		return errors.Join(saveErr, err)
 	}
 	if err != nil {
 		fmt.Fprintf(stderr, "nst: wrote the best picture so far, of iteration %d or before, to %s\n", result.Iterations, o.output)
-		return err
-	}
-	if saving != nil {
-		return fmt.Errorf("the result is written, a picture on the way is not: %w", saving)
 	}
 	s := newSummary(o.output, engine.Device(), result)
+	if pageErr := page.write(s, encoding.Comment, result); pageErr != nil {
+		err = errors.Join(err, fmt.Errorf("the result is written, --report is not: %w", pageErr))
+	}
+	if saving != nil {
+		err = errors.Join(err, fmt.Errorf("the result is written, what was due on the way is not: %w", saving))
+	}
+	if err != nil {
+		return err
+	}
 	if o.json {
 		return json.NewEncoder(stdout).Encode(s)
 	}
 	if !o.quiet {
 		fmt.Fprintln(stderr, s.text())
+	}
+	return nil
+}
+
+// open readies the device and the network.
+func (t *transferFlags) open(ctx context.Context, stderr io.Writer) (*nst.Engine, error) {
+	model := t.model
+	if model == "" {
+		var err error
+		if model, err = defaultModel(); err != nil {
+			return nil, err
+		}
+	}
+	engine, err := nst.Open(ctx, model, t.device)
+	if err != nil {
+		if errors.Is(err, torch.ErrDevice) {
+			return nil, fmt.Errorf("--device: %w", err)
+		}
+		return nil, modelError(model, err)
+	}
+	if t.device == "auto" && engine.Device() == torch.CPU && torch.HasNVIDIADriver() {
+		fmt.Fprintln(stderr, "nst: a GPU's driver is here, but CUDA cannot be used and the CPU is; nst doctor says why")
+	}
+	return engine, nil
+}
+
+// due says whether something that is done every n iterations is.
+func due(p nst.Progress, n int) bool {
+	return n > 0 && p.Iteration > 0 && p.Iteration%n == 0
+}
+
+func readCheckpoint(path string) (*nst.Checkpoint, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, usage("--resume: %s cannot be opened: %w", path, err)
+	}
+	defer f.Close()
+	c, err := nst.ReadCheckpoint(f)
+	if err != nil {
+		return nil, fmt.Errorf("--resume: %s: %w", path, err)
+	}
+	return c, nil
+}
+
+// writeCheckpoint keeps the last whole checkpoint until the new one is whole.
+func writeCheckpoint(p nst.Progress, path string) error {
+	c, err := p.Checkpoint()
+	if err != nil {
+		return fmt.Errorf("--checkpoint: %w", err)
+	}
+	f, err := renameio.NewPendingFile(path, renameio.WithPermissions(0o644))
+	if err != nil {
+		return fmt.Errorf("--checkpoint: %w: %w", picture.ErrOutput, err)
+	}
+	defer f.Cleanup()
+	buffered := bufio.NewWriterSize(f, 1<<20)
+	if _, err := c.WriteTo(buffered); err != nil {
+		return fmt.Errorf("--checkpoint: %w", err)
+	}
+	if err := errors.Join(buffered.Flush(), f.CloseAtomicallyReplace()); err != nil {
+		return fmt.Errorf("--checkpoint: %w", err)
 	}
 	return nil
 }
@@ -298,15 +276,33 @@ type costLog struct {
 	err    error
 }
 
-func openLog(path string) (*costLog, error) {
+// openLog begins a log, or goes on with that of a run that is resumed: its
+// lines from that iteration on will be written again.
+func openLog(path string, resumed int) (*costLog, error) {
 	if path == "" {
 		return &costLog{}, nil
+	}
+	var kept []byte
+	if resumed > 0 {
+		old, err := os.ReadFile(path)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, usage("--log: %s cannot be gone on with: %w", path, err)
+		}
+		for line := range bytes.Lines(old) {
+			var l struct{ Iteration *int }
+			if json.Unmarshal(line, &l) != nil || l.Iteration == nil || *l.Iteration >= resumed {
+				break
+			}
+			kept = append(kept, line...)
+		}
 	}
 	f, err := os.Create(path)
 	if err != nil {
 		return nil, usage("--log: %s cannot be written: %w", path, err)
 	}
-	return &costLog{file: f, buffer: bufio.NewWriter(f)}, nil
+	l := &costLog{file: f, buffer: bufio.NewWriter(f)}
+	_, l.err = l.buffer.Write(kept)
+	return l, nil
 }
 
 // write adds a line and flushes it, so that a log can be followed.

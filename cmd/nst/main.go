@@ -61,7 +61,7 @@ Exit status: 0 done; 1 failed; 2 wrong usage or unusable input; 130 interrupted
 	root.SetErr(stderr)
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(newStylizeCommand(), newWeightsCommand(), newDoctorCommand())
+	root.AddCommand(newStylizeCommand(), newBatchCommand(), newWeightsCommand(), newDoctorCommand())
 	return exitStatus(root.ExecuteContext(ctx), stderr)
 }
 
@@ -76,7 +76,7 @@ func exitStatus(err error, stderr io.Writer) int {
 	}
 	fmt.Fprintln(stderr, "nst:", oneLine(err))
 	var mine usageError
-	for _, unusable := range []error{nst.ErrInvalidOption, picture.ErrPicture, picture.ErrOutput, vgg19.ErrNetwork, torch.ErrDevice} {
+	for _, unusable := range []error{nst.ErrInvalidOption, picture.ErrPicture, picture.ErrOutput, nst.ErrCheckpoint, vgg19.ErrNetwork, torch.ErrDevice} {
 		if errors.Is(err, unusable) {
 			return exitUsage
 		}
@@ -106,6 +106,8 @@ func flagName(field string) string {
 	switch field {
 	case "Start", "Picture":
 		return "--init"
+	case "StyleMasks":
+		return "--style-mask"
 	}
 	var name strings.Builder
 	upper := func(i int) bool { return i < len(field) && field[i] >= 'A' && field[i] <= 'Z' }

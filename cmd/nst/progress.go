@@ -19,7 +19,13 @@ type progress struct {
 	bar  *progressbar.ProgressBar
 	tty  bool
 	last time.Time
+
+	prefix string // of what is shown
 }
+
+// permille is the bar's length: iterations take longer as scales grow, so it
+// shows work, not iterations.
+const permille = 1000
 
 // lineEvery is how often a line is written where there is no terminal.
 const lineEvery = 10 * time.Second
@@ -41,21 +47,21 @@ func (p *progress) update(n nst.Progress) {
 	case p.out == nil:
 	case p.tty:
 		if p.bar == nil {
-			p.bar = progressbar.NewOptions(n.Iterations, progressbar.OptionSetWriter(p.out),
-				progressbar.OptionShowCount(), progressbar.OptionSetPredictTime(true),
+			p.bar = progressbar.NewOptions(permille, progressbar.OptionSetWriter(p.out),
+				progressbar.OptionSetPredictTime(true),
 				progressbar.OptionSetWidth(30), progressbar.OptionClearOnFinish(),
 				progressbar.OptionThrottle(100*time.Millisecond))
 		}
-		p.bar.Describe(fmt.Sprintf("%d px, cost %.4g", n.Scale, n.Total))
-		_ = p.bar.Set(n.Iteration)
+		p.bar.Describe(fmt.Sprintf("%s%d px, %d/%d, cost %.4g", p.prefix, n.Scale, n.Iteration, n.Iterations, n.Total))
+		_ = p.bar.Set(int(n.Fraction * permille))
 	case time.Since(p.last) >= lineEvery:
 		p.last = time.Now()
 		left := "?"
-		if n.Iteration > 0 {
-			seconds := n.Seconds / float64(n.Iteration) * float64(n.Iterations-n.Iteration)
+		if n.Fraction > 0 {
+			seconds := n.Seconds / n.Fraction * (1 - n.Fraction)
 			left = time.Duration(seconds * float64(time.Second)).Round(time.Second).String()
 		}
-		fmt.Fprintf(p.out, "%d px, iteration %d of %d, cost %.4g, %s left\n", n.Scale, n.Iteration, n.Iterations, n.Total, left)
+		fmt.Fprintf(p.out, "%s%d px, iteration %d of %d, cost %.4g, %s left\n", p.prefix, n.Scale, n.Iteration, n.Iterations, n.Total, left)
 	}
 }
 

@@ -28,8 +28,9 @@ var allowed = map[string][]string{
 	"/nst/vgg19":               {"/torch"},
 	"/nst/picture":             {"/torch"},
 	"/nst":                     {"/torch", "/nst/vgg19", "/nst/picture"},
+	"/nst/report":              {"/torch", "/nst", "/nst/picture"},
 	"/nst/nsttest":             {"/torch"},
-	"/cmd/nst":                 {"/torch", "/nst", "/nst/vgg19", "/nst/picture"},
+	"/cmd/nst":                 {"/torch", "/nst", "/nst/vgg19", "/nst/picture", "/nst/report"},
 }
 
 // outside is what package nst and what hangs off it know nothing of.

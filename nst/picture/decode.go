@@ -7,8 +7,6 @@ import (
 	"image"
 	"io"
 	"os"
-	"runtime"
-	"sync"
 
 	_ "image/gif"
 	_ "image/jpeg"
@@ -17,7 +15,7 @@ import (
 	"github.com/bep/imagemeta"
 	_ "golang.org/x/image/bmp"
 	_ "golang.org/x/image/tiff"
-	_ "golang.org/x/image/webp"
+	"golang.org/x/image/webp"
 )
 
 // Open reads a picture file: see Decode.
@@ -46,13 +44,14 @@ func Open(path string) (*Picture, error) {
 }
 
 // Decode reads a PNG, JPEG, WebP, TIFF, GIF or BMP: 8 or 16 bits, grey, palette
-// or colour, upright by its EXIF orientation, transparent parts over white. The
-// error completes "PICTURE …".
+// or colour, upright by its EXIF orientation, in sRGB by its ICC profile (by
+// relative colorimetry; colours beyond sRGB are clipped), transparent parts over
+// white. The error completes "PICTURE …".
 func Decode(data []byte) (*Picture, error) {
 	if len(data) == 0 {
 		return nil, errors.New("is empty")
 	}
-	header, format, err := image.DecodeConfig(bytes.NewReader(data))
+	header, format, err := decodeConfig(data)
 	if errors.Is(err, image.ErrFormat) {
 		return nil, errors.New("is not a picture of a known format (PNG, JPEG, WebP, TIFF, GIF, BMP)")
 	}
@@ -69,7 +68,20 @@ func Decode(data []byte) (*Picture, error) {
 	if err != nil {
 		return nil, damaged(err)
 	}
-	return fromImage(decoded).orient(orientation(data, format)), nil
+	return managed(decoded, profileOf(data)).orient(orientation(data, format)), nil
+}
+
+// isWebP tells WebP, which two of our dependencies register a decoder for.
+func isWebP(data []byte) bool {
+	return len(data) > 12 && string(data[:4]) == "RIFF" && string(data[8:12]) == "WEBP"
+}
+
+func decodeConfig(data []byte) (image.Config, string, error) {
+	if isWebP(data) {
+		c, err := webp.DecodeConfig(bytes.NewReader(data))
+		return c, "webp", err
+	}
+	return image.DecodeConfig(bytes.NewReader(data))
 }
 
 func damaged(err error) error {
@@ -86,7 +98,11 @@ func decodeGuarded(data []byte) (m image.Image, err error) {
 			err = fmt.Errorf("the decoder failed: %v", r)
 		}
 	}()
-	m, _, err = image.Decode(bytes.NewReader(data))
+	if isWebP(data) {
+		m, err = webp.Decode(bytes.NewReader(data))
+	} else {
+		m, _, err = image.Decode(bytes.NewReader(data))
+	}
 	if err == nil && m.Bounds().Empty() {
 		err = errors.New("it has no pixels")
 	}
@@ -106,7 +122,7 @@ func fromImage(m image.Image) *Picture {
 		}
 	}
 	plane := p.Width * p.Height
-	rows := func(from, to int) {
+	rows(p.Height, func(from, to int) {
 		for y := from; y < to; y++ {
 			for x := range p.Width {
 				r, g, bl, a := at(b.Min.X+x, b.Min.Y+y)
@@ -117,36 +133,39 @@ func fromImage(m image.Image) *Picture {
 				p.Pixels[2*plane+i] = float32(bl+white) / 0xffff
 			}
 		}
-	}
-	workers := runtime.GOMAXPROCS(0)
-	var wait sync.WaitGroup
-	for w := range workers {
-		wait.Go(func() { rows(p.Height*w/workers, p.Height*(w+1)/workers) })
-	}
-	wait.Wait()
+	})
 	return p
 }
 
 // orientation returns the EXIF orientation, 1 to 8; 1 (upright) where the file
 // has none that can be read.
 func orientation(data []byte, format string) (o int) {
+	o = 1
+	readEXIF(data, format, "Orientation", func(value any) {
+		if v, ok := value.(uint16); ok && v >= 1 && v <= 8 {
+			o = int(v)
+		}
+	})
+	return o
+}
+
+// readEXIF hands over the value of an EXIF tag, if it is there.
+func readEXIF(data []byte, format, name string, take func(any)) {
 	formats := map[string]imagemeta.ImageFormat{"jpeg": imagemeta.JPEG, "png": imagemeta.PNG, "webp": imagemeta.WebP, "tiff": imagemeta.TIFF}
 	known, ok := formats[format]
 	if !ok {
-		return 1
+		return
 	}
-	o = 1
 	_, _ = imagemeta.Decode(imagemeta.Options{ // a picture with broken metadata is still a picture
 		R: bytes.NewReader(data), ImageFormat: known, Sources: imagemeta.EXIF,
-		ShouldHandleTag: func(tag imagemeta.TagInfo) bool { return tag.Tag == "Orientation" && tag.Namespace == "IFD0" },
+		ShouldHandleTag: func(tag imagemeta.TagInfo) bool {
+			return tag.Tag == name && (name != "Orientation" || tag.Namespace == "IFD0")
+		},
 		HandleTag: func(tag imagemeta.TagInfo) error {
-			if v, ok := tag.Value.(uint16); ok && v >= 1 && v <= 8 {
-				o = int(v)
-			}
+			take(tag.Value)
 			return nil
 		},
 	})
-	return o
 }
 
 // orient returns the picture upright, given how the camera was held (EXIF 2.3,

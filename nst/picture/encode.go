@@ -1,52 +1,106 @@
 package picture
 
 import (
-	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"image"
+	"image/color"
 	"image/jpeg"
 	"image/png"
-	"io"
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
+	libwebp "github.com/gen2brain/webp"
 	"github.com/google/renameio/v2"
+	"golang.org/x/image/tiff"
 )
 
 // ErrOutput is matched (errors.Is) by the errors of output files that cannot be
 // written.
 var ErrOutput = errors.New("unusable output file")
 
-// jpegQuality keeps brush strokes free of blocks.
-const jpegQuality = 95
-
-// encoders are by file ending.
-var encoders = map[string]func(io.Writer, *image.NRGBA) error{
-	".png":  func(w io.Writer, m *image.NRGBA) error { return png.Encode(w, m) },
-	".jpg":  encodeJPEG,
-	".jpeg": encodeJPEG,
+// Encoding says how Save writes a picture. The zero value is the default.
+type Encoding struct {
+	// Bits per channel: 8, which 0 means, or 16 for .png and .tif.
+	Bits int
+	// Quality is that of .jpg and .webp, 1 to 100; 0 means 95, which keeps brush
+	// strokes free of blocks. WebP of 100 is lossless.
+	Quality int
+	// Comment goes into the file's metadata, for Comment to read: printable
+	// ASCII, of at most 60,000 bytes.
+	Comment string
 }
 
-func encodeJPEG(w io.Writer, m *image.NRGBA) error {
-	return jpeg.Encode(w, m, &jpeg.Options{Quality: jpegQuality})
-}
-
-func encoderFor(path string) (func(io.Writer, *image.NRGBA) error, error) {
-	ending := strings.ToLower(filepath.Ext(path))
-	if e, ok := encoders[ending]; ok {
-		return e, nil
+// quality is Quality or its default.
+func (e Encoding) quality() int {
+	if e.Quality == 0 {
+		return 95
 	}
-	return nil, fmt.Errorf("%w: %s: pictures are written as .png, .jpg or .jpeg, not %q", ErrOutput, path, ending)
+	return e.Quality
+}
+
+// format is a kind of file: how its pixels and then its metadata are written.
+type format struct {
+	sixteen bool // it can have 16 bits
+	lossy   bool // it has a quality
+	maxSide int
+	encode  func(*bytes.Buffer, image.Image, Encoding) error
+	tag     func(data []byte, e Encoding, width, height int) ([]byte, error)
+}
+
+var (
+	pngFormat = format{sixteen: true, maxSide: math.MaxInt32, tag: tagPNG,
+		encode: func(w *bytes.Buffer, m image.Image, _ Encoding) error { return png.Encode(w, m) }}
+	jpegFormat = format{lossy: true, maxSide: 65535, tag: tagJPEG,
+		encode: func(w *bytes.Buffer, m image.Image, e Encoding) error {
+			return jpeg.Encode(w, m, &jpeg.Options{Quality: e.quality()})
+		}}
+	webpFormat = format{lossy: true, maxSide: 16383, tag: tagWebP,
+		encode: func(w *bytes.Buffer, m image.Image, e Encoding) error {
+			return libwebp.Encode(w, m, libwebp.Options{Quality: e.quality(), Lossless: e.quality() == 100, Method: libwebp.DefaultMethod})
+		}}
+	tiffFormat = format{sixteen: true, maxSide: math.MaxInt32, tag: tagTIFF,
+		encode: func(w *bytes.Buffer, m image.Image, _ Encoding) error {
+			return tiff.Encode(w, m, &tiff.Options{Compression: tiff.Deflate, Predictor: true})
+		}}
+)
+
+// formats are by file ending.
+var formats = map[string]format{".png": pngFormat, ".jpg": jpegFormat, ".jpeg": jpegFormat, ".webp": webpFormat, ".tif": tiffFormat, ".tiff": tiffFormat}
+
+// Endings lists the endings of the files that Save writes.
+const Endings = ".png, .jpg, .jpeg, .webp, .tif or .tiff"
+
+func formatOf(path string, e Encoding) (format, error) {
+	ending := strings.ToLower(filepath.Ext(path))
+	f, ok := formats[ending]
+	refuse := func(what string, args ...any) (format, error) {
+		return f, fmt.Errorf("%w: %s: %s", ErrOutput, path, fmt.Sprintf(what, args...))
+	}
+	switch {
+	case !ok:
+		return refuse("pictures are written as %s, not %q", Endings, ending)
+	case !slices.Contains([]int{0, 8, 16}, e.Bits):
+		return refuse("pictures have 8 or 16 bits per channel, not %d", e.Bits)
+	case e.Bits == 16 && !f.sixteen:
+		return refuse("%s has 8 bits per channel; .png and .tif can have 16", ending)
+	case e.Quality < 0 || e.Quality > 100:
+		return refuse("the quality is 1 to 100, not %d", e.Quality)
+	case e.Quality != 0 && !f.lossy:
+		return refuse("%s has no quality; .jpg and .webp have one", ending)
+	}
+	return f, nil
 }
 
 // CheckOutput says, before any work is done, whether Save to path can succeed:
-// the ending is known, path is no directory, and its folder takes new files.
-// The error matches ErrOutput.
-func CheckOutput(path string) error {
-	if _, err := encoderFor(path); err != nil {
+// the ending is known and can have that encoding, path is no directory, and its
+// folder takes new files. The error matches ErrOutput.
+func CheckOutput(path string, e Encoding) error {
+	if _, err := formatOf(path, e); err != nil {
 		return err
 	}
 	return CheckWritable(path)
@@ -68,30 +122,54 @@ func CheckWritable(path string) error {
 	return os.Remove(probe.Name())
 }
 
-// Save writes the picture in the format that path's ending names (.png, .jpg,
-// .jpeg; 8 bits). The file appears whole or not at all: an older one of that
-// name stays until the new one is complete.
-func (p *Picture) Save(path string) error {
-	encode, err := encoderFor(path)
+// Save writes the picture in the format that path's ending names (see Endings),
+// with an sRGB profile. The file appears whole or not at all: an older one of
+// that name stays until the new one is complete.
+func (p *Picture) Save(path string, e Encoding) error {
+	f, err := formatOf(path, e)
 	if err != nil {
 		return err
 	}
-	f, err := renameio.NewPendingFile(path, renameio.WithPermissions(0o644), renameio.WithExistingPermissions())
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrOutput, err)
+	if max(p.Width, p.Height) > f.maxSide {
+		return fmt.Errorf("%w: %s: %d×%d is too large for that format, which takes %d a side", ErrOutput, path, p.Width, p.Height, f.maxSide)
 	}
-	defer f.Cleanup()
-	buffered := bufio.NewWriter(f)
-	if err := errors.Join(encode(buffered, p.image()), buffered.Flush()); err != nil {
+	var buffer bytes.Buffer
+	err = f.encode(&buffer, p.image(e.Bits), e)
+	data := buffer.Bytes()
+	if err == nil {
+		data, err = f.tag(data, e, p.Width, p.Height)
+	}
+	if err != nil {
 		return fmt.Errorf("%w: %s: %w", ErrOutput, path, err)
 	}
-	return f.CloseAtomicallyReplace()
+	if err := WriteFile(path, data); err != nil {
+		return err
+	}
+	return nil
 }
 
-// image rounds to 8 bits.
-func (p *Picture) image() *image.NRGBA {
-	m := image.NewNRGBA(image.Rect(0, 0, p.Width, p.Height))
+// WriteFile writes a file that appears whole or not at all. The error matches
+// ErrOutput.
+func WriteFile(path string, data []byte) error {
+	if err := renameio.WriteFile(path, data, 0o644, renameio.WithExistingPermissions()); err != nil {
+		return fmt.Errorf("%w: %w", ErrOutput, err)
+	}
+	return nil
+}
+
+// image rounds to 8 or 16 bits.
+func (p *Picture) image(bits int) image.Image {
+	r := image.Rect(0, 0, p.Width, p.Height)
 	plane := p.Width * p.Height
+	if bits == 16 {
+		m := image.NewNRGBA64(r)
+		level := func(v float32) uint16 { return uint16(math.Round(float64(v) * 0xffff)) }
+		for i := range plane {
+			m.SetNRGBA64(i%p.Width, i/p.Width, color.NRGBA64{level(p.Pixels[i]), level(p.Pixels[plane+i]), level(p.Pixels[2*plane+i]), 0xffff})
+		}
+		return m
+	}
+	m := image.NewNRGBA(r)
 	for i := range plane {
 		for c := range 3 {
 			m.Pix[4*i+c] = uint8(math.Round(float64(p.Pixels[c*plane+i]) * 255))

@@ -16,10 +16,23 @@ import (
 // pictures.
 type Pooling string
 
-// The two poolings.
 const (
 	MaxPooling     Pooling = "max"
 	AveragePooling Pooling = "avg"
+	// RescaledAveragePooling is twice the average, which is about as large as
+	// the maximum that the network was trained with: see the README.
+	RescaledAveragePooling Pooling = "avg-rescaled"
+)
+
+// Padding is what convolutions see beyond a picture's edge.
+type Padding string
+
+const (
+	// ZeroPadding is zeros, which the network was trained with.
+	ZeroPadding Padding = "zeros"
+	// ReplicatePadding repeats the outermost values, so that an edge is no
+	// feature.
+	ReplicatePadding Padding = "replicate"
 )
 
 // ErrNetwork is matched (errors.Is) by the errors of files that are no feature
@@ -74,16 +87,35 @@ func Load(path string, device torch.Device) (*Network, error) {
 // Close frees the network.
 func (n *Network) Close() { n.module.Close() }
 
-// SetPooling chooses the pooling. A network that does not offer the choice
-// keeps its own, and asking for any is an error that matches ErrNetwork.
+// SetPooling chooses the pooling. Asking a network that does not offer the
+// choice for any but the maximum is an error that matches ErrNetwork.
 func (n *Network) SetPooling(p Pooling) error {
-	if p != MaxPooling && p != AveragePooling {
-		return fmt.Errorf("unknown pooling %q: known are max and avg", p)
+	return choose(n, attributePooling, p, MaxPooling, AveragePooling, RescaledAveragePooling)
+}
+
+// SetPadding chooses the padding. Asking a network that does not offer the
+// choice for any but zeros is an error that matches ErrNetwork.
+func (n *Network) SetPadding(p Padding) error {
+	return choose(n, attributePadding, p, ZeroPadding, ReplicatePadding)
+}
+
+// choose sets an attribute to one of its choices, of which the first is what a
+// network without the attribute is taken to do.
+func choose[T ~string](n *Network, attribute string, value T, choices ...T) error {
+	if !slices.Contains(choices, value) {
+		return fmt.Errorf("unknown %s %q", attribute, value)
 	}
-	if _, ok, err := n.module.Attribute(attributePooling); err != nil || !ok {
-		return errors.Join(err, fmt.Errorf("%w: %s has a fixed pooling; only a network with an attribute \"pooling\" can change it", ErrNetwork, n.path))
+	_, ok, err := n.module.Attribute(attribute)
+	if err != nil {
+		return err
 	}
-	return n.module.SetAttribute(attributePooling, string(p))
+	if ok {
+		return n.module.SetAttribute(attribute, string(value))
+	}
+	if value != choices[0] {
+		return fmt.Errorf("%w: %s has a fixed %s; only a network with an attribute %q can change it", ErrNetwork, n.path, attribute, attribute)
+	}
+	return nil
 }
 
 // Cast converts the network's parameters; images are to be of the same type.

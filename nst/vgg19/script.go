@@ -13,6 +13,7 @@ import (
 // from elsewhere needs forward alone.
 const (
 	attributePooling       = "pooling"
+	attributePadding       = "padding"
 	attributeSource        = "source"
 	attributeNormalisation = "normalisation"
 )
@@ -34,7 +35,11 @@ def forward(self, image: Tensor, layers: List[str]) -> List[Tensor]:
 // not its output) unless the convolution's own output was asked for.
 const convolutionSource = `
     if depth >= %[2]d:
-        x = torch.conv2d(x, self.%[1]s_weight, self.%[1]s_bias, [1, 1], [1, 1])
+        if self.padding == "zeros":
+            x = torch.conv2d(x, self.%[1]s_weight, self.%[1]s_bias, [1, 1], [1, 1])
+        else:
+            x = torch.replication_pad2d(x, [1, 1, 1, 1])
+            x = torch.conv2d(x, self.%[1]s_weight, self.%[1]s_bias)
         if "%[1]s" in layers:
             found["%[1]s"] = x
             if depth > %[2]d:
@@ -50,7 +55,8 @@ const poolSource = `
         if self.pooling == "max":
             x = torch.max_pool2d(x, [2, 2], [2, 2])
         else:
-            x = torch.avg_pool2d(x, [2, 2], [2, 2])
+            divisor = 4 if self.pooling == "avg" else 2
+            x = torch.avg_pool2d(x, [2, 2], [2, 2], [0, 0], False, True, divisor)
         if "%[1]s" in layers:
             found["%[1]s"] = x
 `
@@ -124,7 +130,7 @@ func (w *Weights) fill(m *torch.Module) error {
 			return err
 		}
 	}
-	for name, value := range map[string]string{attributePooling: string(MaxPooling), attributeSource: w.Source, attributeNormalisation: n.Name} {
+	for name, value := range map[string]string{attributePooling: string(MaxPooling), attributePadding: string(ZeroPadding), attributeSource: w.Source, attributeNormalisation: n.Name} {
 		if err := m.AddString(name, value); err != nil {
 			return err
 		}

@@ -3,8 +3,10 @@ package vgg19_test
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -71,17 +73,24 @@ func TestPythonsModule(t *testing.T) {
 		L2          float64
 	}
 	require.NoError(t, json.Unmarshal(raw, &want))
-	require.Len(t, want, 2*len(vgg19.Layers))
+	require.Len(t, want, 4*len(vgg19.Layers))
 	network := load(t, "testdata/small.pt")
 	var names []string
 	for _, l := range vgg19.Layers {
 		names = append(names, l.Name)
 	}
-	for _, pooling := range []vgg19.Pooling{vgg19.AveragePooling, vgg19.MaxPooling} {
-		require.NoError(t, network.SetPooling(pooling))
+	for _, c := range []struct {
+		pooling vgg19.Pooling
+		padding vgg19.Padding
+	}{
+		{vgg19.AveragePooling, vgg19.ZeroPadding}, {vgg19.RescaledAveragePooling, vgg19.ZeroPadding},
+		{vgg19.MaxPooling, vgg19.ReplicatePadding}, {vgg19.MaxPooling, vgg19.ZeroPadding},
+	} {
+		require.NoError(t, network.SetPooling(c.pooling))
+		require.NoError(t, network.SetPadding(c.padding))
 		require.NoError(t, torch.Scoped(func() error {
 			for i, f := range network.Features(fixtureImage(), names) {
-				name := string(pooling) + " " + names[i]
+				name := fmt.Sprint(c.pooling, " ", c.padding, " ", names[i])
 				w := want[name]
 				require.Equal(t, w.Shape, torch.Shape(f), name)
 				require.Equal(t, int64(vgg19.Layers[i].Channels/16), torch.Shape(f)[1])
@@ -121,13 +130,21 @@ func TestConversion(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "converted.pt")
 			require.NoError(t, w.WriteTorchScript(path))
 			converted := load(t, path)
-			require.NoError(t, torch.Scoped(func() error {
-				want := python.Features(fixtureImage(), layers)
-				for i, got := range converted.Features(fixtureImage(), layers) {
-					assert.InDeltaSlice(t, torch.Floats(want[i]), torch.Floats(got), tolerance, layers[i])
+			for _, pooling := range []vgg19.Pooling{vgg19.RescaledAveragePooling, vgg19.AveragePooling, vgg19.MaxPooling} {
+				for _, padding := range []vgg19.Padding{vgg19.ReplicatePadding, vgg19.ZeroPadding} {
+					for _, n := range []*vgg19.Network{python, converted} {
+						require.NoError(t, n.SetPooling(pooling))
+						require.NoError(t, n.SetPadding(padding))
+					}
+					require.NoError(t, torch.Scoped(func() error {
+						want := python.Features(fixtureImage(), layers)
+						for i, got := range converted.Features(fixtureImage(), layers) {
+							assert.InDeltaSlice(t, torch.Floats(want[i]), torch.Floats(got), tolerance, layers[i])
+						}
+						return nil
+					}))
 				}
-				return nil
-			}))
+			}
 			channels, err := converted.Require(torch.CPU, layers)
 			require.NoError(t, err)
 			assert.Equal(t, []int64{4, 4, 4, 8, 8, 8}, channels)
@@ -157,6 +174,33 @@ func TestConversion(t *testing.T) {
 		assert.InDeltaSlice(t, want, got, 1e-3)
 		return nil
 	}))
+}
+
+// With replicate padding a picture of one colour has the same features up to
+// its edge: no border is seen.
+func TestReplicatePaddingSeesNoBorder(t *testing.T) {
+	nsttest.NoLeaks(t)
+	network := load(t, nsttest.Model(t))
+	spread := func() float64 {
+		worst := 0.0
+		require.NoError(t, torch.Scoped(func() error {
+			names := []string{"relu1_1", "relu3_1", "relu5_1"}
+			for _, f := range network.Features(torch.Full(0.3, torch.CPU, 1, 3, 64, 64), names) {
+				shape, values := torch.Shape(f), torch.Floats(f)
+				n := int(shape[2] * shape[3])
+				for c := range int(shape[1]) {
+					low, high := slices.Min(values[c*n:(c+1)*n]), slices.Max(values[c*n:(c+1)*n])
+					worst = max(worst, float64(high-low)/(1+float64(slices.Max(values))))
+				}
+			}
+			return nil
+		}))
+		return worst
+	}
+	require.NoError(t, network.SetPadding(vgg19.ReplicatePadding))
+	assert.Less(t, spread(), 1e-5)
+	require.NoError(t, network.SetPadding(vgg19.ZeroPadding))
+	assert.Greater(t, spread(), 0.1)
 }
 
 // A position's features depend on the pixels of its halo, and on no others.
@@ -240,6 +284,8 @@ func TestForwardAlone(t *testing.T) {
 	n := load(t, path)
 	assert.ErrorIs(t, n.SetPooling(vgg19.AveragePooling), vgg19.ErrNetwork)
 	assert.Error(t, n.SetPooling("median"))
+	assert.ErrorIs(t, n.SetPadding(vgg19.ReplicatePadding), vgg19.ErrNetwork)
+	assert.NoError(t, n.SetPadding(vgg19.ZeroPadding), "what it does")
 	channels, err := n.Require(torch.CPU, []string{"relu1_1"})
 	require.NoError(t, err)
 	assert.Equal(t, []int64{3}, channels)

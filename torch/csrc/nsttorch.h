@@ -28,6 +28,8 @@ const char* nst_tensor_from_bytes(const void* data, int64_t bytes, int32_t dtype
 const char* nst_tensor_full(double value, const int64_t* sizes, int64_t dims, const char* device,
                             nst_tensor* out);
 const char* nst_tensor_floats(nst_tensor t, float* out, int64_t count);
+const char* nst_tensor_bytes(nst_tensor t, void* out, int64_t bytes);
+const char* nst_tensor_type(nst_tensor t, int32_t* dtype, int64_t* item_bytes);
 const char* nst_tensor_sizes(nst_tensor t, int64_t* sizes, int64_t* dims);
 const char* nst_tensor_device(nst_tensor t, char** name);
 const char* nst_tensor_clone(nst_tensor t, nst_tensor* out);
@@ -39,12 +41,15 @@ const char* nst_tensor_scale(nst_tensor t, double factor, nst_tensor* out);
 const char* nst_tensor_scale_in_place(nst_tensor t, double factor);
 const char* nst_tensor_pow(nst_tensor t, double exponent, nst_tensor* out);
 const char* nst_tensor_clamp_in_place(nst_tensor t, double low, double high);
+const char* nst_tensor_lerp_in_place(nst_tensor t, nst_tensor target, double weight);
+const char* nst_tensor_halve(nst_tensor t, nst_tensor* out);
 const char* nst_tensor_flip(nst_tensor t, int64_t dim, nst_tensor* out);
 const char* nst_tensor_slice(nst_tensor t, int64_t dim, int64_t start, int64_t end,
                              nst_tensor* out);
 const char* nst_tensor_addmm_in_place(nst_tensor sum, nst_tensor a, nst_tensor b, double beta,
                                       double alpha);
-const char* nst_tensor_resize(nst_tensor t, int64_t height, int64_t width, nst_tensor* out);
+const char* nst_tensor_resize(nst_tensor t, int64_t height, int64_t width, int32_t cubic,
+                              nst_tensor* out);
 
 // Automatic differentiation (autograd.cc). The grad mode belongs to the
 // calling thread.
@@ -79,6 +84,12 @@ const char* nst_adam_new(nst_tensor t, double rate, double beta1, double beta2, 
 const char* nst_lbfgs_new(nst_tensor t, double rate, int64_t history, nst_optimizer* out);
 const char* nst_optimizer_step(nst_optimizer o, double loss);
 const char* nst_lbfgs_moved(nst_optimizer o, nst_tensor displacement);
+// Counts are capacities on the way in.
+const char* nst_optimizer_state(nst_optimizer o, nst_tensor* tensors, int64_t* tensor_count,
+                                double* numbers, int64_t* number_count);
+const char* nst_optimizer_set_state(nst_optimizer o, const nst_tensor* tensors,
+                                    int64_t tensor_count, const double* numbers,
+                                    int64_t number_count);
 const char* nst_optimizer_set_rate(nst_optimizer o, double rate);
 void nst_optimizer_free(nst_optimizer o);
 

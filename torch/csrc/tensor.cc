@@ -1,10 +1,13 @@
 // Tensors: making, reading, moving, and the arithmetic that gotorch lacks.
 #include <ATen/ops/_upsample_bicubic2d_aa.h>
+#include <ATen/ops/_upsample_bilinear2d_aa.h>
 #include <ATen/ops/addmm.h>
+#include <ATen/ops/avg_pool2d.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/flip.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/lerp.h>
 #include <ATen/ops/mul.h>
 #include <ATen/ops/pow.h>
 #include <c10/core/DefaultDtype.h>
@@ -21,6 +24,7 @@ using nst::tensor;
 namespace {
 
 constexpr int64_t kMaxDims = 8;
+constexpr bool kAlignCorners = false;
 
 at::IntArrayRef shape(const int64_t* sizes, int64_t dims) {
   return at::IntArrayRef(sizes, static_cast<size_t>(dims));
@@ -49,7 +53,7 @@ const char* nst_tensor_from_bytes(const void* data, int64_t bytes, int32_t dtype
     TORCH_CHECK(static_cast<int64_t>(t.nbytes()) == bytes, "a tensor of shape ", t.sizes(),
                 " and type ", t.scalar_type(), " takes ", t.nbytes(), " bytes, not ", bytes);
     std::memcpy(t.mutable_data_ptr(), data, bytes);
-    *out = give(t.to(at::kFloat));
+    *out = give(t);
   });
 }
 
@@ -69,6 +73,22 @@ const char* nst_tensor_floats(nst_tensor t, float* out, int64_t count) {
     auto target = at::from_blob(out, source.sizes(), at::kFloat);
     c10::NoGradGuard off;
     target.copy_(source);
+  });
+}
+
+const char* nst_tensor_bytes(nst_tensor t, void* out, int64_t bytes) {
+  return guard([&] {
+    auto source = tensor(t).detach().cpu().contiguous();
+    TORCH_CHECK(static_cast<int64_t>(source.nbytes()) == bytes, "the tensor takes ",
+                source.nbytes(), " bytes, not ", bytes);
+    std::memcpy(out, source.const_data_ptr(), bytes);
+  });
+}
+
+const char* nst_tensor_type(nst_tensor t, int32_t* dtype, int64_t* item_bytes) {
+  return guard([&] {
+    *dtype = static_cast<int32_t>(tensor(t).scalar_type());
+    *item_bytes = static_cast<int64_t>(tensor(t).itemsize());
   });
 }
 
@@ -131,6 +151,14 @@ const char* nst_tensor_clamp_in_place(nst_tensor t, double low, double high) {
   });
 }
 
+const char* nst_tensor_lerp_in_place(nst_tensor t, nst_tensor target, double weight) {
+  return guard([&] { tensor(t).lerp_(tensor(target), weight); });
+}
+
+const char* nst_tensor_halve(nst_tensor t, nst_tensor* out) {
+  return guard([&] { *out = give(at::avg_pool2d(tensor(t), {2, 2}, {2, 2})); });
+}
+
 const char* nst_tensor_flip(nst_tensor t, int64_t dim, nst_tensor* out) {
   return guard([&] { *out = give(tensor(t).flip({dim})); });
 }
@@ -145,9 +173,11 @@ const char* nst_tensor_addmm_in_place(nst_tensor sum, nst_tensor a, nst_tensor b
   return guard([&] { tensor(sum).addmm_(tensor(a), tensor(b), beta, alpha); });
 }
 
-// The cubic kernel is widened by the scale when it shrinks, so nothing aliases.
-const char* nst_tensor_resize(nst_tensor t, int64_t height, int64_t width, nst_tensor* out) {
+// The kernel is widened by the scale when it shrinks, so nothing aliases.
+const char* nst_tensor_resize(nst_tensor t, int64_t height, int64_t width, int32_t cubic,
+                              nst_tensor* out) {
   return guard([&] {
-    *out = give(at::_upsample_bicubic2d_aa(tensor(t), {height, width}, /*align_corners=*/false));
+    *out = give(cubic ? at::_upsample_bicubic2d_aa(tensor(t), {height, width}, kAlignCorners)
+                      : at::_upsample_bilinear2d_aa(tensor(t), {height, width}, kAlignCorners));
   });
 }

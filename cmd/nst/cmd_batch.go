@@ -1,0 +1,218 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/seed9bb5c928/nst/nst"
+	"github.com/seed9bb5c928/nst/nst/picture"
+	"github.com/spf13/cobra"
+)
+
+// batchOptions are the flags of nst batch.
+type batchOptions struct {
+	*transferFlags
+	content, style, output string
+	format                 string
+	overwrite, json, quiet bool
+}
+
+func newBatchCommand() *cobra.Command {
+	o := &batchOptions{}
+	c := &cobra.Command{
+		Use:   "batch --content DIR|GLOB --style DIR|GLOB -o DIR",
+		Short: "Give every picture every style",
+		Long: `Every content picture is given every style, as DIR/CONTENT--STYLE.png. The network
+is loaded once. A pair whose output is there already is left alone, so a batch that
+was interrupted goes on when it is run again; a pair that fails does not stop the
+rest, and is reported at the end.`,
+		Example: `  nst batch --content photos --style 'paintings/*.jpg' -o results --size 768`,
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return runBatch(c.Context(), o, c.OutOrStdout(), c.ErrOrStderr())
+		},
+	}
+	f := c.Flags()
+	f.SortFlags = false
+	f.StringVar(&o.content, "content", "", "content pictures: a folder or a pattern such as 'photos/*.jpg' (required)")
+	f.StringVar(&o.style, "style", "", "style pictures, likewise (required)")
+	f.StringVarP(&o.output, "output", "o", "", "the folder to write to; it is made if it is not there (required)")
+	f.StringVar(&o.format, "format", "png", "of the results: png, jpg, webp or tif")
+	f.BoolVar(&o.overwrite, "overwrite", false, "make the pictures anew that are there already")
+	o.transferFlags = newTransferFlags(f)
+	f.BoolVar(&o.json, "json", false, "print each result's summary as a JSON object on a line")
+	f.BoolVarP(&o.quiet, "quiet", "q", false, "no progress")
+	return c
+}
+
+// pair is one transfer of a batch.
+type pair struct{ content, style, output string }
+
+// runBatch goes through the pairs.
+func runBatch(ctx context.Context, o *batchOptions, stdout, stderr io.Writer) error {
+	pairs, err := o.pairs()
+	if err != nil {
+		return err
+	}
+	options, err := o.options()
+	if err != nil {
+		return err
+	}
+	encoding, err := o.encoding(options)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(o.output, 0o755); err != nil {
+		return usage("-o: %w", err)
+	}
+	if err := picture.CheckOutput(pairs[0].output, encoding); err != nil {
+		return err
+	}
+	var left []pair
+	for _, p := range pairs {
+		if _, err := os.Stat(p.output); err != nil || o.overwrite {
+			left = append(left, p)
+		}
+	}
+	say := func(format string, args ...any) {
+		if !o.quiet {
+			fmt.Fprintf(stderr, format+"\n", args...)
+		}
+	}
+	if n := len(pairs) - len(left); n > 0 {
+		say("%d of %d are there already", n, len(pairs))
+	}
+	if len(left) == 0 {
+		return nil
+	}
+	engine, err := o.open(ctx, stderr)
+	if err != nil {
+		return err
+	}
+	defer engine.Close()
+	var failed []error
+	for i, p := range left {
+		show := newProgress(o.quiet, stderr)
+		show.prefix = fmt.Sprintf("%d of %d, %s: ", i+1, len(left), filepath.Base(p.output))
+		result, err := p.stylize(ctx, engine, options, show)
+		show.done()
+		if ctx.Err() != nil { // no picture that is not finished: the next run makes it
+			return errors.Join(append(failed, context.Cause(ctx))...)
+		}
+		if err == nil {
+			err = result.Picture.Save(p.output, encoding)
+		}
+		if err != nil {
+			failed = append(failed, fmt.Errorf("%s with %s: %w", p.content, p.style, err))
+			say("%s: failed: %s", filepath.Base(p.output), oneLine(err))
+			continue
+		}
+		s := newSummary(p.output, engine.Device(), result)
+		if o.json {
+			if err := json.NewEncoder(stdout).Encode(s); err != nil {
+				return err
+			}
+		}
+		say("%s", s.text())
+	}
+	if len(failed) > 0 {
+		return fmt.Errorf("%d of %d pictures failed: %w", len(failed), len(left), errors.Join(failed...))
+	}
+	return nil
+}
+
+func (p pair) stylize(ctx context.Context, engine *nst.Engine, options nst.Options, show *progress) (*nst.Result, error) {
+	content, err := picture.Open(p.content)
+	if err != nil {
+		return nil, err
+	}
+	style, err := picture.Open(p.style)
+	if err != nil {
+		return nil, err
+	}
+	return engine.Stylize(ctx, content, []*picture.Picture{style}, options, show.update)
+}
+
+// pairs are all contents with all styles, in order.
+func (o *batchOptions) pairs() ([]pair, error) {
+	if o.output == "" {
+		return nil, usage("-o is missing: the folder to write to")
+	}
+	contents, err := find("content", o.content)
+	if err != nil {
+		return nil, err
+	}
+	styles, err := find("style", o.style)
+	if err != nil {
+		return nil, err
+	}
+	contentNames, styleNames := outputNames(contents), outputNames(styles)
+	var out []pair
+	for i, content := range contents {
+		for k, style := range styles {
+			name := fmt.Sprintf("%s--%s.%s", contentNames[i], styleNames[k], strings.TrimPrefix(o.format, "."))
+			out = append(out, pair{content, style, filepath.Join(o.output, name)})
+		}
+	}
+	return out, nil
+}
+
+// pictureEndings are what a folder is searched for.
+var pictureEndings = []string{".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".gif", ".bmp"}
+
+// find lists a folder's pictures, or the files of a pattern.
+func find(flag, where string) ([]string, error) {
+	if where == "" {
+		return nil, usage("--%s is missing: a folder of pictures, or a pattern such as 'photos/*.jpg'", flag)
+	}
+	var found []string
+	if info, err := os.Stat(where); err == nil && info.IsDir() {
+		entries, err := os.ReadDir(where)
+		if err != nil {
+			return nil, usage("--%s: %w", flag, err)
+		}
+		for _, e := range entries {
+			ending := strings.ToLower(filepath.Ext(e.Name()))
+			if !e.IsDir() && slices.Contains(pictureEndings, ending) && !strings.HasPrefix(e.Name(), ".") {
+				found = append(found, filepath.Join(where, e.Name()))
+			}
+		}
+	} else if found, err = filepath.Glob(where); err != nil {
+		return nil, usage("--%s: %q is no pattern: %w", flag, where, err)
+	}
+	if len(found) == 0 {
+		return nil, usage("--%s: there is no picture in %s", flag, where)
+	}
+	return found, nil
+}
+
+// outputNames are the files' names without folder and ending; with the ending
+// where two files would be alike, and a number where that is not enough.
+func outputNames(paths []string) []string {
+	stem := func(path string) string {
+		return strings.TrimSuffix(filepath.Base(path), filepath.Ext(path))
+	}
+	stems, bases := map[string]int{}, map[string]int{}
+	for _, p := range paths {
+		stems[stem(p)]++
+	}
+	out := make([]string, len(paths))
+	for i, p := range paths {
+		out[i] = stem(p)
+		if stems[out[i]] > 1 {
+			base := filepath.Base(p)
+			out[i] = base
+			if bases[base]++; bases[base] > 1 {
+				out[i] = fmt.Sprintf("%s-%d", base, bases[base])
+			}
+		}
+	}
+	return out
+}

@@ -1,0 +1,176 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/seed9bb5c928/nst/nst"
+	"github.com/seed9bb5c928/nst/nst/picture"
+	"github.com/seed9bb5c928/nst/nst/vgg19"
+	"github.com/spf13/pflag"
+)
+
+// transferFlags are the flags that make a transfer's options. A flag that is
+// not given leaves the option as it is: the default, or that of
+// --settings-from.
+type transferFlags struct {
+	flags *pflag.FlagSet
+	// apply sets the option of a flag that was given, by the flag's name.
+	apply map[string]func(*nst.Options) error
+
+	contentMask  string
+	styleMasks   []string
+	settingsFrom string
+	device       string
+	model        string
+	bits         int
+	quality      int
+}
+
+// setting adds a flag whose value is an option.
+func setting[T any](t *transferFlags, name, help string, add func(*pflag.FlagSet, string, string) *T, set func(*nst.Options, T) error) {
+	value := add(t.flags, name, help)
+	t.apply[name] = func(o *nst.Options) error { return set(o, *value) }
+}
+
+func text(f *pflag.FlagSet, name, help string) *string    { return f.String(name, "", help) }
+func list(f *pflag.FlagSet, name, help string) *[]string  { return f.StringSlice(name, nil, help) }
+func count(f *pflag.FlagSet, name, help string) *int      { return f.Int(name, 0, help) }
+func number(f *pflag.FlagSet, name, help string) *float64 { return f.Float64(name, 0, help) }
+
+// choice adds a flag for an option that is one of some words.
+func choice[T ~string](t *transferFlags, name, help string, field func(*nst.Options) *T) {
+	setting(t, name, help, text, func(o *nst.Options, v string) error { *field(o) = T(v); return nil })
+}
+
+// optional adds a flag for an option that is a pointer.
+func optional[T any](t *transferFlags, name, help string, add func(*pflag.FlagSet, string, string) *T, field func(*nst.Options) **T) {
+	setting(t, name, help, add, func(o *nst.Options, v T) error { *field(o) = &v; return nil })
+}
+
+func layers(t *transferFlags, name, help string, field func(*nst.Options) *[]nst.LayerWeight) {
+	setting(t, name, help, list, func(o *nst.Options, given []string) error {
+		out := make([]nst.LayerWeight, len(given))
+		for i, g := range given {
+			if err := out[i].UnmarshalText([]byte(g)); err != nil {
+				return usage("--%s: %w", name, err)
+			}
+		}
+		*field(o) = out
+		return nil
+	})
+}
+
+func newTransferFlags(f *pflag.FlagSet) *transferFlags {
+	t := &transferFlags{flags: f, apply: map[string]func(*nst.Options) error{}}
+	optional(t, "size", "longest side of the result; 0 keeps the content picture's own size (default 512)", count, func(o *nst.Options) **int { return &o.Size })
+	optional(t, "style-size", "longest side of each style picture; 0 keeps its own size (default: as --size)", count, func(o *nst.Options) **int { return &o.StyleSize })
+	optional(t, "style-scale", "factor on the style size (default 1)", number, func(o *nst.Options) **float64 { return &o.StyleScale })
+	setting(t, "style-weights", "blend of several styles: a weight for each (default: equal)",
+		func(f *pflag.FlagSet, name, help string) *[]float64 { return f.Float64Slice(name, nil, help) },
+		func(o *nst.Options, v []float64) error { o.StyleWeights = v; return nil })
+	setting(t, "init", "where the picture starts: content, noise, gray or a picture file (default content)", text, func(o *nst.Options, v string) (err error) {
+		switch o.Start = nst.Start(v); o.Start {
+		case nst.StartContent, nst.StartNoise, nst.StartGray:
+			return nil
+		}
+		o.Start = nst.StartPicture
+		if o.Picture, err = picture.Open(v); err != nil {
+			return fmt.Errorf("--init (content, noise, gray or a picture file): %w", err)
+		}
+		return nil
+	})
+	setting(t, "seed", "of everything random", func(f *pflag.FlagSet, name, help string) *uint64 { return f.Uint64(name, 0, help) },
+		func(o *nst.Options, v uint64) error { o.Seed = v; return nil })
+	choice(t, "preset", "objective, weights, optimizer, rate and schedule together: balanced, classic or gatys (default balanced)", func(o *nst.Options) *nst.Preset { return &o.Preset })
+	optional(t, "content-weight", "weight α of the content cost (default: the preset's)", number, func(o *nst.Options) **float64 { return &o.ContentWeight })
+	optional(t, "style-weight", "weight β of the style cost (default: the preset's)", number, func(o *nst.Options) **float64 { return &o.StyleWeight })
+	optional(t, "tv-weight", "weight of the total variation, which smooths (default 0)", number, func(o *nst.Options) **float64 { return &o.TVWeight })
+	layers(t, "content-layers", "content layers, each with its weight if wanted: relu4_2[=w],… (default: the preset's)", func(o *nst.Options) *[]nst.LayerWeight { return &o.ContentLayers })
+	layers(t, "style-layers", "style layers: relu1_1[=w],… (default: the preset's)", func(o *nst.Options) *[]nst.LayerWeight { return &o.StyleLayers })
+	choice(t, "style-loss", "what of a layer is compared: gram, or moments (mean and Gram matrix of the centred features) (default gram)", func(o *nst.Options) *nst.StyleLoss { return &o.StyleLoss })
+	choice(t, "optimizer", "adam or lbfgs (default: the preset's)", func(o *nst.Options) *nst.Optimizer { return &o.Optimizer })
+	optional(t, "learning-rate", "step of Adam on pixels in [0,1], or factor on L-BFGS's steps (default: the preset's)", number, func(o *nst.Options) **float64 { return &o.LearningRate })
+	optional(t, "iterations", "number of steps, in all scales together; 0 evaluates the start, writes it and stops (default: the preset's)", count, func(o *nst.Options) **int { return &o.Iterations })
+	setting(t, "scales", "coarse to fine: auto, off, or the longest sides one after the other: a,b,… (default: the preset's)", text,
+		func(o *nst.Options, v string) error { o.Scales = nst.Scales(v); return nil })
+	choice(t, "pooling", "max or avg (default max)", func(o *nst.Options) *vgg19.Pooling { return &o.Pooling })
+	choice(t, "padding", "beyond the picture's edge: zeros or replicate (default zeros)", func(o *nst.Options) *vgg19.Padding { return &o.Padding })
+	choice(t, "color", "whose colours: style, content (lightness alone is styled) or match (the style's are matched to the content's before) (default style)", func(o *nst.Options) *nst.Color { return &o.Color })
+	f.StringVar(&t.contentMask, "content-mask", "", "regions of the content picture, by grey level")
+	f.StringArrayVar(&t.styleMasks, "style-mask", nil, "regions of the style picture that style those of the same level; once for each style picture")
+	choice(t, "precision", "exact: float32 with direct convolutions; double: float64, to compare with (default exact)", func(o *nst.Options) *nst.Precision { return &o.Precision })
+	f.StringVar(&t.settingsFrom, "settings-from", "", "a picture of nst's: use the settings it was made with, but for the flags given")
+	f.StringVar(&t.device, "device", "auto", "auto, cpu, cuda or cuda:N")
+	f.StringVar(&t.model, "model", "", "a TorchScript feature network (default: the default VGG-19)")
+	f.IntVar(&t.bits, "bits", 8, "bits per channel: 8, or 16 for .png and .tif")
+	f.IntVar(&t.quality, "quality", 0, "of .jpg and .webp, 1 to 100 (default 95)")
+	return t
+}
+
+// options are those of --settings-from and the flags given.
+func (t *transferFlags) options() (o nst.Options, err error) {
+	if t.settingsFrom != "" {
+		if o, err = recordedSettings(t.settingsFrom); err != nil {
+			return o, fmt.Errorf("--settings-from: %w", err)
+		}
+	}
+	t.flags.Visit(func(f *pflag.Flag) {
+		if set, ok := t.apply[f.Name]; ok && err == nil {
+			err = set(&o)
+		}
+	})
+	if err != nil {
+		return o, err
+	}
+	if o.Start == nst.StartPicture && o.Picture == nil {
+		return o, usage("--settings-from: %s was started from a picture; give it with --init", t.settingsFrom)
+	}
+	if t.contentMask != "" {
+		if o.ContentMask, err = picture.Open(t.contentMask); err != nil {
+			return o, fmt.Errorf("--content-mask: %w", err)
+		}
+	}
+	for _, path := range t.styleMasks {
+		m, err := picture.Open(path)
+		if err != nil {
+			return o, fmt.Errorf("--style-mask: %w", err)
+		}
+		o.StyleMasks = append(o.StyleMasks, m)
+	}
+	return o, o.Validate()
+}
+
+// recordedSettings reads the options that a picture's metadata tell of.
+func recordedSettings(path string) (o nst.Options, err error) {
+	comment, err := picture.Comment(path)
+	if err != nil {
+		return o, err
+	}
+	var r record
+	if err := json.Unmarshal([]byte(comment), &r); err != nil || r.Program != "nst" {
+		return o, usage("%s says nothing of how it was made; nst writes that into its pictures", path)
+	}
+	return r.Options, nil
+}
+
+// record is what a picture's metadata say.
+type record struct {
+	Program string      `json:"program"`
+	Options nst.Options `json:"options"`
+}
+
+// encoding is how results are written.
+func (t *transferFlags) encoding(o nst.Options) (picture.Encoding, error) {
+	resolved, err := o.Resolve()
+	if err != nil {
+		return picture.Encoding{}, err
+	}
+	comment, err := json.Marshal(record{"nst", resolved})
+	if err == nil && strings.ContainsFunc(string(comment), func(r rune) bool { return r > '~' }) {
+		err = errors.New("the settings are not ASCII")
+	}
+	return picture.Encoding{Bits: t.bits, Quality: t.quality, Comment: string(comment)}, err
+}

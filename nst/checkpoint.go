@@ -1,0 +1,324 @@
+package nst
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/nlpodyssey/safetensors"
+
+	"github.com/seed9bb5c928/nst/torch"
+)
+
+// ErrCheckpoint is matched (errors.Is) by the errors of checkpoints that cannot
+// be gone on from: damaged ones, and those of other pictures or options.
+var ErrCheckpoint = errors.New("unusable checkpoint")
+
+// Checkpoint is the state of a run between two iterations. A run that goes on
+// from it has the costs of one that was never interrupted, bit for bit, on the
+// same machine. It is plain data in host memory: for Adam five times the
+// picture's, for L-BFGS up to a hundred times.
+type Checkpoint struct {
+	state   checkpointState
+	tensors map[string]hostTensor
+}
+
+// checkpointState is the part of a checkpoint that is no tensor.
+type checkpointState struct {
+	Version int             `json:"version"`
+	Options json.RawMessage `json:"options"` // resolved
+	// Inputs are the hashes of the network and the pictures, by what they are.
+	Inputs map[string]string `json:"inputs"`
+	Scale  int               `json:"scale"` // of the schedule
+	Before int               `json:"before"`
+	Steps  int               `json:"steps"`
+
+	Seconds       float64   `json:"seconds"`
+	Best          Costs     `json:"best"`
+	GradientScale float64   `json:"gradient_scale"`
+	First         bool      `json:"first"`
+	Radius        float64   `json:"radius"`
+	Started       bool      `json:"started"` // there is an optimiser
+	Numbers       []float64 `json:"numbers"` // of its state
+}
+
+// checkpointVersion changes when an older program's checkpoints cannot be gone
+// on from.
+const checkpointVersion = 1
+
+// Iteration is the number of steps that were done.
+func (c *Checkpoint) Iteration() int { return c.state.Before + c.state.Steps }
+
+// hostTensor is a copy of a tensor; it is a safetensors.View.
+type hostTensor struct {
+	scalar torch.ScalarType
+	sizes  []int64
+	data   []byte
+}
+
+func copyTensor(t torch.Tensor) hostTensor {
+	return hostTensor{torch.TypeOf(t), torch.Shape(t), torch.Bytes(t)}
+}
+
+// tensor copies back to a device.
+func (h hostTensor) tensor(device torch.Device) torch.Tensor {
+	return torch.Local(func() torch.Tensor { return torch.To(torch.FromBytes(h.data, h.scalar, h.sizes...), device) })
+}
+
+var dtypes = map[torch.ScalarType]safetensors.DType{torch.Float32: safetensors.F32, torch.Float64: safetensors.F64}
+
+// DType is the element type.
+func (h hostTensor) DType() safetensors.DType { return dtypes[h.scalar] }
+
+// Shape is the sizes.
+func (h hostTensor) Shape() (out []uint64) {
+	for _, s := range h.sizes {
+		out = append(out, uint64(s))
+	}
+	return out
+}
+
+// Data is the elements, little-endian.
+func (h hostTensor) Data() []byte { return h.data }
+
+// DataLen is the number of bytes.
+func (h hostTensor) DataLen() uint64 { return uint64(len(h.data)) }
+
+// The names of a checkpoint's tensors.
+const (
+	tensorPicture   = "picture"
+	tensorBest      = "best"
+	tensorAverage   = "average"
+	tensorOptimizer = "optimizer.%04d"
+)
+
+// checkpoint copies the state of scale i.
+func (t *transfer) checkpoint(i int, now *state) (*Checkpoint, error) {
+	inputs, err := t.inputs()
+	if err != nil {
+		return nil, err
+	}
+	options, err := json.Marshal(t.settings.Options)
+	if err != nil {
+		return nil, err
+	}
+	c := &Checkpoint{
+		state: checkpointState{
+			Version: checkpointVersion, Options: options, Inputs: inputs,
+			Scale: i, Before: now.before, Steps: now.steps, Seconds: t.seconds(), Best: now.bestCosts,
+			GradientScale: now.scale, First: now.first, Radius: now.radius,
+		},
+		tensors: map[string]hostTensor{},
+	}
+	err = torch.Scoped(func() error {
+		c.tensors[tensorPicture] = copyTensor(now.x)
+		c.tensors[tensorBest] = copyTensor(now.best)
+		if now.average.T != nil {
+			c.tensors[tensorAverage] = copyTensor(now.average)
+		}
+		if now.optimizer == nil {
+			return nil
+		}
+		c.state.Started = true
+		var remembered []torch.Tensor
+		remembered, c.state.Numbers = now.optimizer.State()
+		for k, r := range remembered {
+			c.tensors[fmt.Sprintf(tensorOptimizer, k)] = copyTensor(r)
+		}
+		return nil
+	})
+	return c, err
+}
+
+// restore makes the state of scale i from the checkpoint.
+func (t *transfer) restore(eval *evaluator, i int) *state {
+	c, device := t.settings.Resume, t.engine.Device()
+	now := newState(eval, t.settings, c.tensors[tensorPicture].tensor(device), t.schedule[i].iterations, c.state.Before)
+	now.steps, now.bestCosts = c.state.Steps, c.state.Best
+	now.scale, now.first, now.radius = c.state.GradientScale, c.state.First, c.state.Radius
+	torch.Close(now.best)
+	now.best = c.tensors[tensorBest].tensor(device)
+	if average, ok := c.tensors[tensorAverage]; ok {
+		now.average = average.tensor(device)
+	}
+	if c.state.Started {
+		now.optimizer = now.newOptimizer()
+		var remembered []torch.Tensor
+		for k := 0; ; k++ {
+			r, ok := c.tensors[fmt.Sprintf(tensorOptimizer, k)]
+			if !ok {
+				break
+			}
+			remembered = append(remembered, r.tensor(device))
+		}
+		now.optimizer.SetState(remembered, c.state.Numbers)
+		torch.Close(remembered...)
+	}
+	t.earlier = c.state.Seconds
+	return now
+}
+
+// inputs are the hashes of all that a run depends on beside its options.
+func (t *transfer) inputs() (map[string]string, error) {
+	network, err := t.engine.networkID()
+	if err != nil {
+		return nil, err
+	}
+	hash := func(f fingerprint) string { return hex.EncodeToString(f[:]) }
+	out := map[string]string{"network": network, "content picture": hash(fingerprintOf(t.content))}
+	for i, id := range t.styleIDs {
+		out[styleName(i, len(t.styleIDs))] = hash(id)
+	}
+	if t.contentMask != nil {
+		out["content mask"] = hash(fingerprintOf(t.settings.ContentMask))
+		for i, m := range t.settings.StyleMasks {
+			out["mask of the "+styleName(i, len(t.styleIDs))] = hash(fingerprintOf(m))
+		}
+	}
+	if t.settings.Start == StartPicture {
+		out["picture to start from"] = hash(fingerprintOf(t.settings.Picture))
+	}
+	return out, nil
+}
+
+// checkResume says whether the checkpoint is of this run, and what differs.
+func (t *transfer) checkResume() error {
+	c := t.settings.Resume
+	refuse := func(format string, args ...any) error {
+		return fmt.Errorf("%w: it %s", ErrCheckpoint, fmt.Sprintf(format, args...))
+	}
+	if c.state.Version != checkpointVersion {
+		return refuse("is of version %d, not %d: another version of this program wrote it", c.state.Version, checkpointVersion)
+	}
+	now, err := json.Marshal(t.settings.Options)
+	if err != nil {
+		return err
+	}
+	var theirs, ours map[string]any
+	if err := errors.Join(json.Unmarshal(c.state.Options, &theirs), json.Unmarshal(now, &ours)); err != nil {
+		return refuse("has no options: %v", err)
+	}
+	names := slices.Collect(maps.Keys(ours))
+	names = slices.AppendSeq(names, maps.Keys(theirs))
+	slices.Sort(names)
+	for _, name := range names {
+		if !reflect.DeepEqual(theirs[name], ours[name]) {
+			return refuse("was made with another %s: %v, not %v", strings.ReplaceAll(name, "_", "-"), theirs[name], ours[name])
+		}
+	}
+	inputs, err := t.inputs()
+	if err != nil {
+		return err
+	}
+	names = slices.Collect(maps.Keys(inputs))
+	names = slices.AppendSeq(names, maps.Keys(c.state.Inputs))
+	slices.Sort(names)
+	for _, name := range names {
+		if inputs[name] != c.state.Inputs[name] {
+			return refuse("was made with another %s", name)
+		}
+	}
+	// What follows cannot be of a checkpoint that this program wrote.
+	whole := c.state.Scale >= 0 && c.state.Scale < len(t.schedule)
+	if whole {
+		at := t.schedule[c.state.Scale]
+		want := []int64{1, 3, int64(at.height), int64(at.width)}
+		for _, name := range []string{tensorPicture, tensorBest} {
+			whole = whole && slices.Equal(c.tensors[name].sizes, want)
+		}
+	}
+	if !whole {
+		return refuse("lacks the picture")
+	}
+	return nil
+}
+
+// checksum is of the state and all tensors.
+func (c *Checkpoint) checksum(state []byte) string {
+	h := sha256.New()
+	h.Write(state)
+	for _, name := range slices.Sorted(maps.Keys(c.tensors)) {
+		fmt.Fprintf(h, "%s %v", name, c.tensors[name].sizes)
+		h.Write(c.tensors[name].data)
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// The metadata of a checkpoint's file.
+const (
+	metadataState    = "nst.checkpoint"
+	metadataChecksum = "nst.sha256"
+)
+
+// WriteTo writes the checkpoint as a safetensors file.
+func (c *Checkpoint) WriteTo(w io.Writer) (int64, error) {
+	state, err := json.Marshal(c.state)
+	if err != nil {
+		return 0, err
+	}
+	count := &counter{w: w}
+	err = safetensors.SerializeToWriter(c.tensors, map[string]string{metadataState: string(state), metadataChecksum: c.checksum(state)}, count)
+	return count.n, err
+}
+
+type counter struct {
+	w io.Writer
+	n int64
+}
+
+// Write counts what it passes on.
+func (c *counter) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	c.n += int64(n)
+	return n, err
+}
+
+// ReadCheckpoint reads what WriteTo wrote. A file that is cut short or changed
+// in any byte is an error that matches ErrCheckpoint.
+func ReadCheckpoint(r io.Reader) (*Checkpoint, error) {
+	var buffer bytes.Buffer
+	if _, err := buffer.ReadFrom(r); err != nil {
+		return nil, err
+	}
+	data := buffer.Bytes()
+	file, err := safetensors.Deserialize(data)
+	if err != nil {
+		return nil, fmt.Errorf("%w: it is cut short or no checkpoint (%w)", ErrCheckpoint, err)
+	}
+	_, metadata, err := safetensors.ReadMetadata(data)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrCheckpoint, err)
+	}
+	c := &Checkpoint{tensors: map[string]hostTensor{}}
+	for _, t := range file.Tensors() {
+		h := hostTensor{data: t.TensorView.Data()}
+		for scalar, dtype := range dtypes {
+			if dtype == t.TensorView.DType() {
+				h.scalar = scalar
+			}
+		}
+		for _, s := range t.TensorView.Shape() {
+			h.sizes = append(h.sizes, int64(s))
+		}
+		c.tensors[t.Name] = h
+	}
+	state := metadata.Metadata()[metadataState]
+	if state == "" {
+		return nil, fmt.Errorf("%w: it is a safetensors file, but no checkpoint", ErrCheckpoint)
+	}
+	if c.checksum([]byte(state)) != metadata.Metadata()[metadataChecksum] {
+		return nil, fmt.Errorf("%w: it is damaged: its checksum does not fit", ErrCheckpoint)
+	}
+	if err := json.Unmarshal([]byte(state), &c.state); err != nil {
+		return nil, fmt.Errorf("%w: its state cannot be read: %w", ErrCheckpoint, err)
+	}
+	return c, nil
+}

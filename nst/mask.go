@@ -1,0 +1,180 @@
+package nst
+
+import (
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/seed9bb5c928/nst/nst/picture"
+	"github.com/seed9bb5c928/nst/nst/vgg19"
+	"github.com/seed9bb5c928/nst/torch"
+)
+
+// mask is a picture's division into regions, each named by a grey level.
+type mask struct {
+	width, height int
+	level         []uint8       // of each pixel
+	count         map[uint8]int // pixels of each level
+}
+
+// maxRegions is how many grey levels a mask may have. More are the shades of
+// soft edges or of JPEG's noise, not regions.
+const maxRegions = 32
+
+// newMask reads a mask; field names the option it is of.
+func newMask(field string, p *picture.Picture) (*mask, error) {
+	if err := p.Check(); err != nil {
+		return nil, invalid(field, "cannot be used: %v", err)
+	}
+	n := p.Width * p.Height
+	m := &mask{p.Width, p.Height, make([]uint8, n), map[uint8]int{}}
+	for i := range n {
+		r, g, b := p.Pixels[i], p.Pixels[n+i], p.Pixels[2*n+i]
+		if max(r, g, b)-min(r, g, b) > 0.5/255 {
+			return nil, invalid(field, "is not grey: its pixel at %d,%d is red %.0f, green %.0f, blue %.0f; a mask names regions by grey levels",
+				i%p.Width, i/p.Width, r*255, g*255, b*255)
+		}
+		m.level[i] = uint8(math.Round(float64(r) * 255))
+		m.count[m.level[i]]++
+	}
+	if len(m.count) > maxRegions {
+		return nil, invalid(field, "has %d grey levels; at most %d regions will do: draw it without soft edges and save it as PNG", len(m.count), maxRegions)
+	}
+	return m, nil
+}
+
+// levels are the mask's regions, in order.
+func (m *mask) levels() []uint8 {
+	var out []uint8
+	for l := range m.count {
+		out = append(out, l)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// fits says whether the mask has the aspect of the picture it is of.
+func (m *mask) fits(field, what string, p *picture.Picture) error {
+	// The same picture at the mask's width is as high, to within a pixel (and
+	// the rounding of a small mask of a large picture).
+	high := float64(p.Height) * float64(m.width) / float64(p.Width)
+	if math.Abs(high-float64(m.height)) > 1+0.005*high {
+		return invalid(field, "is %d×%d, of another aspect than the %s, %d×%d", m.width, m.height, what, p.Width, p.Height)
+	}
+	return nil
+}
+
+// guides are the weights of a layer's positions [1, n_H·n_W], by level.
+type guides map[uint8]torch.Tensor
+
+// guides returns the masks' guides for a picture of width×height, by stride,
+// as tensors of the caller's scope. A level's membership is resized and, like
+// the network's maps, halved from block to block; a position's weight is the
+// square of its membership, and the weights' sum is 1. A level that has no
+// position left has no guide.
+func (m *mask) guides(layers []string, device torch.Device, scalar torch.ScalarType, width, height int) map[int]guides {
+	wanted, deepest := map[int]bool{}, 1
+	for _, name := range layers {
+		stride := strideOf(name)
+		wanted[stride] = true
+		deepest = max(deepest, stride)
+	}
+	out := map[int]guides{}
+	for _, level := range m.levels() {
+		member := make([]float32, len(m.level))
+		for i, l := range m.level {
+			if l == level {
+				member[i] = 1
+			}
+		}
+		t := torch.FromFloats(member, torch.CPU, 1, 1, int64(m.height), int64(m.width))
+		t = torch.Cast(torch.To(torch.ResizeLinear(t, int64(height), int64(width)), device), scalar)
+		for stride := 1; stride <= deepest; stride *= 2 {
+			if stride > 1 {
+				t = torch.Halve(t)
+			}
+			if !wanted[stride] {
+				continue
+			}
+			if out[stride] == nil {
+				out[stride] = guides{}
+			}
+			if weight := read(sumOfSquares(t)); weight > 0 {
+				out[stride][level] = torch.Scale(torch.View(torch.Pow(t, 2), 1, torch.Count(t)), 1/weight)
+			}
+		}
+	}
+	return out
+}
+
+// strideOf is the stride of a layer, whose name has been checked.
+func strideOf(name string) int {
+	l, err := vgg19.Lookup(name)
+	if err != nil {
+		panic(err)
+	}
+	return l.Stride
+}
+
+// checkMasks reads the masks, none of them where there are none, and says
+// whether every region of the content has its style.
+func (s *settings) checkMasks(content *picture.Picture, styles []*picture.Picture) (*mask, []*mask, error) {
+	if s.ContentMask == nil {
+		return nil, make([]*mask, len(styles)), nil
+	}
+	if len(s.StyleMasks) != len(styles) {
+		return nil, nil, invalid("StyleMasks", "are %d, for %d style pictures; give one for each", len(s.StyleMasks), len(styles))
+	}
+	read := func(field, what string, p, of *picture.Picture, w, h int) (*mask, error) {
+		m, err := newMask(field, p)
+		if err != nil {
+			return nil, err
+		}
+		if err := m.fits(field, what, of); err != nil {
+			return nil, err
+		}
+		for _, level := range m.levels() {
+			part := float64(m.count[level]) / float64(len(m.level))
+			if square := s.deepest().Stride * s.deepest().Stride; part*float64(w*h) < float64(square) {
+				return nil, invalid(field, "has an empty region: level %d covers %d of its pixels, about %.0f of the %d×%d that the %s is used at; layer %s needs %d",
+					level, m.count[level], part*float64(w*h), w, h, what, s.deepest().Name, square)
+			}
+		}
+		return m, nil
+	}
+	w, h := s.fitContent(content, 1)
+	contentMask, err := read("ContentMask", "content picture", s.ContentMask, content, w, h)
+	if err != nil {
+		return nil, nil, err
+	}
+	styleMasks := make([]*mask, len(styles))
+	styled := map[uint8]string{} // level → which style has it
+	for i, p := range styles {
+		w, h := s.fitStyle(p, 1)
+		if styleMasks[i], err = read("StyleMasks", styleName(i, len(styles)), s.StyleMasks[i], p, w, h); err != nil {
+			return nil, nil, err
+		}
+		for _, level := range styleMasks[i].levels() {
+			if contentMask.count[level] == 0 {
+				return nil, nil, invalid("ContentMask", "has no region of level %d, which the mask of the %s has; the content has %v", level, styleName(i, len(styles)), listLevels(contentMask.levels()))
+			}
+			if s.share(i, len(styles)) > 0 {
+				styled[level] = styleName(i, len(styles))
+			}
+		}
+	}
+	for _, level := range contentMask.levels() {
+		if styled[level] == "" {
+			return nil, nil, invalid("StyleMasks", "have no region of level %d, which the content's mask has", level)
+		}
+	}
+	return contentMask, styleMasks, nil
+}
+
+func listLevels(levels []uint8) string {
+	text := fmt.Sprint(levels[0])
+	for _, l := range levels[1:] {
+		text += fmt.Sprintf(", %d", l)
+	}
+	return text
+}

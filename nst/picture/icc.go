@@ -1,0 +1,105 @@
+package picture
+
+import (
+	"bytes"
+	_ "embed"
+	"image"
+
+	"github.com/kovidgoyal/imaging/prism/meta/autometa"
+	"github.com/kovidgoyal/imaging/prism/meta/icc"
+)
+
+// srgbProfile is what files are written with. It was made by
+// PIL.ImageCms.createProfile("sRGB") (lcms2).
+//
+//go:embed srgb.icc
+var srgbProfile []byte
+
+// profileOf returns the file's ICC profile; nil where it has none that can be
+// read, or sRGB's.
+func profileOf(data []byte) (p *icc.Profile) {
+	defer func() {
+		if recover() != nil { // a broken profile is no reason to refuse a picture
+			p = nil
+		}
+	}()
+	meta, _, err := autometa.Load(bytes.NewReader(data))
+	if err != nil || meta == nil {
+		return nil
+	}
+	if p, err = meta.ICCProfile(); err != nil || p == nil || p.IsSRGB() {
+		return nil
+	}
+	return p
+}
+
+// managed makes a picture of a decoded image in its profile's colours: what a
+// colour-managed viewer shows on an sRGB screen.
+func managed(m image.Image, profile *icc.Profile) *Picture {
+	if profile != nil {
+		if cmyk, ok := m.(*image.CMYK); ok {
+			if p := fromInks(cmyk, profile); p != nil {
+				return p
+			}
+		} else if p := fromImage(m); p.toSRGB(profile) {
+			return p
+		}
+	}
+	return fromImage(m)
+}
+
+// toSRGB converts the picture's values, which are the profile's. It says
+// whether the profile is of three colours and can be used.
+func (p *Picture) toSRGB(profile *icc.Profile) (done bool) {
+	const clamp, mapGamut, optimize = true, false, true
+	pipeline, err := profile.CreateTransformerToSRGB(icc.RelativeColorimetricRenderingIntent, false, 3, clamp, mapGamut, optimize)
+	if err != nil || profile.Header.DataColorSpace != icc.ColorSpaceRGB {
+		return false
+	}
+	plane := p.Width * p.Height
+	rows(p.Height, func(from, to int) {
+		for i := from * p.Width; i < to*p.Width; i++ {
+			r, g, b := pipeline.Transform(float64(p.Pixels[i]), float64(p.Pixels[plane+i]), float64(p.Pixels[2*plane+i]))
+			for k, v := range [3]float64{r, g, b} {
+				p.Pixels[k*plane+i] = unit(v)
+			}
+		}
+	})
+	return true
+}
+
+// fromInks makes a picture of cyan, magenta, yellow and black; nil if the
+// profile is not of them.
+func fromInks(m *image.CMYK, profile *icc.Profile) *Picture {
+	pipeline, err := profile.CreateTransformerToSRGB(icc.RelativeColorimetricRenderingIntent, false, 4, true, false, true)
+	if err != nil || profile.Header.DataColorSpace != icc.ColorSpaceCMYK {
+		return nil
+	}
+	b := m.Bounds()
+	p := New(b.Dx(), b.Dy())
+	plane := p.Width * p.Height
+	rows(p.Height, func(from, to int) {
+		in, out := make([]float64, 4), make([]float64, 4)
+		for y := from; y < to; y++ {
+			for x := range p.Width {
+				at := m.PixOffset(b.Min.X+x, b.Min.Y+y)
+				for k := range in {
+					in[k] = float64(m.Pix[at+k]) / 255
+				}
+				pipeline.TransformGeneral(out, in)
+				for k, v := range out[:3] {
+					p.Pixels[k*plane+y*p.Width+x] = unit(v)
+				}
+			}
+		}
+	})
+	return p
+}
+
+// unit limits a value to [0,1]; what is no number is 0.
+func unit(v float64) float32 {
+	if !(v > 0) {
+		return 0
+	}
+	return float32(min(v, 1))
+}

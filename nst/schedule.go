@@ -1,0 +1,161 @@
+package nst
+
+import (
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/seed9bb5c928/nst/nst/picture"
+)
+
+// scale is one step of a coarse-to-fine schedule.
+type scale struct {
+	width, height int     // of the picture at this scale
+	factor        float64 // of the result's size: style pictures shrink by it too
+	iterations    int
+}
+
+const (
+	// coarsest is about the longest side at which an automatic schedule begins:
+	// there the deepest style layer still has some 50 positions.
+	coarsest = 128
+	// fewest is the least number of iterations that is worth a scale of an
+	// automatic schedule.
+	fewest = 10
+	// falloff is how many times the iterations of the last scale the first one
+	// has. Between them they fall geometrically.
+	falloff = 4
+)
+
+// schedule is the transfer's scales, the last of which is the result's size.
+func (s *settings) schedule(content *picture.Picture, styles []*picture.Picture) ([]scale, error) {
+	final := longest(s.fitContent(content, 1))
+	sides := s.scales
+	if n := len(sides); n > 0 && sides[n-1] > final {
+		return nil, invalid("Scales", "%q goes beyond the result's longest side, %d", s.Scales, final)
+	}
+	if s.Scales == ScalesAuto {
+		sides = s.automatic(final, content, styles)
+	}
+	if n := len(sides); n == 0 || sides[n-1] < final {
+		sides = append(slices.Clone(sides), final)
+	}
+	sides = sides[max(0, len(sides)-max(1, s.iterations)):] // no scale without an iteration
+	var out []scale
+	for i, n := range shares(s.iterations, len(sides)) {
+		factor := float64(sides[i]) / float64(final)
+		width, height := s.fitContent(content, factor)
+		if i == len(sides)-1 {
+			factor = 1
+		}
+		out = append(out, scale{width, height, factor, n})
+		if err := s.checkSizesAt(factor, content, styles); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// automatic is the sides √2 apart that end in final, without those that are too
+// small for a layer, or smaller than the picture to start from (which they
+// would blur), and without more of them than the iterations are worth.
+func (s *settings) automatic(final int, content *picture.Picture, styles []*picture.Picture) []int {
+	sides := []int{final}
+	for {
+		side := int(math.Round(float64(final) / math.Pow(2, float64(len(sides))/2)))
+		tooFew := slices.Min(shares(s.iterations, len(sides)+1)) < fewest
+		blurred := s.Start == StartPicture && side < longest(s.Picture.Width, s.Picture.Height)
+		tooSmall := s.checkSizesAt(float64(side)/float64(final), content, styles) != nil
+		if float64(side) < coarsest/math.Pow(2, 0.25) || tooFew || blurred || tooSmall {
+			break
+		}
+		sides = append(sides, side)
+	}
+	slices.Reverse(sides)
+	return sides
+}
+
+// shares divides iterations among scales. What rounding leaves goes to the
+// first ones.
+func shares(iterations, scales int) []int {
+	weights, sum := make([]float64, scales), 0.0
+	for i := range weights {
+		weights[i] = math.Pow(falloff, -float64(i)/math.Max(1, float64(scales-1)))
+		sum += weights[i]
+	}
+	out, left := make([]int, scales), iterations
+	for i, w := range weights {
+		out[i] = int(float64(iterations) * w / sum)
+		if out[i] == 0 && iterations >= scales {
+			out[i] = 1
+		}
+		left -= out[i]
+	}
+	for i := 0; left > 0; i, left = (i+1)%scales, left-1 {
+		out[i]++
+	}
+	for i := 0; left < 0; i = (i + 1) % scales { // the ones took too many
+		if out[i] > 1 {
+			out[i]--
+			left++
+		}
+	}
+	return out
+}
+
+func longest(width, height int) int { return max(width, height) }
+
+// fitContent is the result's size, times factor.
+func (s *settings) fitContent(p *picture.Picture, factor float64) (width, height int) {
+	return fit(p, *s.Size, factor)
+}
+
+// fitStyle is the size at which a style picture is used at the scale that is
+// factor times the result.
+func (s *settings) fitStyle(p *picture.Picture, factor float64) (width, height int) {
+	return fit(p, *s.StyleSize, *s.StyleScale*factor)
+}
+
+// fit is the picture's size with its longest side made size (0: its own) times
+// factor.
+func fit(p *picture.Picture, size int, factor float64) (width, height int) {
+	if size == 0 {
+		size = max(p.Width, p.Height)
+	}
+	return picture.Fit(p.Width, p.Height, int(math.Round(float64(size)*factor)))
+}
+
+// checkSizesAt says whether a scale's pictures are large enough for every
+// layer to have a position.
+func (s *settings) checkSizesAt(factor float64, content *picture.Picture, styles []*picture.Picture) error {
+	deepest := s.deepest()
+	check := func(what string, p *picture.Picture, w, h int) error {
+		for _, side := range []struct {
+			w, h int
+			how  string
+		}{{p.Width, p.Height, "is"}, {w, h, fmt.Sprintf("becomes, with its longest side %d,", max(w, h))}} {
+			if min(side.w, side.h) < deepest.Stride {
+				return fmt.Errorf("%w: the %s %s %d×%d; layer %s needs at least %d×%d", picture.ErrPicture, what, side.how, side.w, side.h, deepest.Name, deepest.Stride, deepest.Stride)
+			}
+		}
+		return nil
+	}
+	w, h := s.fitContent(content, factor)
+	if err := check("content picture", content, w, h); err != nil {
+		return err
+	}
+	for i, p := range styles {
+		w, h := s.fitStyle(p, factor)
+		if err := check(styleName(i, len(styles)), p, w, h); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func styleName(i, n int) string {
+	if n == 1 {
+		return "style picture"
+	}
+	return fmt.Sprintf("style picture %d", i+1)
+}

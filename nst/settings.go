@@ -1,0 +1,330 @@
+package nst
+
+import (
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/seed9bb5c928/nst/nst/vgg19"
+)
+
+// settings are Options with every choice made: no pointer is nil, but those to
+// pictures and the checkpoint.
+type settings struct {
+	Options
+	unit           units
+	content, style []weightedLayer
+	alpha, beta    float64
+	gamma          float64 // of the total variation
+	rate           float64
+	iterations     int
+	scales         []int // of the list; empty: Scales says how
+}
+
+// units say what the paper's costs, as cost.go has them, are multiplied by.
+type units int
+
+const (
+	paperUnits      units = iota // nothing
+	targetUnits                  // costs relative to their target's own size: Balanced
+	meanSquareUnits              // mean squares, the style's times 1000/C²: Gatys
+)
+
+type weightedLayer struct {
+	layer  string
+	weight float64
+}
+
+// layers names the layers of all terms.
+func (s *settings) layers() []string {
+	var out []string
+	for _, l := range slices.Concat(s.content, s.style) {
+		out = append(out, l.layer)
+	}
+	return out
+}
+
+// deepest is as far as the network runs.
+func (s *settings) deepest() vgg19.Layer {
+	l, err := vgg19.Deepest(s.layers())
+	if err != nil {
+		panic(err) // the layers' names have been checked
+	}
+	return l
+}
+
+// pooling is the network's: Balanced keeps average-pooled activations about as
+// large as the network was trained with.
+func (s *settings) pooling() vgg19.Pooling {
+	if s.Preset == Balanced && s.Pooling == vgg19.AveragePooling {
+		return vgg19.RescaledAveragePooling
+	}
+	return s.Pooling
+}
+
+func (o Options) withDefaults() (*settings, error) {
+	s := &settings{Options: o}
+	rates, optimizer, scales := map[Optimizer]float64{LBFGS: 1}, Adam, ScalesOff
+	s.Preset = either(s.Preset, Balanced)
+	switch s.Preset {
+	case Balanced:
+		// Each of the five style layers weighs 20 against the content's 1.
+		s.unit, s.alpha, s.beta = targetUnits, 1, 100
+		s.iterations, rates[Adam] = 300, 0.02
+		scales = ScalesAuto
+	case Classic:
+		s.alpha, s.beta = 10, 40
+		s.iterations, rates[Adam] = 500, 2.0/255
+	case Gatys:
+		// λ is 1/5 on each of five layers, so that β·λ is 1.
+		s.unit, s.alpha, s.beta = meanSquareUnits, 1, 5
+		s.iterations, rates[Adam] = 500, 0.02
+		optimizer = LBFGS
+	default:
+		return nil, unknown("Preset", s.Preset, Balanced, Classic, Gatys)
+	}
+	s.Optimizer = either(s.Optimizer, optimizer)
+	s.Scales = either(s.Scales, scales)
+	s.Start = either(s.Start, StartContent)
+	s.StyleLoss = either(s.StyleLoss, GramLoss)
+	s.Pooling = either(s.Pooling, vgg19.MaxPooling)
+	s.Padding = either(s.Padding, vgg19.ZeroPadding)
+	s.Color = either(s.Color, ColorStyle)
+	s.Precision = either(s.Precision, Exact)
+	if s.Precision == "fast" || s.Precision == "tf32" || s.Precision == "bf16" {
+		return nil, invalid("Precision", "%s is not there yet; exact or double will do", s.Precision)
+	}
+	s.rate = rates[s.Optimizer]
+	var err error
+	if s.content, err = layerWeights("ContentLayers", &s.ContentLayers, "relu4_2"); err != nil {
+		return nil, err
+	}
+	if s.style, err = layerWeights("StyleLayers", &s.StyleLayers, "relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"); err != nil {
+		return nil, err
+	}
+	for _, check := range []func() error{
+		func() error { return known("Optimizer", s.Optimizer, Adam, LBFGS) },
+		func() error { return known("Start", s.Start, StartContent, StartNoise, StartGray, StartPicture) },
+		func() error { return known("StyleLoss", s.StyleLoss, GramLoss, MomentsLoss) },
+		func() error { return known("Pooling", s.Pooling, vgg19.MaxPooling, vgg19.AveragePooling) },
+		func() error { return known("Padding", s.Padding, vgg19.ZeroPadding, vgg19.ReplicatePadding) },
+		func() error { return known("Color", s.Color, ColorStyle, ColorContent, ColorMatch) },
+		func() error { return known("Precision", s.Precision, Exact, Double) },
+		s.checkNumbers, s.checkStyleWeights, s.checkSizes, s.checkScales, s.checkPictures,
+	} {
+		if err := check(); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+func either[T ~string](given, otherwise T) T {
+	if given == "" {
+		return otherwise
+	}
+	return given
+}
+
+// known says whether a value is one of the choices.
+func known[T ~string](field string, given T, choices ...T) error {
+	if slices.Contains(choices, given) {
+		return nil
+	}
+	return unknown(field, given, choices...)
+}
+
+func unknown[T ~string](field string, given T, choices ...T) error {
+	var names []string
+	for _, c := range choices {
+		names = append(names, string(c))
+	}
+	last := len(names) - 1
+	return invalid(field, "%q is unknown: known are %s and %s", given, strings.Join(names[:last], ", "), names[last])
+}
+
+// checkNumbers gives the preset's numbers way to those of the options.
+func (s *settings) checkNumbers() error {
+	for _, n := range []struct {
+		field string
+		from  **float64
+		to    *float64
+		zero  bool
+	}{
+		{"ContentWeight", &s.ContentWeight, &s.alpha, true},
+		{"StyleWeight", &s.StyleWeight, &s.beta, true},
+		{"TVWeight", &s.TVWeight, &s.gamma, true},
+		{"LearningRate", &s.LearningRate, &s.rate, false},
+	} {
+		if *n.from != nil {
+			*n.to = **n.from
+		}
+		*n.from = n.to
+		if err := checkNumber(n.field, *n.to, n.zero); err != nil {
+			return err
+		}
+	}
+	if s.alpha*total(s.content) == 0 && s.beta*total(s.style) == 0 {
+		return invalid("ContentWeight", "and StyleWeight leave nothing to optimise: every weight is 0; give one that is not")
+	}
+	if s.Iterations != nil {
+		s.iterations = *s.Iterations
+	}
+	s.Iterations = &s.iterations
+	if s.iterations < 0 {
+		return invalid("Iterations", "is %d; 0 or more will do", s.iterations)
+	}
+	return nil
+}
+
+// maxSide is the longest side that picture.MaxPixels lets a square have.
+const maxSide = 1 << 14
+
+// checkStyleWeights makes the style pictures' weights' sum 1.
+func (s *settings) checkStyleWeights() error {
+	sum := 0.0
+	for _, w := range s.StyleWeights {
+		if err := checkNumber("StyleWeights", w, true); err != nil {
+			return err
+		}
+		sum += w
+	}
+	if len(s.StyleWeights) > 0 && sum == 0 {
+		return invalid("StyleWeights", "are all 0; give one that is not")
+	}
+	shares := make([]float64, len(s.StyleWeights))
+	for i, w := range s.StyleWeights {
+		shares[i] = w / sum
+	}
+	s.StyleWeights = shares
+	return nil
+}
+
+// share is a style picture's part of the blend of n.
+func (s *settings) share(i, n int) float64 {
+	if len(s.StyleWeights) > 0 {
+		return s.StyleWeights[i]
+	}
+	return 1 / float64(n)
+}
+
+// checkSizes settles how large the pictures will be.
+func (s *settings) checkSizes() error {
+	if s.Size == nil {
+		s.Size = new(DefaultSize)
+	}
+	if s.StyleSize == nil {
+		s.StyleSize = s.Size
+	}
+	for _, side := range []struct {
+		field string
+		size  int
+	}{{"Size", *s.Size}, {"StyleSize", *s.StyleSize}} {
+		if err := checkSide(side.field, side.size, 0); err != nil {
+			return err
+		}
+	}
+	if s.StyleScale == nil {
+		s.StyleScale = new(1.0)
+	}
+	if err := checkNumber("StyleScale", *s.StyleScale, false); err != nil {
+		return err
+	}
+	if size := float64(*s.StyleSize) * *s.StyleScale; size > maxSide {
+		return invalid("StyleScale", "makes the style size %.0f; at most %d pixels will do", size, maxSide)
+	}
+	return nil
+}
+
+func checkSide(field string, size, minimum int) error {
+	if size < minimum {
+		return invalid(field, "is %d; a number of pixels, or 0, will do", size)
+	}
+	if size > maxSide {
+		return invalid(field, "is %d; at most %d pixels will do", size, maxSide)
+	}
+	return nil
+}
+
+// checkScales reads a list of scales, each larger than the one before.
+func (s *settings) checkScales() error {
+	if s.Scales == ScalesAuto || s.Scales == ScalesOff {
+		return nil
+	}
+	for text := range strings.SplitSeq(string(s.Scales), ",") {
+		side, err := strconv.Atoi(strings.TrimSpace(text))
+		if err != nil || side <= 0 {
+			return invalid("Scales", "%q is no schedule: auto, off, or longest sides such as 256,512 will do", s.Scales)
+		}
+		if err := checkSide("Scales", side, 1); err != nil {
+			return err
+		}
+		if n := len(s.scales); n > 0 && side <= s.scales[n-1] {
+			return invalid("Scales", "%q does not grow: each is to be larger than the one before", s.Scales)
+		}
+		s.scales = append(s.scales, side)
+	}
+	return nil
+}
+
+// checkPictures checks those pictures that are options.
+func (s *settings) checkPictures() error {
+	if s.Start == StartPicture {
+		if err := s.Picture.Check(); err != nil {
+			return invalid("Picture", "cannot be started from: %v", err)
+		}
+	}
+	if (s.ContentMask == nil) != (len(s.StyleMasks) == 0) {
+		return invalid("ContentMask", "and a mask for each style picture go together: give both or neither")
+	}
+	return nil
+}
+
+func checkNumber(field string, v float64, zero bool) error {
+	switch {
+	case math.IsNaN(v) || math.IsInf(v, 0):
+		return invalid(field, "is %v; a finite number will do", v)
+	case v < 0:
+		return invalid(field, "is %v; it cannot be negative", v)
+	case v == 0 && !zero:
+		return invalid(field, "is 0; a positive number will do")
+	}
+	return nil
+}
+
+// layerWeights makes the layers of an option, which it completes.
+func layerWeights(field string, given *[]LayerWeight, preset ...string) ([]weightedLayer, error) {
+	layers := slices.Clone(*given)
+	if len(layers) == 0 {
+		for _, name := range preset {
+			layers = append(layers, LayerWeight{Layer: name})
+		}
+	}
+	var out []weightedLayer
+	seen := map[string]bool{}
+	for i, g := range layers {
+		if _, err := vgg19.Lookup(g.Layer); err != nil {
+			return nil, invalid(field, "names an %v", err)
+		}
+		if seen[g.Layer] {
+			return nil, invalid(field, "names %s twice", g.Layer)
+		}
+		seen[g.Layer] = true
+		if g.Weight == nil {
+			layers[i].Weight = new(1 / float64(len(layers)))
+		} else if err := checkNumber(field, *g.Weight, true); err != nil {
+			return nil, err
+		}
+		out = append(out, weightedLayer{g.Layer, *layers[i].Weight})
+	}
+	*given = layers
+	return out, nil
+}
+
+func total(layers []weightedLayer) (sum float64) {
+	for _, l := range layers {
+		sum += l.weight
+	}
+	return sum
+}

@@ -1,0 +1,170 @@
+package nst
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"math"
+	"strings"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+
+	"github.com/seed9bb5c928/nst/nst/picture"
+	"github.com/seed9bb5c928/nst/nst/vgg19"
+	"github.com/seed9bb5c928/nst/torch"
+)
+
+// fingerprint tells pictures apart: SHA-256 of the sizes and values.
+type fingerprint [sha256.Size]byte
+
+func fingerprintOf(p *picture.Picture) (f fingerprint) {
+	if p == nil {
+		return f
+	}
+	h := sha256.New()
+	buffer := binary.LittleEndian.AppendUint64(nil, uint64(p.Width))
+	buffer = binary.LittleEndian.AppendUint64(buffer, uint64(p.Height))
+	for _, v := range p.Pixels {
+		buffer = binary.LittleEndian.AppendUint32(buffer, math.Float32bits(v))
+		if len(buffer) >= 1<<16 {
+			h.Write(buffer)
+			buffer = buffer[:0]
+		}
+	}
+	h.Write(buffer)
+	h.Sum(f[:0])
+	return f
+}
+
+// styleTargets are the statistics of one style picture: by layer, and there by
+// the mask's level (0 without a mask).
+type styleTargets map[string]map[uint8]statistics
+
+func (t styleTargets) close() {
+	for _, levels := range t {
+		for _, s := range levels {
+			torch.Close(s.gram, s.mean)
+		}
+	}
+}
+
+// styleKey is what the statistics of a style picture depend on, within an
+// engine, which has one network.
+type styleKey struct {
+	picture, mask fingerprint
+	width, height int
+	layers        string
+	loss          StyleLoss
+	pooling       vgg19.Pooling
+	padding       vgg19.Padding
+	precision     Precision
+}
+
+// styleCache keeps the targets of the styles used last. It is used on the
+// engine's thread alone, and owns the tensors.
+type styleCache struct {
+	lru    *simplelru.LRU[styleKey, styleTargets]
+	misses int // for tests
+}
+
+// cachedStyles is how many are kept. VGG-19's five style layers take 2.4 MB for
+// each style picture and scale.
+const cachedStyles = 64
+
+func newStyleCache() *styleCache {
+	lru, err := simplelru.NewLRU(cachedStyles, func(_ styleKey, t styleTargets) { t.close() })
+	if err != nil {
+		panic(err) // of sizes below 1
+	}
+	return &styleCache{lru: lru}
+}
+
+// get returns the targets, made by compute if they are not there.
+func (c *styleCache) get(key styleKey, compute func() (styleTargets, error)) (styleTargets, error) {
+	if t, ok := c.lru.Get(key); ok {
+		return t, nil
+	}
+	c.misses++
+	t, err := compute()
+	if err != nil {
+		return nil, err
+	}
+	c.lru.Add(key, t)
+	return t, nil
+}
+
+func (c *styleCache) close() { c.lru.Purge() }
+
+// styleTargets returns the statistics of style picture i at a scale. They
+// belong to the engine's cache.
+func (t *transfer) styleTargets(i int, at scale) (styleTargets, error) {
+	s, e, p := t.settings, t.engine, t.styles[i]
+	width, height := s.fitStyle(p, at.factor)
+	layers := newEvaluator(e.network, s).styleLayers()
+	key := styleKey{
+		picture: t.styleIDs[i], width: width, height: height, layers: strings.Join(layers, " "),
+		loss: s.StyleLoss, pooling: s.pooling(), padding: s.Padding, precision: s.Precision,
+	}
+	if t.styleMasks[i] != nil {
+		key.mask = fingerprintOf(s.StyleMasks[i])
+	}
+	return e.styles.get(key, func() (found styleTargets, err error) {
+		found = styleTargets{}
+		// A scope of its own, so that the features go before the next come.
+		err = torch.Scoped(func() error {
+			torch.NoGrad(func() { t.measureStyle(found, i, layers, width, height) })
+			return nil
+		})
+		if err != nil {
+			found.close()
+		}
+		return found, err
+	})
+}
+
+// measureStyle fills found.
+func (t *transfer) measureStyle(found styleTargets, i int, layers []string, width, height int) {
+	device, scalar := t.engine.Device(), t.settings.Precision.scalar()
+	var byStride map[int]guides
+	if m := t.styleMasks[i]; m != nil {
+		byStride = m.guides(layers, device, scalar, width, height)
+	}
+	for k, a := range t.engine.network.Features(t.settings.tensor(t.styles[i], device, width, height), layers) {
+		levels := guides{0: torch.Tensor{}}
+		if byStride != nil {
+			levels = byStride[strideOf(layers[k])]
+		}
+		found[layers[k]] = map[uint8]statistics{}
+		for level, guide := range levels {
+			s := measure(matrix(a), guide, t.settings.StyleLoss)
+			found[layers[k]][level] = statistics{gram: torch.Keep(s.gram)}
+			if s.mean.T != nil {
+				found[layers[k]][level] = statistics{gram: s.gram, mean: torch.Keep(s.mean)}
+			}
+		}
+	}
+}
+
+// blend is the statistics of several styles, weighted: the shares' sum is made
+// 1. It makes tensors of the caller's scope.
+func blend(parts []statistics, shares []float64) statistics {
+	sum := 0.0
+	for _, v := range shares {
+		sum += v
+	}
+	var out statistics
+	mix := func(out *torch.Tensor, part torch.Tensor, share float64) {
+		if part.T == nil {
+			return
+		}
+		scaled := torch.Scale(part, share)
+		if out.T != nil {
+			scaled = torch.Add(*out, scaled)
+		}
+		*out = scaled
+	}
+	for i, p := range parts {
+		mix(&out.gram, p.gram, shares[i]/sum)
+		mix(&out.mean, p.mean, shares[i]/sum)
+	}
+	return out
+}

@@ -1,0 +1,302 @@
+package nst
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/seed9bb5c928/nst/nst/picture"
+	"github.com/seed9bb5c928/nst/torch"
+)
+
+// transfer is one call of Stylize: its pictures, settings and schedule.
+type transfer struct {
+	engine      *Engine
+	content     *picture.Picture
+	styles      []*picture.Picture
+	styleIDs    []fingerprint
+	contentMask *mask   // nil without masks
+	styleMasks  []*mask // as many as styles
+	settings    *settings
+	schedule    []scale
+	report      func(Progress)
+
+	began   time.Time
+	earlier float64          // seconds of the run that was resumed
+	colours *picture.Picture // the content at the result's size, for ColorContent
+}
+
+// newTransfer finds out all that it can before the work begins.
+func (e *Engine) newTransfer(content *picture.Picture, styles []*picture.Picture, o Options, report func(Progress)) (*transfer, error) {
+	s, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	if len(styles) == 0 {
+		return nil, fmt.Errorf("%w: there is no style picture", picture.ErrPicture)
+	}
+	if n := len(s.StyleWeights); n > 0 && n != len(styles) {
+		return nil, invalid("StyleWeights", "are %d, for %d style pictures", n, len(styles))
+	}
+	if err := content.Check(); err != nil {
+		return nil, fmt.Errorf("the content picture: %w", err)
+	}
+	for i, p := range styles {
+		if err := p.Check(); err != nil {
+			return nil, fmt.Errorf("the %s: %w", styleName(i, len(styles)), err)
+		}
+	}
+	t := &transfer{engine: e, content: content, styles: styles, settings: s, report: report}
+	if err := s.checkSizesAt(1, content, styles); err != nil {
+		return nil, err
+	}
+	if t.contentMask, t.styleMasks, err = s.checkMasks(content, styles); err != nil {
+		return nil, err
+	}
+	if t.schedule, err = s.schedule(content, styles); err != nil {
+		return nil, err
+	}
+	if s.Color == ColorMatch {
+		t.styles = nil
+		for _, p := range styles {
+			t.styles = append(t.styles, picture.MatchColors(p, content))
+		}
+	}
+	for _, p := range t.styles {
+		t.styleIDs = append(t.styleIDs, fingerprintOf(p))
+	}
+	if s.Resume != nil {
+		if err := t.checkResume(); err != nil {
+			return nil, err
+		}
+	}
+	return t, nil
+}
+
+// run runs in a scope on the device's thread.
+func (t *transfer) run(ctx context.Context) (*Result, error) {
+	s, e, device := t.settings, t.engine, t.engine.Device()
+	if err := torch.ResetPeak(device); err != nil {
+		return nil, err
+	}
+	if err := errors.Join(e.network.SetPooling(s.pooling()), e.network.SetPadding(s.Padding)); err != nil {
+		return nil, err
+	}
+	if err := e.network.Cast(s.Precision.scalar()); err != nil {
+		return nil, err
+	}
+	if _, err := e.network.Require(device, s.layers()); err != nil {
+		return nil, err
+	}
+	var now *state
+	defer func() {
+		if now != nil {
+			now.close()
+		}
+	}()
+	first := 0
+	if s.Resume != nil {
+		first = s.Resume.state.Scale
+	}
+	var stopped error
+	for i, last := first, false; !last; i++ {
+		var err error
+		if last, err = t.scale(ctx, i, &now); errors.Is(err, ErrDiverged) {
+			stopped, last = err, true
+		} else if err != nil {
+			return nil, err
+		}
+	}
+	torch.Synchronize(device)
+	result := &Result{
+		Picture: t.result(now), Costs: now.bestCosts, Iterations: now.before + now.steps,
+		Seconds: t.seconds(), Precision: s.Precision, Tiles: 1,
+	}
+	memory, memoryErr := torch.MemoryOf(device)
+	result.PeakMemory = memory.Peak
+	return result, errors.Join(stopped, memoryErr)
+}
+
+// scale optimises at scale i, from the state of the scale before, which it
+// replaces. It says whether the run ends here.
+func (t *transfer) scale(ctx context.Context, i int, now **state) (last bool, err error) {
+	at := t.schedule[i]
+	eval, err := t.evaluator(at)
+	if err != nil {
+		return false, err
+	}
+	defer eval.close()
+	if t.began.IsZero() {
+		t.began = time.Now()
+	}
+	before := *now
+	switch {
+	case before != nil:
+		*now = before.finer(eval, at)
+		before.close()
+	case t.settings.Resume != nil:
+		*now = t.restore(eval, i)
+	default:
+		*now = newState(eval, t.settings, t.start(at), at.iterations, 0)
+	}
+	if err := (*now).run(ctx, func(costs Costs) { t.tell(i, *now, costs, false) }); err != nil {
+		return false, err
+	}
+	if last = i == len(t.schedule)-1 || ctx.Err() != nil; last {
+		t.tell(i, *now, (*now).bestCosts, true)
+	}
+	return last, nil
+}
+
+// tell reports the state of scale i.
+func (t *transfer) tell(i int, now *state, costs Costs, last bool) {
+	var done, all float64
+	for k, at := range t.schedule {
+		work := float64(at.width * at.height)
+		all += work * float64(at.iterations)
+		if k < i {
+			done += work * float64(at.iterations)
+		} else if k == i {
+			done += work * float64(now.steps)
+		}
+	}
+	p := Progress{
+		Scale: longest(t.schedule[i].width, t.schedule[i].height), Iteration: now.before + now.steps, Iterations: t.settings.iterations,
+		Costs: costs, Seconds: t.seconds(), Last: last,
+		Picture:    func() *picture.Picture { return t.finish(picture.FromTensor(torch.Detach(now.x))) },
+		Checkpoint: func() (*Checkpoint, error) { return t.checkpoint(i, now) },
+	}
+	if last {
+		p.Picture = func() *picture.Picture { return t.result(now) }
+	}
+	if all > 0 {
+		p.Fraction = done / all
+	}
+	t.report(p)
+}
+
+func (t *transfer) seconds() float64 { return t.earlier + time.Since(t.began).Seconds() }
+
+// result is the best picture at the result's size.
+func (t *transfer) result(now *state) *picture.Picture {
+	final := t.schedule[len(t.schedule)-1]
+	best := now.best
+	if shape := torch.Shape(best); int(shape[3]) != final.width || int(shape[2]) != final.height {
+		best = torch.Resize(best, int64(final.height), int64(final.width))
+	}
+	return t.finish(picture.FromTensor(best))
+}
+
+// finish gives a picture its colours.
+func (t *transfer) finish(p *picture.Picture) *picture.Picture {
+	if t.settings.Color != ColorContent {
+		return p
+	}
+	if t.colours == nil || t.colours.Width != p.Width || t.colours.Height != p.Height {
+		t.colours = picture.FromTensor(t.content.Tensor(torch.CPU, p.Width, p.Height))
+	}
+	return picture.Recolor(p, t.colours)
+}
+
+// evaluator makes the evaluator of a scale.
+func (t *transfer) evaluator(at scale) (eval *evaluator, err error) {
+	s, device := t.settings, t.engine.Device()
+	eval = newEvaluator(t.engine.network, s)
+	complete := false
+	defer func() {
+		if !complete {
+			eval.close()
+		}
+	}()
+	err = torch.Scoped(func() error { // the picture goes when its features are there
+		eval.setContent(s.tensor(t.content, device, at.width, at.height))
+		return nil
+	})
+	if err == nil && len(eval.style) > 0 {
+		err = torch.Scoped(func() error { return t.setStyles(eval, at) })
+	}
+	complete = err == nil
+	return eval, err
+}
+
+// setStyles gives the evaluator's style terms their regions.
+func (t *transfer) setStyles(eval *evaluator, at scale) error {
+	s := t.settings
+	var targets []styleTargets
+	var targetShares []float64
+	for i := range t.styles {
+		share := s.share(i, len(t.styles))
+		if share == 0 {
+			continue
+		}
+		one, err := t.styleTargets(i, at)
+		if err != nil {
+			return err
+		}
+		targets, targetShares = append(targets, one), append(targetShares, share)
+	}
+	var byStride map[int]guides
+	levels := []uint8{0}
+	if t.contentMask != nil {
+		byStride = t.contentMask.guides(eval.styleLayers(), t.engine.Device(), s.Precision.scalar(), at.width, at.height)
+		levels = t.contentMask.levels()
+	}
+	for i, term := range eval.style {
+		for _, level := range levels {
+			var parts []statistics
+			var shares []float64
+			for k, one := range targets {
+				if part, ok := one[term.layer][level]; ok {
+					parts, shares = append(parts, part), append(shares, targetShares[k])
+				}
+			}
+			share, guide, there := 1.0, torch.Tensor{}, true
+			if t.contentMask != nil {
+				share = float64(t.contentMask.count[level]) / float64(len(t.contentMask.level))
+				guide, there = byStride[strideOf(term.layer)][level]
+			}
+			// A small region may have no position in a deep layer of a coarse
+			// scale.
+			if len(parts) > 0 && there {
+				eval.addRegion(i, share, guide, blend(parts, shares))
+			}
+		}
+	}
+	return nil
+}
+
+// tensor is the picture at a size, in the precision of the run.
+func (s *settings) tensor(p *picture.Picture, device torch.Device, width, height int) torch.Tensor {
+	return torch.Cast(p.Tensor(device, width, height), s.Precision.scalar())
+}
+
+// start is the picture to start from at a scale.
+func (t *transfer) start(at scale) torch.Tensor {
+	p := t.content
+	switch t.settings.Start {
+	case StartNoise:
+		p = noise(t.settings.Seed, at.width, at.height)
+	case StartGray:
+		p = picture.New(at.width, at.height)
+		for i := range p.Pixels {
+			p.Pixels[i] = 0.5
+		}
+	case StartPicture:
+		p = t.settings.Picture
+	}
+	return torch.Local(func() torch.Tensor {
+		return t.settings.tensor(p, t.engine.Device(), at.width, at.height)
+	})
+}
+
+// noise is uniform in [0,1), the same for a seed on every device.
+func noise(seed uint64, width, height int) *picture.Picture {
+	random := rand.New(rand.NewPCG(seed, 0))
+	p := picture.New(width, height)
+	for i := range p.Pixels {
+		p.Pixels[i] = random.Float32()
+	}
+	return p
+}
