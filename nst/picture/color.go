@@ -85,10 +85,10 @@ func Recolor(p, colours *Picture) *Picture {
 func MatchColors(p, to *Picture) *Picture {
 	meanP, covarianceP := p.colours()
 	meanTo, covarianceTo := to.colours()
-	root, inverse := power(covarianceP, 0.5), power(covarianceP, -0.5)
+	root, inverse := power(covarianceP, 0.5, flat*flat), power(covarianceP, -0.5, flat*flat)
 	var middle, a mat.Dense
 	middle.Product(root, covarianceTo, root)
-	a.Product(inverse, power(symmetric(&middle), 0.5), inverse)
+	a.Product(inverse, power(symmetric(&middle), 0.5, 0), inverse)
 	out := New(p.Width, p.Height)
 	rows(p.Height, func(from, to int) {
 		for i := from * p.Width; i < to*p.Width; i++ {
@@ -133,9 +133,9 @@ func (p *Picture) colours() (mean lab, covariance *mat.SymDense) {
 // of one colour has none to stretch.
 const flat = 1e-3
 
-// power is a power of a symmetric matrix that has no negative eigenvalues but
-// by rounding.
-func power(m *mat.SymDense, exponent float64) *mat.SymDense {
+// power is a power of a symmetric matrix whose eigenvalues are raised to a
+// least one.
+func power(m *mat.SymDense, exponent, least float64) *mat.SymDense {
 	var eigen mat.EigenSym
 	if !eigen.Factorize(m, true) {
 		return mat.NewSymDense(3, []float64{1, 0, 0, 0, 1, 0, 0, 0, 1}) // of values that are no numbers; a checked picture has none
@@ -144,7 +144,7 @@ func power(m *mat.SymDense, exponent float64) *mat.SymDense {
 	eigen.VectorsTo(&vectors)
 	values := eigen.Values(nil)
 	for i, v := range values {
-		values[i] = math.Pow(max(v, flat*flat), exponent)
+		values[i] = math.Pow(max(v, least), exponent)
 	}
 	out.Product(&vectors, mat.NewDiagDense(3, values), vectors.T())
 	return symmetric(&out)

@@ -68,7 +68,7 @@ func Decode(data []byte) (*Picture, error) {
 	if err != nil {
 		return nil, damaged(err)
 	}
-	return managed(decoded, profileOf(data)).orient(orientation(data, format)), nil
+	return managed(decoded, profileOf(data, format)).orient(orientation(data, format)), nil
 }
 
 // isWebP tells WebP, which two of our dependencies register a decoder for.

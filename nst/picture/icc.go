@@ -17,17 +17,23 @@ var srgbProfile []byte
 
 // profileOf returns the file's ICC profile; nil where it has none that can be
 // read, or sRGB's.
-func profileOf(data []byte) (p *icc.Profile) {
+func profileOf(data []byte, format string) (p *icc.Profile) {
 	defer func() {
 		if recover() != nil { // a broken profile is no reason to refuse a picture
 			p = nil
 		}
 	}()
-	meta, _, err := autometa.Load(bytes.NewReader(data))
-	if err != nil || meta == nil {
+	var raw []byte
+	if format == "tiff" {
+		raw = fieldTIFF(data, tagProfile)
+	} else if meta, _, err := autometa.Load(bytes.NewReader(data)); err == nil && meta != nil {
+		raw, _ = meta.ICCProfileData()
+	}
+	if len(raw) == 0 {
 		return nil
 	}
-	if p, err = meta.ICCProfile(); err != nil || p == nil || p.IsSRGB() {
+	p, err := icc.DecodeProfile(bytes.NewReader(raw))
+	if err != nil || p == nil || p.IsSRGB() {
 		return nil
 	}
 	return p

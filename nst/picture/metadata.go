@@ -190,6 +190,30 @@ func exif(comment string) []byte {
 	return append(out, comments(start+size, comment)...)
 }
 
+// fieldTIFF returns the bytes of a field of a TIFF file's first directory; nil
+// if it is not there, or is of four bytes or fewer.
+func fieldTIFF(data []byte, tag uint16) []byte {
+	var order binary.ByteOrder = binary.LittleEndian
+	if len(data) < 8 {
+		return nil
+	}
+	if data[0] == 'M' {
+		order = binary.BigEndian
+	}
+	at := uint64(order.Uint32(data[4:])) + 2
+	for ; at+12 <= uint64(len(data)); at += 12 {
+		entry := data[at:]
+		if order.Uint16(entry) > tag {
+			break
+		}
+		count, offset := uint64(order.Uint32(entry[4:])), uint64(order.Uint32(entry[8:]))
+		if order.Uint16(entry) == tag && count > 4 && offset+count <= uint64(len(data)) {
+			return data[offset : offset+count]
+		}
+	}
+	return nil
+}
+
 // tagTIFF writes the directory anew, behind all else, with more fields.
 func tagTIFF(data []byte, e Encoding, _, _ int) ([]byte, error) {
 	if len(data) < 8 || string(data[:4]) != "II*\x00" {
