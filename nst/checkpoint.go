@@ -73,13 +73,18 @@ func (h hostTensor) tensor(device torch.Device) torch.Tensor {
 	return torch.Local(func() torch.Tensor { return torch.To(torch.FromBytes(h.data, h.scalar, h.sizes...), device) })
 }
 
-var dtypes = map[torch.ScalarType]safetensors.DType{torch.Float32: safetensors.F32, torch.Float64: safetensors.F64}
+// dtypes are the types of a state's tensors; L-BFGS counts in integers at first.
+var dtypes = map[torch.ScalarType]safetensors.DType{torch.Float32: safetensors.F32, torch.Float64: safetensors.F64, torch.Int64: safetensors.I64}
 
 // DType is the element type.
 func (h hostTensor) DType() safetensors.DType { return dtypes[h.scalar] }
 
-// Shape is the sizes.
+// Shape is the sizes. A scalar is written as one element (of which this file has
+// no other), since readers disagree about shapes of no dimension.
 func (h hostTensor) Shape() (out []uint64) {
+	if len(h.sizes) == 0 {
+		return []uint64{1}
+	}
 	for _, s := range h.sizes {
 		out = append(out, uint64(s))
 	}
@@ -209,10 +214,14 @@ func (t *transfer) checkResume() error {
 	names := slices.Collect(maps.Keys(ours))
 	names = slices.AppendSeq(names, maps.Keys(theirs))
 	slices.Sort(names)
-	for _, name := range names {
+	var differ []string
+	for _, name := range slices.Compact(names) {
 		if !reflect.DeepEqual(theirs[name], ours[name]) {
-			return refuse("was made with another %s: %v, not %v", strings.ReplaceAll(name, "_", "-"), theirs[name], ours[name])
+			differ = append(differ, fmt.Sprintf("%s %v, not %v", strings.ReplaceAll(name, "_", "-"), theirs[name], ours[name]))
 		}
+	}
+	if len(differ) > 0 {
+		return refuse("was made with %s", strings.Join(differ, "; "))
 	}
 	inputs, err := t.inputs()
 	if err != nil {
@@ -305,8 +314,10 @@ func ReadCheckpoint(r io.Reader) (*Checkpoint, error) {
 				h.scalar = scalar
 			}
 		}
-		for _, s := range t.TensorView.Shape() {
-			h.sizes = append(h.sizes, int64(s))
+		if shape := t.TensorView.Shape(); !slices.Equal(shape, []uint64{1}) {
+			for _, s := range shape {
+				h.sizes = append(h.sizes, int64(s))
+			}
 		}
 		c.tensors[t.Name] = h
 	}

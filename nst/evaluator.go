@@ -17,7 +17,8 @@ type Costs struct {
 	Style map[string]float64 `json:"style"`
 	// TV is the total variation, before its weight; 0 if that is 0.
 	TV float64 `json:"tv"`
-	// Total is J = α·J_content + β·Σ λ_l·J_l + γ·TV.
+	// Total is J = α·J_content + β·Σ λ_l·J_l + γ·TV, where α is the scale's: at
+	// the result's size ContentWeight, at smaller ones more (see Options.Scales).
 	Total float64 `json:"total"`
 	// GradientL2 is the Euclidean norm of ∂J/∂pixels.
 	GradientL2 float64 `json:"gradient_l2"`

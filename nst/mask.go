@@ -55,10 +55,9 @@ func (m *mask) levels() []uint8 {
 
 // fits says whether the mask has the aspect of the picture it is of.
 func (m *mask) fits(field, what string, p *picture.Picture) error {
-	// The same picture at the mask's width is as high, to within a pixel (and
-	// the rounding of a small mask of a large picture).
+	// The same picture at the mask's width is as high, but for rounding.
 	high := float64(p.Height) * float64(m.width) / float64(p.Width)
-	if math.Abs(high-float64(m.height)) > 1+0.005*high {
+	if math.Abs(high-float64(m.height)) > 0.5+0.01*high {
 		return invalid(field, "is %d×%d, of another aspect than the %s, %d×%d", m.width, m.height, what, p.Width, p.Height)
 	}
 	return nil

@@ -49,12 +49,16 @@ func (o *state) close() {
 	torch.Close(o.x, o.best, o.average)
 }
 
-// finer begins the next scale, at which this state's best picture is resized.
-// Adam goes on with its moments resized; L-BFGS begins anew.
-func (o *state) finer(e *evaluator, at scale) *state {
+// finer begins the next scale, at which this state's best picture is resized,
+// and has the detail added that the smaller scale could not show (none: nothing
+// is). Adam goes on with its moments resized; L-BFGS begins anew.
+func (o *state) finer(e *evaluator, at scale, detail torch.Tensor) *state {
 	height, width := int64(at.height), int64(at.width)
 	x := torch.Local(func() torch.Tensor {
 		t := torch.Resize(o.best, height, width)
+		if detail.T != nil {
+			t = torch.Add(t, detail)
+		}
 		torch.ClampInPlace(t, 0, 1) // a cubic kernel overshoots at edges
 		return t
 	})
@@ -193,7 +197,7 @@ func (o *state) start(costs Costs, gradient torch.Tensor) {
 
 func (o *state) newOptimizer() *torch.Optimizer {
 	if o.settings.Optimizer == Adam {
-		return torch.NewAdam(o.x, o.settings.rate, 0.9, 0.999, 1e-8)
+		return torch.NewAdam(o.x, o.settings.rate, 0.9, o.settings.beta2, 1e-8)
 	}
 	return torch.NewLBFGS(o.x, o.settings.rate, lbfgsHistory)
 }

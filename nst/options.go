@@ -53,7 +53,8 @@ const (
 type Optimizer string
 
 const (
-	// Adam is Kingma and Ba's (arXiv:1412.6980), β₁ 0.9, β₂ 0.999, ε 1e-8.
+	// Adam is Kingma and Ba's (arXiv:1412.6980), β₁ 0.9, ε 1e-8, β₂ 0.999 (in
+	// Balanced 0.99).
 	Adam Optimizer = "adam"
 	// LBFGS is Liu and Nocedal's limited-memory BFGS, one evaluation an
 	// iteration; it remembers 50 steps, each of which takes twice the picture's
@@ -176,7 +177,8 @@ type Options struct {
 	// sum is made 1; empty means equal ones.
 	StyleWeights []float64 `json:"style_weights,omitempty"`
 	// Scales is ScalesAuto for Balanced and ScalesOff else if empty. A style
-	// picture shrinks as the result does.
+	// picture shrinks as the result does; the content's weight at a scale is
+	// ContentWeight times the result's size over the scale's.
 	Scales Scales `json:"scales,omitempty"`
 	// Start is StartContent if empty.
 	Start Start `json:"init,omitempty"`

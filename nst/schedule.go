@@ -15,6 +15,12 @@ type scale struct {
 	iterations    int
 }
 
+// alphaAt is the content's weight at a scale. The smaller the picture, the larger
+// the structures that a layer sees in it: with the same weight a small scale
+// would move houses to where the painting has them, and the larger ones could
+// not move them back.
+func (s *settings) alphaAt(at scale) float64 { return s.alpha / at.factor }
+
 const (
 	// coarsest is about the longest side at which an automatic schedule begins:
 	// there the deepest style layer still has some 50 positions.
@@ -23,8 +29,9 @@ const (
 	// automatic schedule.
 	fewest = 10
 	// falloff is how many times the iterations of the last scale the first one
-	// has. Between them they fall geometrically.
-	falloff = 4
+	// has. Between them they fall geometrically. At 512 px from the content, in
+	// the same time, 1.5 ended 20 % lower than 4.
+	falloff = 1.5
 )
 
 // schedule is the transfer's scales, the last of which is the result's size.

@@ -18,6 +18,7 @@ type settings struct {
 	alpha, beta    float64
 	gamma          float64 // of the total variation
 	rate           float64
+	beta2          float64 // Adam's β₂
 	iterations     int
 	scales         []int // of the list; empty: Scales says how
 }
@@ -64,14 +65,17 @@ func (s *settings) pooling() vgg19.Pooling {
 }
 
 func (o Options) withDefaults() (*settings, error) {
-	s := &settings{Options: o}
+	s := &settings{Options: o, beta2: 0.999}
 	rates, optimizer, scales := map[Optimizer]float64{LBFGS: 1}, Adam, ScalesOff
 	s.Preset = either(s.Preset, Balanced)
 	switch s.Preset {
 	case Balanced:
 		// Each of the five style layers weighs 20 against the content's 1.
 		s.unit, s.alpha, s.beta = targetUnits, 1, 100
-		s.iterations, rates[Adam] = 300, 0.02
+		s.iterations, rates[Adam] = 200, 0.02
+		// Each scale begins with large gradients, which β₂ = 0.999 would
+		// remember, making steps small, until the scale is over.
+		s.beta2 = 0.99
 		scales = ScalesAuto
 	case Classic:
 		s.alpha, s.beta = 10, 40

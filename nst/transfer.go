@@ -134,7 +134,7 @@ func (t *transfer) scale(ctx context.Context, i int, now **state) (last bool, er
 	before := *now
 	switch {
 	case before != nil:
-		*now = before.finer(eval, at)
+		*now = before.finer(eval, at, t.detail(t.schedule[i-1], at))
 		before.close()
 	case t.settings.Resume != nil:
 		*now = t.restore(eval, i)
@@ -204,6 +204,7 @@ func (t *transfer) finish(p *picture.Picture) *picture.Picture {
 func (t *transfer) evaluator(at scale) (eval *evaluator, err error) {
 	s, device := t.settings, t.engine.Device()
 	eval = newEvaluator(t.engine.network, s)
+	eval.alpha = s.alphaAt(at)
 	complete := false
 	defer func() {
 		if !complete {
@@ -288,6 +289,22 @@ func (t *transfer) start(at scale) torch.Tensor {
 	}
 	return torch.Local(func() torch.Tensor {
 		return t.settings.tensor(p, t.engine.Device(), at.width, at.height)
+	})
+}
+
+// detail is what the content picture has at a scale and not at the one before.
+// A run that starts from the content keeps it so: not the picture but its change
+// is what grows from scale to scale, and no detail has to be found again. Other
+// starts have none.
+func (t *transfer) detail(before, at scale) torch.Tensor {
+	if t.settings.Start != StartContent {
+		return torch.Tensor{}
+	}
+	return torch.Local(func() torch.Tensor {
+		device := t.engine.Device()
+		coarse := t.settings.tensor(t.content, device, before.width, before.height)
+		fine := t.settings.tensor(t.content, device, at.width, at.height)
+		return torch.Sub(fine, torch.Resize(coarse, int64(at.height), int64(at.width)))
 	})
 }
 

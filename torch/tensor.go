@@ -105,6 +105,7 @@ type ScalarType int32
 // Some element types.
 const (
 	Uint8    ScalarType = 0
+	Int64    ScalarType = 4
 	Float16  ScalarType = 5
 	Float32  ScalarType = 6
 	Float64  ScalarType = 7

@@ -554,3 +554,89 @@ func TestOptimisers(t *testing.T) {
 		})
 	}
 }
+
+// An optimiser that is given another's state goes on as the other does, bit for
+// bit.
+func TestOptimizerState(t *testing.T) {
+	for name, make := range map[string]func(x torch.Tensor) *torch.Optimizer{
+		"adam":  func(x torch.Tensor) *torch.Optimizer { return torch.NewAdam(x, 0.1, 0.9, 0.999, 1e-8) },
+		"lbfgs": func(x torch.Tensor) *torch.Optimizer { return torch.NewLBFGS(x, 0.5, 3) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			nsttest.NoLeaks(t)
+			require.NoError(t, torch.Scoped(func() error {
+				step := func(o *torch.Optimizer, x torch.Tensor) { // towards 3 along a quartic
+					torch.SetGradient(x, torch.Scale(torch.Pow(torch.Sub(torch.Detach(x), torch.Full(3, torch.CPU, 4)), 3), 4))
+					o.Step(1)
+				}
+				begin := func(values []float32) (torch.Tensor, *torch.Optimizer) {
+					x := torch.FromFloats(values, torch.CPU, 4)
+					torch.RequireGrad(x, true)
+					return x, make(x)
+				}
+				x, o := begin([]float32{0, 1, 2, 5})
+				defer o.Close()
+				tensors, numbers := o.State()
+				assert.Empty(t, tensors)
+				assert.Empty(t, numbers)
+				for range 5 {
+					step(o, x)
+				}
+				tensors, numbers = o.State()
+				assert.NotEmpty(t, tensors)
+				y, other := begin(torch.Floats(torch.Detach(x)))
+				defer other.Close()
+				other.SetState(tensors, numbers)
+				for range 5 {
+					step(o, x)
+					step(other, y)
+					assert.Equal(t, torch.Floats(torch.Detach(x)), torch.Floats(torch.Detach(y)))
+				}
+				return nil
+			}))
+			assert.Error(t, torch.Scoped(func() error {
+				x := torch.Full(1, torch.CPU, 2)
+				torch.RequireGrad(x, true)
+				o := make(x)
+				defer o.Close()
+				o.SetState([]torch.Tensor{x}, []float64{1, 2})
+				return nil
+			}), "a state of something else")
+		})
+	}
+}
+
+func TestBytesAndTypes(t *testing.T) {
+	nsttest.NoLeaks(t)
+	require.NoError(t, torch.Scoped(func() error {
+		x := torch.FromFloats([]float32{1, 2, 3, 4.5}, torch.CPU, 2, 2)
+		for scalar, size := range map[torch.ScalarType]int{torch.Float32: 4, torch.Float64: 8, torch.BFloat16: 2} {
+			c := torch.Cast(x, scalar)
+			assert.Equal(t, scalar, torch.TypeOf(c))
+			data := torch.Bytes(torch.Transpose(c, 0, 1)) // in row order, however it lies
+			assert.Len(t, data, 4*size)
+			assert.Equal(t, []float32{1, 3, 2, 4.5}, torch.Floats(torch.FromBytes(data, scalar, 2, 2)))
+		}
+		half := torch.Halve(torch.FromFloats([]float32{1, 2, 9, 3, 4, 9, 9, 9, 9}, torch.CPU, 1, 1, 3, 3))
+		assert.Equal(t, []int64{1, 1, 1, 1}, torch.Shape(half), "an odd row and column are left out")
+		assert.Equal(t, []float32{2.5}, torch.Floats(half))
+		torch.LerpInPlace(x, torch.Full(0, torch.CPU, 2, 2), 0.5)
+		assert.Equal(t, []float32{0.5, 1, 1.5, 2.25}, torch.Floats(x))
+		wide := torch.ResizeLinear(torch.FromFloats([]float32{0, 1}, torch.CPU, 1, 1, 1, 2), 1, 4)
+		assert.InDeltaSlice(t, []float32{0, 0.25, 0.75, 1}, torch.Floats(wide), 1e-6)
+		return nil
+	}))
+	// What Local makes beside its result is released.
+	before := torch.Live()
+	require.NoError(t, torch.Scoped(func() error {
+		kept := torch.Local(func() torch.Tensor { return torch.Scale(torch.Full(1, torch.CPU, 3), 2) })
+		assert.Equal(t, before+1, torch.Live())
+		assert.Equal(t, []float32{2, 2, 2}, torch.Floats(kept))
+		return nil
+	}))
+	assert.Equal(t, before, torch.Live())
+	assert.Error(t, torch.Scoped(func() error {
+		torch.Local(func() torch.Tensor { return torch.MM(torch.Full(1, torch.CPU, 3), torch.Full(1, torch.CPU, 3)) })
+		return nil
+	}))
+}

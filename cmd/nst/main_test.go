@@ -9,6 +9,8 @@ import (
 	"hash/crc32"
 	"image"
 	"image/png"
+	"math"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -259,10 +261,216 @@ func TestBadInput(t *testing.T) {
 	})
 }
 
+// A picture says how it was made, in every format, and the same is made again.
+func TestSettingsFrom(t *testing.T) {
+	folder := t.TempDir()
+	content, style := nsttest.Demo(t, "content.png"), nsttest.Demo(t, "style.png")
+	first := filepath.Join(folder, "first.png")
+	status, _, stderr := runNST(t, "stylize", content, style, "-o", first, "--size", "48", "--iterations", "3", "--init", "noise", "--seed", "5",
+		"--style-weight", "77", "--style-layers", "relu1_1=0.25,relu3_1", "--learning-rate", "0.031", "--color", "match", "--pooling", "avg", "--style-scale", "0.8")
+	require.Equal(t, exitDone, status, stderr)
+	want, err := picture.Open(first)
+	require.NoError(t, err)
+	for _, name := range []string{"again.png", "again.jpg", "again.webp", "again.tif"} {
+		again := filepath.Join(folder, name)
+		status, _, stderr = runNST(t, "stylize", content, style, "-o", again, "--settings-from", first)
+		require.Equal(t, exitDone, status, stderr)
+		more := filepath.Join(folder, "more.png")
+		status, _, stderr = runNST(t, "stylize", content, style, "-o", more, "--settings-from", again)
+		require.Equal(t, exitDone, status, stderr)
+		got, err := picture.Open(more)
+		require.NoError(t, err)
+		assert.Equal(t, want, got, name)
+	}
+	other := filepath.Join(folder, "other.png")
+	status, _, stderr = runNST(t, "stylize", content, style, "-o", other, "--settings-from", first, "--seed", "6")
+	require.Equal(t, exitDone, status, stderr)
+	got, err := picture.Open(other)
+	require.NoError(t, err)
+	assert.NotEqual(t, want, got, "a flag that is given goes before")
+	status, _, stderr = runNST(t, "stylize", content, style, "-o", other, "--size", "48", "--iterations", "0", "--init", first)
+	require.Equal(t, exitDone, status, stderr)
+	status, _, stderr = runNST(t, "stylize", content, style, "-o", first, "--settings-from", other)
+	assert.Equal(t, exitUsage, status)
+	assert.Contains(t, stderr, "was started from a picture; give it with --init")
+}
+
+func TestOutputFormats(t *testing.T) {
+	folder := t.TempDir()
+	for _, args := range [][]string{{"a.png", "--bits", "16"}, {"a.tif", "--bits", "16"}, {"a.jpg", "--quality", "70"}, {"a.webp"}} {
+		out := filepath.Join(folder, args[0])
+		status, _, stderr := runNST(t, append([]string{"stylize", nsttest.Demo(t, "content.png"), nsttest.Demo(t, "style.png"), "-o", out, "--size", "32", "--iterations", "2"}, args[1:]...)...)
+		require.Equal(t, exitDone, status, stderr)
+		p, err := picture.Open(out)
+		require.NoError(t, err)
+		levels := 0
+		for _, v := range p.Pixels {
+			if l := float64(v) * 255; math.Abs(l-math.Round(l)) > 0.01 {
+				levels++
+			}
+		}
+		if len(args) > 1 && args[1] == "--bits" {
+			assert.Greater(t, levels, len(p.Pixels)/2, "%s: 16 bits of real content", args[0])
+		} else {
+			assert.Zero(t, levels)
+		}
+	}
+}
+
+// Every pair is made, what is there is left alone, and a bad file is reported
+// at the end.
+func TestBatch(t *testing.T) {
+	nsttest.NoLeaks(t)
+	contents, styles, out := t.TempDir(), t.TempDir(), filepath.Join(t.TempDir(), "new", "folder")
+	for _, f := range []struct{ folder, from, name string }{
+		{contents, "content.png", "a.png"}, {contents, "style.png", "b.png"}, {contents, "content.png", "a.jpg.png"}, {styles, "style.png", "s.png"}, {styles, "content.png", "t.png"},
+	} {
+		data, err := os.ReadFile(nsttest.Demo(t, f.from))
+		require.NoError(t, err)
+		nsttest.Writer(t, f.folder)(f.name, data)
+	}
+	nsttest.Writer(t, contents)("bad.jpg", []byte("no picture"))
+	nsttest.Writer(t, contents)("notes.txt", []byte("no picture"))
+	args := []string{"batch", "--content", contents, "--style", filepath.Join(styles, "*.png"), "-o", out, "--size", "32", "--iterations", "2", "--json"}
+	status, stdout, stderr := runNST(t, args...)
+	assert.Equal(t, exitUsage, status, "an unusable input")
+	assert.Contains(t, stderr, "2 of 8 pictures failed")
+	assert.Contains(t, stderr, "bad.jpg is not a picture of a known format")
+	assert.Equal(t, 6, strings.Count(stdout, "\n"))
+	names := func() (all []string) {
+		entries, err := os.ReadDir(out)
+		require.NoError(t, err)
+		for _, e := range entries {
+			all = append(all, e.Name())
+		}
+		return all
+	}
+	want := []string{"a--s.png", "a--t.png", "a.jpg--s.png", "a.jpg--t.png", "b--s.png", "b--t.png"}
+	assert.Equal(t, want, names())
+
+	// Again: what is there stays, to the byte; what is missing is made.
+	kept := filepath.Join(out, "a--s.png")
+	require.NoError(t, os.WriteFile(kept, []byte("mine"), 0o600))
+	require.NoError(t, os.Remove(filepath.Join(out, "b--t.png")))
+	require.NoError(t, os.Remove(filepath.Join(contents, "bad.jpg")))
+	status, stdout, stderr = runNST(t, args...)
+	require.Equal(t, exitDone, status, stderr)
+	assert.Equal(t, 1, strings.Count(stdout, "\n"))
+	assert.Contains(t, stderr, "5 of 6 are there already")
+	data, err := os.ReadFile(kept)
+	require.NoError(t, err)
+	assert.Equal(t, "mine", string(data))
+	status, _, stderr = runNST(t, append(args, "--overwrite", "-q")...)
+	require.Equal(t, exitDone, status, stderr)
+	_, err = picture.Open(kept)
+	assert.NoError(t, err)
+
+	// An interruption leaves no picture that is not finished.
+	require.NoError(t, os.RemoveAll(out))
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	interrupted, stop := context.WithCancel(context.Background())
+	context.AfterFunc(ctx, stop)
+	status, _, stderr = runContext(t, interrupted, append(args, "--iterations", "100000")...)
+	assert.Equal(t, exitInterrupted, status, stderr)
+	assert.Empty(t, names())
+}
+
+func TestBatchNames(t *testing.T) {
+	assert.Equal(t, []string{"a", "b"}, outputNames([]string{"x/a.png", "x/b.jpg"}))
+	assert.Equal(t, []string{"a.png", "a.jpg", "b"}, outputNames([]string{"x/a.png", "x/a.jpg", "b.png"}))
+	assert.Equal(t, []string{"a.png", "a.png-2"}, outputNames([]string{"x/a.png", "y/a.png"}))
+}
+
+// The report is one file that needs no other, and holds what it should.
+func TestReport(t *testing.T) {
+	folder := t.TempDir()
+	page := filepath.Join(folder, "report.html")
+	status, _, stderr := runNST(t, "stylize", nsttest.Demo(t, "content.png"), nsttest.Demo(t, "style.png"), "-o", filepath.Join(folder, "out.png"),
+		"--size", "64", "--scales", "32,48", "--iterations", "30", "--report", page, "--style-weight", "55.5")
+	require.Equal(t, exitDone, status, stderr)
+	data, err := os.ReadFile(page)
+	require.NoError(t, err)
+	text := string(data)
+	for _, part := range []string{"<svg", "total", "style relu5_1", "Content: content.png", "Style: style.png", "Result, 64×43", "&#34;style_weight&#34;: 55.5", "<td>32</td>", "<td>64</td>", "30 iterations", "Iteration 0, 32 px"} {
+		assert.Contains(t, text, part)
+	}
+	assert.GreaterOrEqual(t, strings.Count(text, "data:image/jpeg;base64,"), 2+1+6)
+	assert.NotRegexp(t, `(src|href)="(https?:|/|\.)`, text, "nothing is fetched")
+}
+
+// Killed at random points, twenty times, a run that goes on from its last
+// checkpoint ends with the picture and the costs of one that never was.
+func TestKilledRunsResume(t *testing.T) {
+	folder := t.TempDir()
+	program := filepath.Join(nsttest.Root(t), "build", "bin", "nst")
+	path := func(name string) string { return filepath.Join(folder, name) }
+	for _, optimizer := range []string{"adam", "lbfgs"} {
+		base := []string{"stylize", nsttest.Demo(t, "content.png"), nsttest.Demo(t, "style.png"), "--size", "96", "--scales", "64", "--style-size", "96", "--iterations", "300",
+			"--init", "noise", "--optimizer", optimizer, "--model", smallNetwork(t), "--device", "cpu", "-q"}
+		start := func(args ...string) *exec.Cmd {
+			c := exec.Command(program, append(base, args...)...)
+			c.Stderr = os.Stderr
+			require.NoError(t, c.Start())
+			return c
+		}
+		require.NoError(t, start("-o", path("whole.png"), "--log", path("whole.log")).Wait())
+		random := rand.New(rand.NewPCG(1, uint64(len(optimizer))))
+		state, log, out := path(optimizer+".state"), path(optimizer+".log"), path(optimizer+".png")
+		kills := 0
+		for kills < 10 {
+			args := []string{"-o", out, "--log", log, "--checkpoint", state, "--checkpoint-every", "3"}
+			if _, err := os.Stat(state); err == nil {
+				args = append(args, "--resume", state)
+			}
+			c := start(args...)
+			time.Sleep(time.Duration(300+random.IntN(700)) * time.Millisecond)
+			_ = c.Process.Kill()
+			if c.Wait() == nil {
+				break // it was done
+			}
+			kills++
+		}
+		t.Logf("%s: killed %d times", optimizer, kills)
+		args := []string{"-o", out, "--log", log}
+		if _, err := os.Stat(state); err == nil {
+			args = append(args, "--resume", state)
+		}
+		require.NoError(t, start(args...).Wait())
+		want, err := picture.Open(path("whole.png"))
+		require.NoError(t, err)
+		got, err := picture.Open(out)
+		require.NoError(t, err)
+		assert.Equal(t, want, got)
+		assert.Equal(t, costsOf(t, path("whole.log")), costsOf(t, log))
+		entries, err := os.ReadDir(folder)
+		require.NoError(t, err)
+		for _, e := range entries { // a killed write leaves its own file, never half a checkpoint
+			if e.Name() == filepath.Base(state) {
+				_, err := readCheckpoint(state)
+				assert.NoError(t, err)
+			}
+		}
+	}
+}
+
+// costsOf is a log's lines without their times.
+func costsOf(t *testing.T, log string) (lines []map[string]any) {
+	data, err := os.ReadFile(log)
+	require.NoError(t, err)
+	for line := range strings.Lines(string(data)) {
+		var l map[string]any
+		require.NoError(t, json.Unmarshal([]byte(line), &l))
+		delete(l, "seconds")
+		lines = append(lines, l)
+	}
+	return lines
+}
+
 func TestHelp(t *testing.T) {
 	status, stdout, _ := runNST(t)
 	assert.Equal(t, exitDone, status)
-	for _, part := range []string{"stylize", "weights", "doctor", "130 interrupted"} {
+	for _, part := range []string{"stylize", "batch", "weights", "doctor", "130 interrupted"} {
 		assert.Contains(t, stdout, part)
 	}
 }

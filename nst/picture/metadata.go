@@ -200,12 +200,16 @@ func fieldTIFF(data []byte, tag uint16) []byte {
 	if data[0] == 'M' {
 		order = binary.BigEndian
 	}
-	at := uint64(order.Uint32(data[4:])) + 2
-	for ; at+12 <= uint64(len(data)); at += 12 {
-		entry := data[at:]
-		if order.Uint16(entry) > tag {
+	start := uint64(order.Uint32(data[4:]))
+	if start+2 > uint64(len(data)) {
+		return nil
+	}
+	for i := range uint64(order.Uint16(data[start:])) {
+		at := start + 2 + 12*i
+		if at+12 > uint64(len(data)) {
 			break
 		}
+		entry := data[at:]
 		count, offset := uint64(order.Uint32(entry[4:])), uint64(order.Uint32(entry[8:]))
 		if order.Uint16(entry) == tag && count > 4 && offset+count <= uint64(len(data)) {
 			return data[offset : offset+count]

@@ -1,0 +1,356 @@
+package nst_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"math"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed9bb5c928/nst/nst"
+	"github.com/seed9bb5c928/nst/nst/nsttest"
+	"github.com/seed9bb5c928/nst/nst/picture"
+	"github.com/seed9bb5c928/nst/nst/vgg19"
+	"github.com/seed9bb5c928/nst/torch"
+)
+
+// crop is a part of a picture's columns.
+func crop(p *picture.Picture, from, to int) *picture.Picture {
+	out := picture.New(to-from, p.Height)
+	for c := range 3 {
+		for y := range p.Height {
+			copy(out.Pixels[(c*p.Height+y)*(to-from):(c*p.Height+y+1)*(to-from)], p.Pixels[(c*p.Height+y)*p.Width+from:(c*p.Height+y)*p.Width+to])
+		}
+	}
+	return out
+}
+
+// resized is a picture at a size.
+func resized(t *testing.T, p *picture.Picture, w, h int) (out *picture.Picture) {
+	require.NoError(t, torch.Scoped(func() error { out = picture.FromTensor(p.Tensor(torch.CPU, w, h)); return nil }))
+	return out
+}
+
+// beside joins two pictures of one height.
+func beside(a, b *picture.Picture) *picture.Picture {
+	out := picture.New(a.Width+b.Width, a.Height)
+	for row := range 3 * a.Height {
+		copy(out.Pixels[row*out.Width:], a.Pixels[row*a.Width:(row+1)*a.Width])
+		copy(out.Pixels[row*out.Width+a.Width:], b.Pixels[row*b.Width:(row+1)*b.Width])
+	}
+	return out
+}
+
+// bands is a mask of vertical bands.
+func bands(width, height int, levels ...int) *picture.Picture {
+	p := picture.New(width, height)
+	for i := range p.Pixels {
+		p.Pixels[i] = float32(levels[i%width*len(levels)/width]) / 255
+	}
+	return p
+}
+
+// distance is between two pictures' Gram matrices, relative, over the layers.
+func distance(t *testing.T, a, b *picture.Picture) (sum float64) {
+	network, err := vgg19.Load(nsttest.Model(t), torch.CPU)
+	require.NoError(t, err)
+	defer network.Close()
+	require.NoError(t, torch.Scoped(func() error {
+		torch.NoGrad(func() {
+			layers := []string{"relu1_1", "relu2_1", "relu3_1", "relu4_1"}
+			fa, fb := network.Features(a.Tensor(torch.CPU, a.Width, a.Height), layers), network.Features(b.Tensor(torch.CPU, b.Width, b.Height), layers)
+			for i := range layers {
+				ga, gb := nst.GramMatrix(fa[i]), nst.GramMatrix(fb[i])
+				sum += float64(torch.Floats(nst.StyleCost(ga, gb))[0] / torch.Floats(nst.StyleCost(torch.Scale(ga, 0), gb))[0])
+			}
+		})
+		return nil
+	}))
+	return sum
+}
+
+// Two regions of the content take two styles, whether these are regions of one
+// picture or pictures of their own, and whatever is compared.
+func TestMasks(t *testing.T) {
+	e := engine(t, "cpu")
+	content := resized(t, open(t, nsttest.Demo(t, "content.png")), 128, 96)
+	one := resized(t, open(t, nsttest.Shared(t, "images", "style.jpg")), 96, 96)
+	other := resized(t, open(t, nsttest.Demo(t, "style.png")), 96, 96)
+	halves := bands(64, 48, 30, 220)
+	for name, c := range map[string]struct {
+		styles []*picture.Picture
+		masks  []*picture.Picture
+		loss   nst.StyleLoss
+	}{
+		"one picture":  {[]*picture.Picture{beside(other, one)}, []*picture.Picture{bands(192, 96, 220, 30)}, nst.GramLoss},
+		"two pictures": {[]*picture.Picture{one, other}, []*picture.Picture{bands(8, 8, 30), bands(8, 8, 220)}, nst.GramLoss},
+		"moments":      {[]*picture.Picture{one, other}, []*picture.Picture{bands(8, 8, 30), bands(8, 8, 220)}, nst.MomentsLoss},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, err := e.Stylize(context.Background(), content, c.styles, nst.Options{
+				Size: new(128), StyleSize: new(0), ContentMask: halves, StyleMasks: c.masks, StyleLoss: c.loss, Iterations: new(60), LearningRate: new(0.05),
+			}, nil)
+			require.NoError(t, err)
+			left, right := crop(r.Picture, 0, 56), crop(r.Picture, 72, 128)
+			assert.Less(t, distance(t, left, one), 0.5*distance(t, left, other), "the left has the one style")
+			assert.Less(t, distance(t, right, other), 0.5*distance(t, right, one), "the right has the other")
+		})
+	}
+}
+
+func TestUnusableMasks(t *testing.T) {
+	e := engine(t, "cpu")
+	content, style := picture.New(128, 96), picture.New(96, 96)
+	coloured := picture.New(8, 6)
+	coloured.Pixels[3] = 1
+	soft := picture.New(128, 96)
+	for i := range soft.Pixels {
+		soft.Pixels[i] = float32(i%128) / 255
+	}
+	speck := bands(128, 96, 0)
+	for c := range 3 {
+		speck.Pixels[c*128*96+500] = 1
+	}
+	whole := bands(4, 3, 0)
+	for part, c := range map[string]struct{ content, style *picture.Picture }{
+		"ContentMask has no region of level 128, which the mask of the style picture has; the content has 0":            {whole, bands(4, 4, 0, 128)},
+		"StyleMasks have no region of level 128, which the content's mask has":                                          {bands(4, 3, 0, 128), bands(4, 4, 0)},
+		"ContentMask is 4×4, of another aspect than the content picture, 128×96":                                        {bands(4, 4, 0), bands(4, 4, 0)},
+		"StyleMasks is 4×3, of another aspect than the style picture, 96×96":                                            {whole, bands(4, 3, 0)},
+		"ContentMask is not grey: its pixel at 3,0 is red 255, green 0, blue 0":                                         {coloured, bands(4, 4, 0)},
+		"ContentMask has 128 grey levels; at most 32 regions will do":                                                   {soft, bands(4, 4, 0)},
+		"ContentMask has an empty region: level 255 covers 1 of its pixels, about 1 of the 128×96 that the content pic": {speck, bands(4, 4, 0)},
+	} {
+		t.Run(part, func(t *testing.T) {
+			_, err := e.Stylize(context.Background(), content, []*picture.Picture{style}, nst.Options{
+				Size: new(0), StyleSize: new(0), ContentMask: c.content, StyleMasks: []*picture.Picture{c.style}, Iterations: new(0),
+			}, nil)
+			require.ErrorIs(t, err, nst.ErrInvalidOption)
+			assert.ErrorContains(t, err, part)
+		})
+	}
+	_, err := e.Stylize(context.Background(), content, []*picture.Picture{style}, nst.Options{ContentMask: whole}, nil)
+	assert.ErrorContains(t, err, "give both or neither")
+	_, err = e.Stylize(context.Background(), content, []*picture.Picture{style, style}, nst.Options{ContentMask: whole, StyleMasks: []*picture.Picture{whole}}, nil)
+	assert.ErrorContains(t, err, "are 1, for 2 style pictures")
+}
+
+// A mask of one region is no mask.
+func TestOneRegionIsTheWhole(t *testing.T) {
+	e := engine(t, "cpu")
+	o := nst.Options{Size: new(64), Iterations: new(0), Start: nst.StartNoise}
+	plain, _ := run(t, e, o)
+	o.ContentMask, o.StyleMasks = bands(451, 300, 7), []*picture.Picture{bands(8, 8, 7)}
+	masked, _ := run(t, e, o)
+	near(t, "total", plain.Costs.Total, masked.Costs.Total, 1e-5)
+}
+
+// The result has the content's chroma, or the style is seen in the content's
+// colours.
+func TestColor(t *testing.T) {
+	e := engine(t, "cpu")
+	content, style := open(t, nsttest.Demo(t, "content.png")), open(t, nsttest.Demo(t, "style.png"))
+	final := func(c nst.Color, style *picture.Picture) *picture.Picture {
+		var last *picture.Picture
+		r, err := e.Stylize(context.Background(), content, []*picture.Picture{style}, nst.Options{Size: new(64), Iterations: new(5), Color: c}, func(p nst.Progress) { last = p.Picture() })
+		require.NoError(t, err)
+		assert.Equal(t, last, r.Picture, "what is shown at the end is the result")
+		return r.Picture
+	}
+	plain := final(nst.ColorStyle, style)
+	at := resized(t, content, 64, 43)
+	assert.Equal(t, picture.Recolor(plain, at), final(nst.ColorContent, style))
+	assert.Equal(t, final(nst.ColorStyle, picture.MatchColors(style, content)), final(nst.ColorMatch, style))
+}
+
+// The targets of a style are computed once, until something that they depend on
+// differs.
+func TestStyleTargetsAreRemembered(t *testing.T) {
+	e := engine(t, "cpu")
+	o := nst.Options{Size: new(64), Iterations: new(0)}
+	for i, c := range []struct {
+		change func()
+		more   int
+	}{
+		{func() {}, 1}, {func() {}, 0},
+		{func() { o.StyleSize = new(48) }, 1}, {func() { o.StyleSize = nil }, 0},
+		{func() { o.StyleLoss = nst.MomentsLoss }, 1}, {func() { o.Pooling = vgg19.AveragePooling }, 1},
+		{func() { o.Padding = vgg19.ReplicatePadding }, 1}, {func() { o.StyleWeight = new(3.0) }, 0},
+		{func() { o.StyleLayers = []nst.LayerWeight{{Layer: "relu2_2"}} }, 1}, {func() { o.Precision = nst.Double }, 1},
+		{func() { o.Preset = nst.Classic }, 1}, // plain average pooling
+	} {
+		before := nst.StyleCacheMisses(e)
+		c.change()
+		first, _ := run(t, e, o)
+		assert.Equal(t, c.more, nst.StyleCacheMisses(e)-before, "case %d", i)
+		again, _ := run(t, e, o)
+		assert.Equal(t, first.Costs, again.Costs)
+	}
+	for i := range 80 { // more than are kept
+		style := picture.New(16+i, 16)
+		_, err := e.Stylize(context.Background(), picture.New(16, 16), []*picture.Picture{style}, nst.Options{Size: new(0), StyleLayers: []nst.LayerWeight{{Layer: "relu1_1"}}, Iterations: new(0)}, nil)
+		require.NoError(t, err)
+	}
+	assert.LessOrEqual(t, torch.Live(), int64(64*5))
+}
+
+// record is the costs of a run, before each step and at the end.
+func record(t *testing.T, e *nst.Engine, o nst.Options, stop func(nst.Progress) bool) (all []nst.Progress, at *nst.Checkpoint, r *nst.Result) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	r, err := e.Stylize(ctx, open(t, nsttest.Demo(t, "content.png")), []*picture.Picture{open(t, nsttest.Demo(t, "style.png"))}, o, func(p nst.Progress) {
+		if p.Last && p.Iteration < p.Iterations {
+			c, err := p.Checkpoint()
+			assert.NoError(t, err)
+			var file bytes.Buffer
+			n, err := c.WriteTo(&file)
+			assert.NoError(t, err)
+			assert.Equal(t, int64(file.Len()), n)
+			at, err = nst.ReadCheckpoint(&file)
+			if assert.NoError(t, err) {
+				assert.Equal(t, p.Iteration, at.Iteration())
+			}
+			return
+		}
+		if stop != nil && stop(p) {
+			cancel()
+		}
+		p.Picture, p.Checkpoint, p.Seconds = nil, nil, 0
+		all = append(all, p)
+	})
+	if at == nil {
+		require.NoError(t, err)
+	} else {
+		require.ErrorIs(t, err, context.Canceled)
+	}
+	return all, at, r
+}
+
+// A run that is interrupted, at any iteration of any scale, and goes on has the
+// costs and the picture of one that was not, to the last bit.
+func TestResume(t *testing.T) {
+	e := engine(t, "cpu")
+	for _, precision := range []nst.Precision{nst.Exact, nst.Double} {
+		for _, optimizer := range []nst.Optimizer{nst.Adam, nst.LBFGS} {
+			t.Run(fmt.Sprint(optimizer, " ", precision), func(t *testing.T) {
+				o := nst.Options{Size: new(64), Scales: "32,48", Iterations: new(18), Optimizer: optimizer, Precision: precision, StyleSize: new(64), Start: nst.StartNoise}
+				want, _, whole := record(t, e, o, nil)
+				require.Len(t, want, 19)
+				for _, at := range []int{0, 3, 6, 7, 8, 13, 16} { // scales of 7, 6 and 5 iterations
+					first, checkpoint, r := record(t, e, o, func(p nst.Progress) bool { return p.Iteration == at })
+					require.NotNil(t, checkpoint)
+					assert.Equal(t, [2]int{64, 43}, [2]int{r.Picture.Width, r.Picture.Height}, "whatever the scale")
+					o := o
+					o.Resume = checkpoint
+					rest, _, resumed := record(t, e, o, nil)
+					require.Equal(t, at+1, rest[0].Iteration)
+					assert.Equal(t, want, append(first, rest...))
+					assert.Equal(t, whole.Picture, resumed.Picture)
+					assert.Equal(t, whole.Costs, resumed.Costs)
+					assert.Equal(t, 18, resumed.Iterations)
+				}
+			})
+		}
+	}
+}
+
+// A checkpoint of something else is refused by name, a damaged one in any case.
+func TestUnusableCheckpoints(t *testing.T) {
+	e := engine(t, "cpu")
+	o := nst.Options{Size: new(32), Iterations: new(6)}
+	_, checkpoint, _ := record(t, e, o, func(p nst.Progress) bool { return p.Iteration == 2 })
+	content, style := open(t, nsttest.Demo(t, "content.png")), open(t, nsttest.Demo(t, "style.png"))
+	for part, c := range map[string]struct {
+		options func(*nst.Options)
+		content *picture.Picture
+		styles  []*picture.Picture
+	}{
+		"was made with style-weight 100, not 50": {func(o *nst.Options) { o.StyleWeight = new(50.0) }, content, []*picture.Picture{style}},
+		"with size 32, not 48; style-size 32, not 48":          {func(o *nst.Options) { o.Size = new(48) }, content, []*picture.Picture{style}},
+		"learning-rate 0.02, not 1; optimizer adam, not lbfgs":      {func(o *nst.Options) { o.Optimizer = nst.LBFGS }, content, []*picture.Picture{style}},
+		"another content picture":           {func(*nst.Options) {}, style, []*picture.Picture{style}},
+		"another style picture":             {func(*nst.Options) {}, content, []*picture.Picture{content}},
+		"another content mask": {func(o *nst.Options) {
+			o.ContentMask, o.StyleMasks = bands(451, 300, 1), []*picture.Picture{bands(2, 2, 1)}
+		}, content, []*picture.Picture{style}},
+	} {
+		t.Run(part, func(t *testing.T) {
+			o := o
+			o.Resume = checkpoint
+			c.options(&o)
+			_, err := e.Stylize(context.Background(), c.content, c.styles, o, nil)
+			require.ErrorIs(t, err, nst.ErrCheckpoint)
+			assert.ErrorContains(t, err, part)
+		})
+	}
+	small, err := nst.Open(context.Background(), "vgg19/testdata/small.pt", "cpu")
+	require.NoError(t, err)
+	defer small.Close()
+	o.Resume = checkpoint
+	_, err = small.Stylize(context.Background(), content, []*picture.Picture{style}, o, nil)
+	assert.ErrorContains(t, err, "another network")
+
+	var file bytes.Buffer
+	_, err = checkpoint.WriteTo(&file)
+	require.NoError(t, err)
+	whole := file.Bytes()
+	for n := 0; n < len(whole); n += 1 + len(whole)/97 {
+		_, err := nst.ReadCheckpoint(bytes.NewReader(whole[:n]))
+		assert.ErrorIs(t, err, nst.ErrCheckpoint, "cut at %d of %d", n, len(whole))
+		changed := bytes.Clone(whole)
+		changed[n] ^= 4
+		_, err = nst.ReadCheckpoint(bytes.NewReader(changed))
+		assert.ErrorIs(t, err, nst.ErrCheckpoint, "byte %d changed", n)
+	}
+}
+
+// From coarse to fine the total at full size gets lower than at full size alone
+// with as much work.
+func TestScalesPay(t *testing.T) {
+	e := engine(t, "cpu")
+	work := 0.0
+	r, err := e.Stylize(context.Background(), open(t, nsttest.Shared(t, "images", "content.jpg")), []*picture.Picture{open(t, nsttest.Shared(t, "images", "style.jpg"))},
+		nst.Options{Size: new(224), Iterations: new(75)}, func(p nst.Progress) {
+			if !p.Last {
+				work += math.Pow(float64(p.Scale)/224, 2)
+			} else {
+				assert.Equal(t, 1.0, p.Fraction)
+			}
+		})
+	require.NoError(t, err)
+	alone, err := e.Stylize(context.Background(), open(t, nsttest.Shared(t, "images", "content.jpg")), []*picture.Picture{open(t, nsttest.Shared(t, "images", "style.jpg"))},
+		nst.Options{Size: new(224), Scales: nst.ScalesOff, Iterations: new(int(math.Ceil(work)))}, nil)
+	require.NoError(t, err)
+	assert.Less(t, r.Costs.Total, alone.Costs.Total)
+	t.Logf("from coarse to fine %.3f; %.0f iterations at full size alone %.3f", r.Costs.Total, math.Ceil(work), alone.Costs.Total)
+}
+
+// Features of half precision have Gram matrices and costs without overflow.
+func TestHalfPrecisionDoesNotOverflow(t *testing.T) {
+	nsttest.NoLeaks(t)
+	values := make([]float32, 64*40*40)
+	for i := range values {
+		values[i] = float32(i%97) * 600 // up to 57,600, as near to float16's limit
+	}
+	require.NoError(t, torch.Scoped(func() error {
+		a := torch.FromFloats(values, torch.CPU, 1, 64, 40, 40)
+		want := torch.Floats(nst.GramMatrix(a))
+		for _, scalar := range []torch.ScalarType{torch.Float16, torch.BFloat16} {
+			half := torch.Cast(a, scalar)
+			g := nst.GramMatrix(half)
+			assert.Equal(t, torch.Float32, torch.TypeOf(g))
+			for i, v := range torch.Floats(g) {
+				require.InEpsilon(t, want[i], v, 0.01)
+			}
+			cost := nst.ContentCost(torch.Scale(half, 0), half)
+			assert.InEpsilon(t, torch.Floats(nst.ContentCost(torch.Scale(a, 0), a))[0], torch.Floats(cost)[0], 0.01)
+			style := nst.StyleCost(torch.Scale(g, 0), g)
+			assert.False(t, math.IsInf(float64(torch.Floats(style)[0]), 0))
+		}
+		return nil
+	}))
+}
