@@ -269,11 +269,11 @@ func TestUnusableCheckpoints(t *testing.T) {
 		content *picture.Picture
 		styles  []*picture.Picture
 	}{
-		"was made with style-weight 100, not 50": {func(o *nst.Options) { o.StyleWeight = new(50.0) }, content, []*picture.Picture{style}},
+		"was made with style-weight 100, not 50":               {func(o *nst.Options) { o.StyleWeight = new(50.0) }, content, []*picture.Picture{style}},
 		"with size 32, not 48; style-size 32, not 48":          {func(o *nst.Options) { o.Size = new(48) }, content, []*picture.Picture{style}},
-		"learning-rate 0.02, not 1; optimizer adam, not lbfgs":      {func(o *nst.Options) { o.Optimizer = nst.LBFGS }, content, []*picture.Picture{style}},
-		"another content picture":           {func(*nst.Options) {}, style, []*picture.Picture{style}},
-		"another style picture":             {func(*nst.Options) {}, content, []*picture.Picture{content}},
+		"learning-rate 0.02, not 1; optimizer adam, not lbfgs": {func(o *nst.Options) { o.Optimizer = nst.LBFGS }, content, []*picture.Picture{style}},
+		"another content picture":                              {func(*nst.Options) {}, style, []*picture.Picture{style}},
+		"another style picture":                                {func(*nst.Options) {}, content, []*picture.Picture{content}},
 		"another content mask": {func(o *nst.Options) {
 			o.ContentMask, o.StyleMasks = bands(451, 300, 1), []*picture.Picture{bands(2, 2, 1)}
 		}, content, []*picture.Picture{style}},

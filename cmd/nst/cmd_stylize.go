@@ -296,13 +296,20 @@ func openLog(path string, resumed int) (*costLog, error) {
 			kept = append(kept, line...)
 		}
 	}
-	f, err := os.Create(path)
+	if len(kept) > 0 { // the old log stays until this is whole
+		if err := picture.WriteFile(path, kept); err != nil {
+			return nil, fmt.Errorf("--log: %w", err)
+		}
+	}
+	mode := os.O_WRONLY | os.O_CREATE | os.O_APPEND
+	if len(kept) == 0 {
+		mode |= os.O_TRUNC
+	}
+	f, err := os.OpenFile(path, mode, 0o644)
 	if err != nil {
 		return nil, usage("--log: %s cannot be written: %w", path, err)
 	}
-	l := &costLog{file: f, buffer: bufio.NewWriter(f)}
-	_, l.err = l.buffer.Write(kept)
-	return l, nil
+	return &costLog{file: f, buffer: bufio.NewWriter(f)}, nil
 }
 
 // write adds a line and flushes it, so that a log can be followed.
