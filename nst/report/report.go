@@ -182,7 +182,7 @@ func (r *Report) curves() (string, error) {
 	figure := plot.New()
 	figure.X.Label.Text, figure.Y.Label.Text = "iteration", "cost"
 	figure.Y.Scale, figure.Y.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
-	figure.Legend.Top = true
+	figure.Legend.Top, figure.Legend.Padding = true, vg.Points(2)
 	figure.Add(plotter.NewGrid())
 	names := slices.SortedFunc(maps.Keys(values), func(a, b string) int { // the total first
 		return strings.Compare(strings.Replace(a, "total", " ", 1), strings.Replace(b, "total", " ", 1))
