@@ -29,8 +29,8 @@ const (
 	// automatic schedule.
 	fewest = 10
 	// falloff is how many times the iterations of the last scale the first one
-	// has. Between them they fall geometrically. At 512 px from the content, in
-	// the same time, 1.5 ended 20 % lower than 4.
+	// has. Between them they fall geometrically. Of 4, 2, 1.5 and 1, tried at 256
+	// and 512 px, the lower ones ended lower for the work they took.
 	falloff = 1.5
 )
 
