@@ -10,11 +10,6 @@ package nst
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"fmt"
-	"io"
-	"os"
 	"sync"
 
 	"github.com/seed9bb5c928/nst/nst/picture"
@@ -40,7 +35,7 @@ func Open(ctx context.Context, model, device string) (*Engine, error) {
 		return nil, err
 	}
 	e := &Engine{thread: torch.StartThread(d), styles: newStyleCache()}
-	e.networkID = sync.OnceValues(func() (string, error) { return hashFile(model) })
+	e.networkID = sync.OnceValues(func() (string, error) { return vgg19.FileHash(model) })
 	err = e.thread.Do(ctx, func() (err error) {
 		e.network, err = vgg19.Load(model, d)
 		return err
@@ -50,19 +45,6 @@ func Open(ctx context.Context, model, device string) (*Engine, error) {
 		return nil, err
 	}
 	return e, nil
-}
-
-func hashFile(path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		return "", fmt.Errorf("%s cannot be read: %w", path, err)
-	}
-	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
 // Device is where the engine works.

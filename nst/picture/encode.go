@@ -142,10 +142,7 @@ func (p *Picture) Save(path string, e Encoding) error {
 	if err != nil {
 		return fmt.Errorf("%w: %s: %w", ErrOutput, path, err)
 	}
-	if err := WriteFile(path, data); err != nil {
-		return err
-	}
-	return nil
+	return WriteFile(path, data)
 }
 
 // WriteFile writes a file that appears whole or not at all. The error matches

@@ -74,7 +74,7 @@ type Weights struct {
 // .pth files are known by what they are, and any other file is taken for a
 // torchvision one.
 func ReadWeights(path, normalisation string) (*Weights, error) {
-	sum, err := fileHash(path)
+	sum, err := FileHash(path)
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +109,8 @@ func ReadWeights(path, normalisation string) (*Weights, error) {
 	return w, nil
 }
 
-func fileHash(path string) (string, error) {
+// FileHash is the SHA-256 of a file, in hexadecimal digits.
+func FileHash(path string) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return "", err
