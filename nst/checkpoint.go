@@ -52,7 +52,7 @@ type checkpointState struct {
 
 // checkpointVersion changes when an older program's checkpoints cannot be gone
 // on from.
-const checkpointVersion = 1
+const checkpointVersion = 2
 
 // Iteration is the number of steps that were done.
 func (c *Checkpoint) Iteration() int { return c.state.Before + c.state.Steps }
@@ -118,8 +118,8 @@ func (t *transfer) checkpoint(i int, now *state) (*Checkpoint, error) {
 	c := &Checkpoint{
 		state: checkpointState{
 			Version: checkpointVersion, Options: options, Inputs: inputs,
-			Scale: i, Before: now.before, Steps: now.steps, Seconds: t.seconds(), Best: now.bestCosts,
-			GradientScale: now.scale, First: now.first, Radius: now.radius,
+			Scale: i, Before: now.before, Steps: now.steps, Seconds: t.seconds(), Best: now.bestCosts[0],
+			First: now.first, Radius: now.radius,
 		},
 		tensors: map[string]hostTensor{},
 	}
@@ -133,6 +133,7 @@ func (t *transfer) checkpoint(i int, now *state) (*Checkpoint, error) {
 			return nil
 		}
 		c.state.Started = true
+		c.state.GradientScale = now.scale[0]
 		var remembered []torch.Tensor
 		remembered, c.state.Numbers = now.optimizer.State()
 		for k, r := range remembered {
@@ -147,14 +148,15 @@ func (t *transfer) checkpoint(i int, now *state) (*Checkpoint, error) {
 func (t *transfer) restore(eval *evaluator, i int) *state {
 	c, device := t.settings.Resume, t.engine.Device()
 	now := newState(eval, t.settings, c.tensors[tensorPicture].tensor(device), t.schedule[i].iterations, c.state.Before)
-	now.steps, now.bestCosts = c.state.Steps, c.state.Best
-	now.scale, now.first, now.radius = c.state.GradientScale, c.state.First, c.state.Radius
+	now.steps, now.bestCosts[0] = c.state.Steps, c.state.Best
+	now.first, now.radius = c.state.First, c.state.Radius
 	torch.Close(now.best)
 	now.best = c.tensors[tensorBest].tensor(device)
 	if average, ok := c.tensors[tensorAverage]; ok {
 		now.average = average.tensor(device)
 	}
 	if c.state.Started {
+		now.setScale([]float64{c.state.GradientScale})
 		now.optimizer = now.newOptimizer()
 		var remembered []torch.Tensor
 		for k := 0; ; k++ {

@@ -28,7 +28,7 @@ type Costs struct {
 type contentTerm struct {
 	layer  string
 	weight float64      // λ_l
-	unit   float64      // what the paper's cost is multiplied by: see Balanced
+	unit   unit         // what the paper's costs are multiplied by: see Balanced
 	target torch.Tensor // a_C
 }
 
@@ -40,17 +40,37 @@ type styleTerm struct {
 	regions []region
 }
 
-// region is a part of the picture that has its own style. Without masks there
+// region is a part of the pictures that has its own style. Without masks there
 // is one, the whole picture.
 type region struct {
 	share          float64      // of the picture's pixels
 	guide          torch.Tensor // of the layer's positions: see gram
 	target         statistics
-	unit, meanUnit float64 // what the paper's costs are multiplied by
+	unit, meanUnit unit // what the paper's costs are multiplied by
 }
 
-// evaluator computes the objective and its gradient for a picture. It knows the
-// pictures' targets; it owns them until close.
+// unit is a factor for each picture, on the host and on the device.
+type unit struct {
+	values []float64
+	device torch.Tensor // [N,1,…], as many dimensions as what it multiplies has
+}
+
+// perPicture is a number for each picture, to multiply something that is like
+// like: [N,1,…].
+func perPicture(values []float64, like torch.Tensor) torch.Tensor {
+	sizes, single := []int64{int64(len(values))}, make([]float32, len(values))
+	for i, v := range values {
+		single[i] = float32(v)
+	}
+	for range torch.Shape(like)[1:] {
+		sizes = append(sizes, 1)
+	}
+	return torch.Cast(torch.FromFloats(single, torch.DeviceOf(like), sizes...), torch.TypeOf(like))
+}
+
+// evaluator computes the objective and its gradient for N pictures at once, each
+// with costs of its own. It knows the pictures' targets; it owns them until
+// close.
 //
 // An evaluation has three steps: (1) run the network and sum the Gram matrices,
 // (2) from the sums, the costs and D_l = ∂J/∂G_l, (3) feed ∂J/∂F_l in at the
@@ -72,7 +92,7 @@ func newEvaluator(network *vgg19.Network, s *settings) *evaluator {
 	e := &evaluator{network: network, unit: s.unit, loss: s.StyleLoss, alpha: s.alpha, beta: s.beta, gamma: s.gamma}
 	for _, l := range s.content {
 		if s.alpha*l.weight > 0 {
-			e.content = append(e.content, contentTerm{layer: l.layer, weight: l.weight, unit: 1})
+			e.content = append(e.content, contentTerm{layer: l.layer, weight: l.weight})
 		}
 	}
 	for _, l := range s.style {
@@ -102,50 +122,73 @@ func (e *evaluator) styleLayers() (out []string) {
 	return out
 }
 
-// setContent keeps the content picture's features. Balanced costs are in units
+// setContent keeps the content pictures' features. Balanced costs are in units
 // of their mean square: J = mean((a_C−a_G)²)/mean(a_C²).
-func (e *evaluator) setContent(picture torch.Tensor) {
+func (e *evaluator) setContent(pictures torch.Tensor) {
 	if len(e.content) == 0 {
 		return
 	}
 	torch.NoGrad(func() {
-		for i, a := range e.network.Features(picture, e.contentLayers()) {
+		pass := e.network.Run(pictures, e.contentLayers(), false)
+		for i := range e.content {
 			t := &e.content[i]
+			a := pass.Feature(t.layer)
 			t.target = torch.Keep(a)
-			switch e.unit {
-			case targetUnits:
-				t.unit = 4 / positive(read(sumOfSquares(wide(a)))/float64(torch.Count(a)))
-			case meanSquareUnits:
-				t.unit = 4
+			size := func() []float64 {
+				v := readAll(squares(wide(a)))
+				for i := range v {
+					v[i] = 4 * each(a) / positive(v[i])
+				}
+				return v
 			}
+			t.unit = e.units(a, size, 4)
 		}
 	})
+}
+
+// units is what the paper's costs of a target, one for each of its pictures, are
+// multiplied by: relative is in units of the target's size, fixed in the preset
+// Gatys'.
+func (e *evaluator) units(target torch.Tensor, relative func() []float64, fixed float64) unit {
+	values := make([]float64, torch.Shape(target)[0])
+	for i := range values {
+		values[i] = 1
+		if e.unit == meanSquareUnits {
+			values[i] = fixed
+		}
+	}
+	if e.unit == targetUnits {
+		values = relative()
+	}
+	return unit{values, torch.Keep(perPicture(values, wide(target)))}
 }
 
 // addRegion gives style term i a region. It keeps the guide, which may be none,
 // and copies the target.
 func (e *evaluator) addRegion(i int, share float64, guide torch.Tensor, target statistics) {
-	r := region{share: share, unit: 1, meanUnit: 1}
-	maps := float64(torch.Shape(target.gram)[0]) // C
-	switch e.unit {
-	case targetUnits: // J_l = ‖G_S−G_G‖²/‖G_S‖², and so for the means
-		r.unit = 4 * maps * maps / positive(read(sumOfSquares(target.gram)))
-		if target.mean.T != nil {
-			r.meanUnit = 4 * maps / positive(read(sumOfSquares(target.mean)))
+	maps := float64(torch.Shape(target.gram)[1]) // C
+	// J_l = ‖G_S−G_G‖²/‖G_S‖², and so for the means.
+	relative := func(t torch.Tensor, count float64) func() []float64 {
+		return func() []float64 {
+			v := readAll(squares(t))
+			for i := range v {
+				v[i] = 4 * count / positive(v[i])
+			}
+			return v
 		}
-	case meanSquareUnits:
-		r.unit = 4 * 1000 / (maps * maps)
-		r.meanUnit = r.unit
 	}
 	regions := &e.style[i].regions
-	*regions = append(*regions, r)
-	added := &(*regions)[len(*regions)-1] // what is kept is closed, whatever comes
+	*regions = append(*regions, region{share: share})
+	r := &(*regions)[len(*regions)-1] // what is kept is closed, whatever comes
 	if guide.T != nil {
-		added.guide = torch.Keep(guide)
+		r.guide = torch.Keep(guide)
 	}
-	added.target.gram = torch.Keep(torch.Clone(target.gram))
+	fixed := 4 * 1000 / (maps * maps)
+	r.target.gram = torch.Keep(torch.Clone(target.gram))
+	r.unit = e.units(target.gram, relative(target.gram, maps*maps), fixed)
 	if target.mean.T != nil {
-		added.target.mean = torch.Keep(torch.Clone(target.mean))
+		r.target.mean = torch.Keep(torch.Clone(target.mean))
+		r.meanUnit = e.units(target.mean, relative(target.mean, maps), fixed)
 	}
 }
 
@@ -158,103 +201,135 @@ func positive(v float64) float64 {
 	return 1
 }
 
-func read(scalar torch.Tensor) float64 { return float64(torch.Floats(scalar)[0]) }
+// readAll copies a tensor's values to the host.
+func readAll(t torch.Tensor) []float64 {
+	values := torch.Floats(t)
+	out := make([]float64, len(values))
+	for i, v := range values {
+		out[i] = float64(v)
+	}
+	return out
+}
+
+func read(scalar torch.Tensor) float64 { return readAll(scalar)[0] }
 
 // close releases the targets.
 func (e *evaluator) close() {
 	for _, t := range e.content {
-		torch.Close(t.target)
+		torch.Close(t.target, t.unit.device)
 	}
 	for _, t := range e.style {
 		for _, r := range t.regions {
-			torch.Close(r.guide, r.target.gram, r.target.mean)
+			torch.Close(r.guide, r.target.gram, r.target.mean, r.unit.device, r.meanUnit.device)
 		}
 	}
 }
 
-// evaluate returns the costs of picture x [1,3,H,W], a leaf that requires a
-// gradient, and the gradient ∂J/∂x, a tensor of the caller's scope. All else
-// that it makes is released. Costs are read back once, after all work is
-// queued.
-func (e *evaluator) evaluate(x torch.Tensor) (costs Costs, gradient torch.Tensor) {
-	torch.ClearGradient(x)
-	features := map[string]torch.Tensor{}
-	for i, a := range e.network.Features(x, e.layers) {
-		features[e.layers[i]] = a
-	}
-	var values []torch.Tensor // one scalar for each term, the variation, ‖∂J/∂x‖²
-	into := gradients{}       // ∂J/∂F by layer
-	torch.NoGrad(func() {
-		for _, t := range e.content {
-			a := features[t.layer]
-			values = append(values, ContentCost(t.target, a))
-			g := torch.Scale(contentGradient(t.target, a), e.alpha*t.weight*t.unit)
-			into.add(t.layer, torch.Cast(g, torch.TypeOf(a)))
-		}
-		for _, t := range e.style {
-			a := features[t.layer]
-			f := matrix(a)
-			for _, r := range t.regions {
-				weight := e.beta * t.weight * r.share
-				now := measure(f, r.guide, e.loss)
-				values = append(values, StyleCost(r.target.gram, now.gram))
-				D := torch.Scale(styleGradient(r.target.gram, now.gram), weight*r.unit)
-				var d torch.Tensor
-				if now.mean.T != nil {
-					values = append(values, meanCost(r.target.mean, now.mean))
-					d = torch.Scale(meanGradient(r.target.mean, now.mean), weight*r.meanUnit)
-				}
-				g := torch.View(carry(f, r.guide, now.mean, D, d), torch.Shape(a)...)
-				into.add(t.layer, torch.Cast(g, torch.TypeOf(a)))
-			}
-		}
+// evaluate returns the costs of pictures x [N,3,H,W] and the gradient ∂J/∂x, a
+// tensor of the caller's scope. All else that it makes is released. Costs are
+// read back once, after all work is queued.
+func (e *evaluator) evaluate(x torch.Tensor) (costs []Costs, gradient torch.Tensor) {
+	gradient = torch.Local(func() (g torch.Tensor) {
+		var values torch.Tensor
+		torch.NoGrad(func() { values, g = e.queue(x) })
+		costs = e.costs(readAll(values), int(torch.Shape(x)[0]))
+		return g
 	})
-	var taps, seeds []torch.Tensor
-	for _, layer := range e.layers {
-		if seed, ok := into[layer]; ok { // a layer may have lost all its regions
-			taps, seeds = append(taps, features[layer]), append(seeds, seed)
-		}
-	}
-	torch.Backward(taps, seeds)
-	gradient = torch.Gradient(x)
-	torch.NoGrad(func() {
-		if e.gamma > 0 {
-			variation, slope := totalVariation(torch.Detach(x))
-			values = append(values, variation)
-			gradient = torch.Add(gradient, torch.Scale(slope, e.gamma))
-		}
-		values = append(values, sumOfSquares(gradient))
-	})
-	return e.costs(torch.Floats(torch.Stack(values, 0))), gradient
+	return costs, gradient
 }
 
-// gradients collects ∂J/∂F of layers that may have several terms.
-type gradients map[string]torch.Tensor
-
-func (g gradients) add(layer string, t torch.Tensor) {
-	if before, ok := g[layer]; ok {
-		t = torch.Add(before, t)
-	}
-	g[layer] = t
-}
-
-// costs weighs the terms' values, on the host in float64.
-func (e *evaluator) costs(values []float32) Costs {
-	c := Costs{Style: map[string]float64{}}
-	next := func() (v float64) {
-		v, values = float64(values[0]), values[1:]
-		return v
-	}
+// queue does the work of evaluate: values [terms, N] are the terms' costs, the
+// variation and ‖∂J/∂x‖², in the order in which costs takes them.
+func (e *evaluator) queue(x torch.Tensor) (values, gradient torch.Tensor) {
+	pass := e.network.Run(x, e.layers, true)
+	var terms []torch.Tensor
+	add := map[string][]func(into torch.Tensor, fresh bool){} // what adds to ∂J/∂F, by layer
 	for _, t := range e.content {
-		c.Content += t.weight * t.unit * next()
+		difference := torch.Sub(wide(pass.Feature(t.layer)), wide(t.target))
+		terms = append(terms, quarterMeanSquare(difference))
+		weight := e.alpha * t.weight / (2 * each(difference))
+		add[t.layer] = append(add[t.layer], func(into torch.Tensor, fresh bool) {
+			torch.MulInPlace(difference, t.unit.device)
+			if fresh {
+				torch.Copy(into, torch.Scale(difference, weight))
+			} else {
+				torch.AddInPlace(into, difference, weight)
+			}
+			torch.Close(difference)
+		})
+	}
+	for _, t := range e.style {
+		for _, r := range t.regions {
+			f := matrix(pass.Feature(t.layer))
+			now := measure(f, r.guide, e.loss)
+			slope := func(now, target torch.Tensor, unit unit) torch.Tensor {
+				difference := torch.Sub(now, target)
+				terms = append(terms, quarterMeanSquare(difference))
+				return torch.Scale(torch.Mul(difference, unit.device), e.beta*t.weight*r.share/(2*each(difference)))
+			}
+			D, d := slope(now.gram, r.target.gram, r.unit), torch.Tensor{}
+			if now.mean.T != nil {
+				d = slope(now.mean, r.target.mean, r.meanUnit)
+			}
+			add[t.layer] = append(add[t.layer], func(into torch.Tensor, fresh bool) {
+				carry(torch.Flatten(into, 2, 3), fresh, f, r.guide, now.mean, D, d)
+				torch.Close(f)
+			})
+		}
+	}
+	gradient = pass.Backward(func(layer string, arriving torch.Tensor) torch.Tensor {
+		adders := add[layer] // none where a layer has lost all its regions
+		if len(adders) == 0 {
+			return arriving
+		}
+		a := pass.Feature(layer)
+		into, fresh := torch.Tensor{}, arriving.T == nil
+		if fresh {
+			into = torch.EmptyLike(wide(a))
+		} else {
+			into = wide(arriving)
+		}
+		for _, adder := range adders {
+			adder(into, fresh)
+			fresh = false
+		}
+		return torch.Cast(into, torch.TypeOf(a))
+	})
+	if e.gamma > 0 {
+		variation, slope := totalVariation(x)
+		terms = append(terms, variation)
+		torch.AddInPlace(gradient, slope, e.gamma)
+	}
+	terms = append(terms, squares(gradient))
+	return torch.Stack(terms, 0), gradient
+}
+
+// costs weighs the terms' values of n pictures, on the host in float64.
+func (e *evaluator) costs(values []float64, n int) []Costs {
+	out := make([]Costs, n)
+	for i := range out {
+		term := -1
+		out[i] = e.costsOf(i, func() float64 {
+			term++
+			return values[term*n+i]
+		})
+	}
+	return out
+}
+
+// costsOf weighs picture i's; next gives the terms' values one after the other.
+func (e *evaluator) costsOf(i int, next func() float64) Costs {
+	c := Costs{Style: map[string]float64{}}
+	for _, t := range e.content {
+		c.Content += t.weight * t.unit.values[i] * next()
 	}
 	c.Total = e.alpha * c.Content
 	for _, t := range e.style {
 		v := 0.0
 		for _, r := range t.regions {
-			v += r.share * r.unit * next()
+			v += r.share * r.unit.values[i] * next()
 			if r.target.mean.T != nil {
-				v += r.share * r.meanUnit * next()
+				v += r.share * r.meanUnit.values[i] * next()
 			}
 		}
 		c.Style[t.layer] = v

@@ -98,7 +98,7 @@ func (m *mask) guides(layers []string, device torch.Device, scalar torch.ScalarT
 			if out[stride] == nil {
 				out[stride] = guides{}
 			}
-			if weight := read(sumOfSquares(t)); weight > 0 {
+			if weight := read(squares(t)); weight > 0 {
 				out[stride][level] = torch.Scale(torch.View(torch.Pow(t, 2), 1, torch.Count(t)), 1/weight)
 			}
 		}

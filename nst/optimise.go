@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"slices"
 
 	"github.com/seed9bb5c928/nst/torch"
 )
@@ -12,8 +13,8 @@ import (
 // being numbers.
 var ErrDiverged = errors.New("the optimisation diverged")
 
-// state is an optimisation of one picture at one scale. Its tensors are of the
-// scope that it began in.
+// state is an optimisation of N pictures, each by itself, at one scale. Its
+// tensors are of the scope that it began in.
 type state struct {
 	evaluator  *evaluator
 	settings   *settings
@@ -21,23 +22,25 @@ type state struct {
 	steps      int // done
 	before     int // done at the scales before
 
-	x         torch.Tensor // the picture, [1,3,H,W], after that many steps
+	x         torch.Tensor // the pictures, [N,3,H,W], after that many steps
 	optimizer *torch.Optimizer
-	scale     float64 // what the gradient is multiplied by for the optimiser
+	scale     []float64    // what each gradient is multiplied by for the optimiser
+	scales    torch.Tensor // the same on the device, [N,1,1,1]
 
 	first  bool    // L-BFGS has made no step
 	radius float64 // how long L-BFGS's steps may be
 
-	best      torch.Tensor // a copy of the best picture evaluated
-	bestCosts Costs
+	best      torch.Tensor // copies of the best pictures evaluated
+	bestCosts []Costs
 	average   torch.Tensor // of Adam's iterates; none before its first step
 }
 
-// newState begins with picture x, which it will change.
+// newState begins with pictures x, which it will change.
 func newState(e *evaluator, s *settings, x torch.Tensor, iterations, before int) *state {
-	o := &state{evaluator: e, settings: s, iterations: iterations, before: before, x: x, bestCosts: Costs{Total: math.Inf(1)}}
-	o.best = torch.Clone(x)
-	torch.RequireGrad(x, true)
+	o := &state{evaluator: e, settings: s, iterations: iterations, before: before, x: x, best: torch.Clone(x)}
+	for range torch.Shape(x)[0] {
+		o.bestCosts = append(o.bestCosts, Costs{Total: math.Inf(1)})
+	}
 	return o
 }
 
@@ -46,7 +49,7 @@ func (o *state) close() {
 	if o.optimizer != nil {
 		o.optimizer.Close()
 	}
-	torch.Close(o.x, o.best, o.average)
+	torch.Close(o.x, o.best, o.average, o.scales)
 }
 
 // finer begins the next scale, at which this state's best picture is resized,
@@ -69,7 +72,12 @@ func (o *state) finer(e *evaluator, at scale, detail torch.Tensor) *state {
 	// A cost is a mean over positions: its gradient by a pixel falls as the
 	// picture grows, and is scaled to keep its size. By linear interpolation m²
 	// stays within v wherever it was.
-	next.scale = o.scale * math.Exp2(math.Round(math.Log2(float64(torch.Count(x))/float64(torch.Count(o.x)))))
+	growth := math.Exp2(math.Round(math.Log2(float64(torch.Count(x)) / float64(torch.Count(o.x)))))
+	scale := slices.Clone(o.scale)
+	for i := range scale {
+		scale[i] *= growth
+	}
+	next.setScale(scale)
 	moments, steps := o.optimizer.State()
 	for i, m := range moments {
 		moments[i] = torch.ResizeLinear(m, height, width)
@@ -83,7 +91,7 @@ func (o *state) finer(e *evaluator, at scale, detail torch.Tensor) *state {
 
 // run optimises until the iterations are done or ctx is, which is no failure:
 // the best picture is there. report is called before each step.
-func (o *state) run(ctx context.Context, report func(Costs)) error {
+func (o *state) run(ctx context.Context, report func([]Costs)) error {
 	for {
 		done := false
 		err := torch.Scoped(func() error {
@@ -111,26 +119,33 @@ func (o *state) run(ctx context.Context, report func(Costs)) error {
 		return nil
 	}
 	return torch.Scoped(func() error {
-		x := torch.Clone(o.average)
-		torch.RequireGrad(x, true)
-		costs, _ := o.evaluator.evaluate(x)
-		if costs.check(0) != nil {
-			return nil // the iterates are there
+		costs, _ := o.evaluator.evaluate(o.average)
+		for _, c := range costs {
+			if c.check(0) != nil {
+				return nil // the iterates are there
+			}
 		}
-		return o.judge(x, costs)
+		return o.judge(o.average, costs)
 	})
 }
 
-// judge keeps a picture that is the best so far.
-func (o *state) judge(x torch.Tensor, costs Costs) error {
-	if err := costs.check(o.before + o.steps); err != nil {
-		return err
-	}
-	if costs.Total < o.bestCosts.Total {
-		o.bestCosts = costs
-		torch.Copy(o.best, x)
+// judge keeps the pictures that are the best so far.
+func (o *state) judge(x torch.Tensor, costs []Costs) error {
+	for i, c := range costs {
+		if err := c.check(o.before + o.steps); err != nil {
+			return err
+		}
+		if c.Total < o.bestCosts[i].Total {
+			o.bestCosts[i] = c
+			torch.Copy(one(o.best, i), one(x, i))
+		}
 	}
 	return nil
+}
+
+// one is picture i of several, a view [1,3,H,W].
+func one(pictures torch.Tensor, i int) torch.Tensor {
+	return torch.Slice(pictures, 0, int64(i), int64(i)+1)
 }
 
 // averageDecay is the decay of the exponential moving average of Adam's
@@ -144,7 +159,7 @@ func (o *state) take() {
 		return
 	}
 	if o.average.T == nil {
-		o.average = torch.Local(func() torch.Tensor { return torch.Clone(torch.Detach(o.x)) })
+		o.average = torch.Local(func() torch.Tensor { return torch.Clone(o.x) })
 		return
 	}
 	torch.NoGrad(func() {
@@ -152,22 +167,21 @@ func (o *state) take() {
 	})
 }
 
-// step changes the picture by its gradient and keeps it in [0,1].
-func (o *state) step(costs Costs, gradient torch.Tensor) {
+// step changes the pictures by their gradients and keeps them in [0,1].
+func (o *state) step(costs []Costs, gradient torch.Tensor) {
 	if o.optimizer == nil {
 		o.start(costs, gradient)
 	}
-	if o.settings.Optimizer == LBFGS && costs.Total > lbfgsSetback*o.bestCosts.Total {
+	if o.settings.Optimizer == LBFGS && costs[0].Total > lbfgsSetback*o.bestCosts[0].Total {
 		o.retreat()
 		return
 	}
-	torch.ScaleInPlace(gradient, o.scale)
-	torch.SetGradient(o.x, gradient)
+	torch.MulInPlace(gradient, o.scales)
 	if o.settings.Optimizer == LBFGS {
-		torch.NoGrad(func() { o.stepLBFGS(costs) })
+		torch.NoGrad(func() { o.stepLBFGS(costs[0].Total*o.scale[0], gradient) })
 		return
 	}
-	o.optimizer.Step(costs.Total * o.scale)
+	o.optimizer.Step(gradient, 0)
 	torch.ClampInPlace(o.x, 0, 1)
 }
 
@@ -182,17 +196,27 @@ const (
 
 // start makes the optimiser. It is handed a cost of sane scale whatever the
 // preset; a power of two, so that no bit is lost.
-func (o *state) start(costs Costs, gradient torch.Tensor) {
+func (o *state) start(costs []Costs, gradient torch.Tensor) {
 	wanted := map[Optimizer]float64{Adam: adamGradient, LBFGS: lbfgsGradient}[o.settings.Optimizer]
-	o.scale = 1
-	if rms := costs.GradientL2 / math.Sqrt(float64(torch.Count(gradient))); rms > 0 {
-		o.scale = math.Exp2(math.Round(math.Log2(wanted / rms)))
+	scale := make([]float64, len(costs))
+	for i, c := range costs {
+		scale[i] = 1
+		if rms := c.GradientL2 / math.Sqrt(each(gradient)); rms > 0 {
+			scale[i] = math.Exp2(math.Round(math.Log2(wanted / rms)))
+		}
 	}
+	o.setScale(scale)
 	o.optimizer = o.newOptimizer()
 	o.first = true
 	if o.radius == 0 {
 		o.radius = lbfgsRadius
 	}
+}
+
+// setScale keeps the scales until close.
+func (o *state) setScale(scale []float64) {
+	torch.Close(o.scales)
+	o.scale, o.scales = scale, torch.Keep(perPicture(scale, o.x))
 }
 
 func (o *state) newOptimizer() *torch.Optimizer {
@@ -215,11 +239,11 @@ const (
 // stepLBFGS makes the optimiser's step no longer than the trust region allows,
 // keeps the picture in [0,1], and tells the optimiser how the picture really
 // moved, so that its curvature estimates stay true.
-func (o *state) stepLBFGS(costs Costs) {
-	before := torch.Clone(torch.Detach(o.x))
-	o.optimizer.Step(costs.Total * o.scale)
-	moved := torch.Sub(torch.Detach(o.x), before)
-	length := math.Sqrt(read(sumOfSquares(moved)) / float64(torch.Count(moved)))
+func (o *state) stepLBFGS(total float64, gradient torch.Tensor) {
+	before := torch.Clone(o.x)
+	o.optimizer.Step(gradient, total)
+	moved := torch.Sub(o.x, before)
+	length := math.Sqrt(read(squares(moved)) / each(moved))
 	limit := min(length, o.radius)
 	if o.first {
 		limit = min(lbfgsFirst*o.settings.rate, o.radius)
@@ -229,7 +253,7 @@ func (o *state) stepLBFGS(costs Costs) {
 		torch.Copy(o.x, torch.Add(before, torch.Scale(moved, limit/length)))
 	}
 	torch.ClampInPlace(o.x, 0, 1)
-	o.optimizer.Moved(torch.Sub(torch.Detach(o.x), before))
+	o.optimizer.Moved(torch.Sub(o.x, before))
 }
 
 // retreat goes back to the best picture and begins L-BFGS anew with shorter

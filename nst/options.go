@@ -108,7 +108,10 @@ const (
 type Precision string
 
 const (
-	// Exact is float32 throughout, with direct convolutions. It is the default.
+	// Fast is float32 with Winograd's convolutions on the CPU (see
+	// torch.ConvolutionMode); on other devices it is Exact. It is the default.
+	Fast Precision = "fast"
+	// Exact is float32 throughout, with direct convolutions.
 	Exact Precision = "exact"
 	// Double is float64 throughout: slow, and there to compare with. A picture
 	// on which many activations nearly tie (any start from a photograph) takes,
@@ -221,7 +224,7 @@ type Options struct {
 	// aspect, in any size. Both or neither.
 	ContentMask *picture.Picture   `json:"-"`
 	StyleMasks  []*picture.Picture `json:"-"`
-	// Precision is Exact if empty.
+	// Precision is Fast if empty.
 	Precision Precision `json:"precision,omitempty"`
 	// Resume is where an earlier run of the same options and pictures is gone
 	// on from.

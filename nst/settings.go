@@ -95,9 +95,9 @@ func (o Options) withDefaults() (*settings, error) {
 	s.Pooling = either(s.Pooling, vgg19.MaxPooling)
 	s.Padding = either(s.Padding, vgg19.ZeroPadding)
 	s.Color = either(s.Color, ColorStyle)
-	s.Precision = either(s.Precision, Exact)
-	if s.Precision == "fast" || s.Precision == "tf32" || s.Precision == "bf16" {
-		return nil, invalid("Precision", "%s is not there yet; exact or double will do", s.Precision)
+	s.Precision = either(s.Precision, Fast)
+	if s.Precision == "tf32" || s.Precision == "bf16" {
+		return nil, invalid("Precision", "%s is not there yet; fast, exact or double will do", s.Precision)
 	}
 	s.rate = rates[s.Optimizer]
 	var err error
@@ -114,7 +114,7 @@ func (o Options) withDefaults() (*settings, error) {
 		func() error { return known("Pooling", s.Pooling, vgg19.MaxPooling, vgg19.AveragePooling) },
 		func() error { return known("Padding", s.Padding, vgg19.ZeroPadding, vgg19.ReplicatePadding) },
 		func() error { return known("Color", s.Color, ColorStyle, ColorContent, ColorMatch) },
-		func() error { return known("Precision", s.Precision, Exact, Double) },
+		func() error { return known("Precision", s.Precision, Fast, Exact, Double) },
 		s.checkNumbers, s.checkStyleWeights, s.checkSizes, s.checkScales, s.checkPictures,
 	} {
 		if err := check(); err != nil {

@@ -128,17 +128,18 @@ func (t *transfer) measureStyle(found styleTargets, i int, layers []string, widt
 	if m := t.styleMasks[i]; m != nil {
 		byStride = m.guides(layers, device, scalar, width, height)
 	}
-	for k, a := range t.engine.network.Features(t.settings.tensor(t.styles[i], device, width, height), layers) {
+	pass := t.engine.network.Run(t.settings.tensor(t.styles[i], device, width, height), layers, false)
+	for _, layer := range layers {
 		levels := guides{0: torch.Tensor{}}
 		if byStride != nil {
-			levels = byStride[strideOf(layers[k])]
+			levels = byStride[strideOf(layer)]
 		}
-		found[layers[k]] = map[uint8]statistics{}
+		found[layer] = map[uint8]statistics{}
 		for level, guide := range levels {
-			s := measure(matrix(a), guide, t.settings.StyleLoss)
-			found[layers[k]][level] = statistics{gram: torch.Keep(s.gram)}
+			s := measure(matrix(pass.Feature(layer)), guide, t.settings.StyleLoss)
+			found[layer][level] = statistics{gram: torch.Keep(s.gram)}
 			if s.mean.T != nil {
-				found[layers[k]][level] = statistics{gram: s.gram, mean: torch.Keep(s.mean)}
+				found[layer][level] = statistics{gram: s.gram, mean: torch.Keep(s.mean)}
 			}
 		}
 	}

@@ -76,8 +76,9 @@ func TestLBFGSSurvivesItsRate(t *testing.T) {
 	}
 }
 
-// The whole transfer on the pretend accelerator has the CPU's very bits, and
-// copies nothing to the host inside an iteration but the costs.
+// The whole transfer on the pretend accelerator has the CPU's very bits in
+// float64, where both use libtorch alone, and in float32 its costs; it copies
+// nothing to the host inside an iteration but the costs.
 func TestPretendAcceleratorHasTheCPUsBits(t *testing.T) {
 	both := engines(t, "cpu", "pretend:1")
 	cpu, pretend := both[0], both[1]
@@ -85,12 +86,20 @@ func TestPretendAcceleratorHasTheCPUsBits(t *testing.T) {
 	for _, optimizer := range []nst.Optimizer{nst.Adam, nst.LBFGS} {
 		for _, pooling := range []vgg19.Pooling{vgg19.MaxPooling, vgg19.AveragePooling} {
 			t.Run(fmt.Sprint(optimizer, " ", pooling), func(t *testing.T) {
-				o := nst.Options{Size: new(64), Start: nst.StartNoise, Iterations: new(10), Optimizer: optimizer, Pooling: pooling}
+				o := nst.Options{Size: new(64), Start: nst.StartNoise, Iterations: new(6), Optimizer: optimizer, Pooling: pooling, Precision: nst.Double}
 				want, wantCosts := run(t, cpu, o)
 				got, gotCosts := run(t, pretend, o)
 				assert.Equal(t, wantCosts, gotCosts)
 				assert.Equal(t, want.Picture, got.Picture)
 				assert.Positive(t, got.PeakMemory)
+				for _, precision := range []nst.Precision{nst.Exact, nst.Fast} {
+					o.Precision = precision
+					_, wantCosts = run(t, cpu, o)
+					_, gotCosts = run(t, pretend, o)
+					for i := range wantCosts {
+						near(t, "total", wantCosts[i].Total, gotCosts[i].Total, map[nst.Optimizer]float64{nst.Adam: 1e-4, nst.LBFGS: 1e-2}[optimizer])
+					}
+				}
 			})
 		}
 	}
@@ -109,7 +118,7 @@ func TestPretendAcceleratorHasTheCPUsBits(t *testing.T) {
 			})
 		require.NoError(t, err)
 		require.Len(t, seen, 6)
-		for i := 1; i < 5; i++ { // after the last step the average is evaluated too
+		for i := 2; i < 5; i++ { // the first step uploads the gradient's scale; after the last the average is evaluated too
 			assert.Equal(t, int64(1), seen[i][0]-seen[i-1][0], "to the host: the costs, once")
 			assert.Equal(t, int64(0), seen[i][1]-seen[i-1][1], "to the device")
 			assert.Equal(t, int64(0), seen[i][2]-seen[i-1][2], "synchronisations")

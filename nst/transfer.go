@@ -81,6 +81,7 @@ func (t *transfer) run(ctx context.Context) (*Result, error) {
 	if err := torch.ResetPeak(device); err != nil {
 		return nil, err
 	}
+	e.network.SetFast(s.Precision == Fast)
 	if err := errors.Join(e.network.SetPooling(s.pooling()), e.network.SetPadding(s.Padding)); err != nil {
 		return nil, err
 	}
@@ -111,7 +112,7 @@ func (t *transfer) run(ctx context.Context) (*Result, error) {
 	}
 	torch.Synchronize(device)
 	result := &Result{
-		Picture: t.result(now), Costs: now.bestCosts, Iterations: now.before + now.steps,
+		Picture: t.result(now), Costs: now.bestCosts[0], Iterations: now.before + now.steps,
 		Seconds: t.seconds(), Precision: s.Precision, Tiles: 1,
 	}
 	memory, memoryErr := torch.MemoryOf(device)
@@ -141,11 +142,11 @@ func (t *transfer) scale(ctx context.Context, i int, now **state) (last bool, er
 	default:
 		*now = newState(eval, t.settings, t.start(at), at.iterations, 0)
 	}
-	if err := (*now).run(ctx, func(costs Costs) { t.tell(i, *now, costs, false) }); err != nil {
+	if err := (*now).run(ctx, func(costs []Costs) { t.tell(i, *now, costs[0], false) }); err != nil {
 		return false, err
 	}
 	if last = i == len(t.schedule)-1 || ctx.Err() != nil; last {
-		t.tell(i, *now, (*now).bestCosts, true)
+		t.tell(i, *now, (*now).bestCosts[0], true)
 	}
 	return last, nil
 }
@@ -165,7 +166,7 @@ func (t *transfer) tell(i int, now *state, costs Costs, last bool) {
 	p := Progress{
 		Scale: longest(t.schedule[i].width, t.schedule[i].height), Iteration: now.before + now.steps, Iterations: t.settings.iterations,
 		Costs: costs, Seconds: t.seconds(), Last: last,
-		Picture:    func() *picture.Picture { return t.finish(picture.FromTensor(torch.Detach(now.x))) },
+		Picture:    func() *picture.Picture { return t.finish(picture.FromTensor(now.x)) },
 		Checkpoint: func() (*Checkpoint, error) { return t.checkpoint(i, now) },
 	}
 	if last {

@@ -56,11 +56,6 @@ func Gradient(t Tensor) Tensor {
 	return make1("gradient", func(out *C.nst_tensor) *C.char { return C.nst_gradient(handle(t), out) }, t)
 }
 
-// SetGradient stores gradient in t, as an optimiser's Step expects it.
-func SetGradient(t, gradient Tensor) {
-	change("set_gradient", func() *C.char { return C.nst_set_gradient(handle(t), handle(gradient)) }, t, gradient)
-}
-
 // ClearGradient takes t's gradient away, so that the next Backward stores its
 // own and adds to none.
 func ClearGradient(t Tensor) {

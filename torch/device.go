@@ -135,10 +135,11 @@ func ResetPeak(device Device) error {
 	return failure("reset_peak", C.nst_device_reset_peak(name))
 }
 
-// EmptyCache returns a device's cached, unused memory to the system.
+// EmptyCache gives back to the system the memory that is kept for the device's
+// tensors to come.
 func EmptyCache(device Device) error {
 	if device == CPU {
-		return nil
+		return failure("empty_cache", C.nst_host_memory_trim())
 	}
 	name, free := cString(string(device))
 	defer free()

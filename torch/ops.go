@@ -110,11 +110,30 @@ func Slice(t Tensor, dim, start, end int64) Tensor {
 	}, t)
 }
 
-// AddMM makes sum [n,m] into beta·sum + alpha·a·b, for a [n,k] and b [k,m].
-func AddMM(sum, a, b Tensor, beta, alpha float64) {
-	change("addmm_", func() *C.char {
-		return C.nst_tensor_addmm_in_place(handle(sum), handle(a), handle(b), C.double(beta), C.double(alpha))
-	}, sum, a, b)
+// MatMul returns the matrix products of a [N,n,k] and b [N,k,m].
+func MatMul(a, b Tensor) Tensor {
+	return make1("matmul", func(out *C.nst_tensor) *C.char { return C.nst_tensor_matmul(handle(a), handle(b), out) }, a, b)
+}
+
+// AddInPlace adds factor·other, outside autograd.
+func AddInPlace(t, other Tensor, factor float64) {
+	change("add_", func() *C.char { return C.nst_tensor_add_in_place(handle(t), handle(other), C.double(factor)) }, t, other)
+}
+
+// MulInPlace multiplies t by other, outside autograd.
+func MulInPlace(t, other Tensor) {
+	change("mul_", func() *C.char { return C.nst_tensor_mul_in_place(handle(t), handle(other)) }, t, other)
+}
+
+// Sums adds up all dimensions of t but the first.
+func Sums(t Tensor) Tensor {
+	return make1("sums", func(out *C.nst_tensor) *C.char { return C.nst_tensor_sums(handle(t), out) }, t)
+}
+
+// EmptyLike returns a tensor of t's shape, type, device and order in memory,
+// with no values set.
+func EmptyLike(t Tensor) Tensor {
+	return make1("empty_like", func(out *C.nst_tensor) *C.char { return C.nst_tensor_empty_like(handle(t), out) }, t)
 }
 
 // Resize returns pictures [N,C,H,W] at another height and width, by bicubic

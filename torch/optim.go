@@ -39,10 +39,10 @@ func NewLBFGS(t Tensor, rate float64, history int) *Optimizer {
 	})
 }
 
-// Step changes the tensor by the gradient that is stored in it, of a cost whose
-// value is loss (for a log: neither optimiser's step depends on it).
-func (o *Optimizer) Step(loss float64) {
-	must("step", C.nst_optimizer_step(o.handle, C.double(loss)))
+// Step changes the tensor by its gradient, of the same shape. loss is the cost
+// that belongs to it (L-BFGS remembers it).
+func (o *Optimizer) Step(gradient Tensor, loss float64) {
+	change("step", func() *C.char { return C.nst_optimizer_step(o.handle, handle(gradient), C.double(loss)) }, gradient)
 	runtime.KeepAlive(o)
 }
 

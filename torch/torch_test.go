@@ -114,7 +114,7 @@ func TestMemoryIsFlatOverThousandsOfIterations(t *testing.T) {
 				scoped(t, func() {
 					torch.ClearGradient(x)
 					torch.Backward([]torch.Tensor{torch.Sum(torch.Pow(torch.MM(x, x), 2))}, nil)
-					adam.Step(0)
+					adam.Step(torch.Gradient(x), 0)
 				})
 			}
 		})
@@ -156,10 +156,8 @@ func TestExceptionsAreErrors(t *testing.T) {
 			torch.RequireGrad(x, true)
 			lbfgs := torch.NewLBFGS(x, 1, 5)
 			defer lbfgs.Close()
-			torch.SetGradient(x, torch.Full(1, torch.CPU, 1, 3, 4, 4))
-			lbfgs.Step(1)
-			torch.SetGradient(x, torch.ChannelsLast(torch.Full(1, torch.CPU, 1, 3, 4, 4)))
-			lbfgs.Step(1)
+			lbfgs.Step(torch.Full(1, torch.CPU, 1, 3, 4, 4), 1)
+			lbfgs.Step(torch.ChannelsLast(torch.Full(1, torch.CPU, 1, 3, 4, 4)), 1)
 		}, "view"},
 		"data that do not fit": {func() { torch.FromFloats([]float32{1, 2, 3}, torch.CPU, 2, 2) }, "do not fit"},
 		"a closed optimiser": {func() {
@@ -167,7 +165,7 @@ func TestExceptionsAreErrors(t *testing.T) {
 			adam := torch.NewAdam(x, 0.1, 0.9, 0.999, 1e-8)
 			adam.Close()
 			adam.Close()
-			adam.Step(0)
+			adam.Step(x, 0)
 		}, "closed"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -494,10 +492,7 @@ func TestOps(t *testing.T) {
 		assert.Equal(t, []float32{3, 4, 6, 8, 8, 8}, torch.Floats(c))
 		torch.Copy(c, a)
 		assert.Equal(t, torch.Floats(a), torch.Floats(c))
-		sum := torch.Full(1, torch.CPU, 2, 2)
-		torch.AddMM(sum, a, b, 10, 2)
-		assert.Equal(t, []float32{18, 20, 30, 32}, torch.Floats(sum))
-		assert.Equal(t, torch.CPU, torch.DeviceOf(sum))
+		assert.Equal(t, torch.CPU, torch.DeviceOf(c))
 
 		// Resizing a constant keeps it; shrinking a fine chequerboard averages
 		// it, where a sampled kernel would alias.
@@ -546,7 +541,7 @@ func TestOptimisers(t *testing.T) {
 						if i == 400 {
 							o.SetRate(0.01)
 						}
-						o.Step(1)
+						o.Step(torch.Gradient(x), 1)
 					})
 				}
 				assert.InDeltaSlice(t, []float32{3, 3}, torch.Floats(torch.Detach(x)), 1e-2)
@@ -566,8 +561,7 @@ func TestOptimizerState(t *testing.T) {
 			nsttest.NoLeaks(t)
 			require.NoError(t, torch.Scoped(func() error {
 				step := func(o *torch.Optimizer, x torch.Tensor) { // towards 3 along a quartic
-					torch.SetGradient(x, torch.Scale(torch.Pow(torch.Sub(torch.Detach(x), torch.Full(3, torch.CPU, 4)), 3), 4))
-					o.Step(1)
+					o.Step(torch.Scale(torch.Pow(torch.Sub(torch.Detach(x), torch.Full(3, torch.CPU, 4)), 3), 4), 1)
 				}
 				begin := func(values []float32) (torch.Tensor, *torch.Optimizer) {
 					x := torch.FromFloats(values, torch.CPU, 4)

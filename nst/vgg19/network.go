@@ -42,9 +42,14 @@ var ErrNetwork = errors.New("unusable feature network")
 // Network is a loaded feature network on one device. It is used on its device's
 // torch.Thread alone. The owner closes it.
 type Network struct {
-	path   string
-	module *torch.Module
-	scalar torch.ScalarType
+	path    string
+	device  torch.Device
+	module  *torch.Module
+	scalar  torch.ScalarType // of the module's parameters
+	pooling Pooling
+	padding Padding
+	fast    bool
+	chain   *chain // nil for a module that is not just VGG-19
 }
 
 // contract is forward's signature, whatever the module's class and argument
@@ -81,22 +86,51 @@ func Load(path string, device torch.Device) (*Network, error) {
 		module.Close()
 		return nil, err
 	}
-	return &Network{path: path, module: module, scalar: torch.Float32}, nil
+	n := &Network{path: path, device: device, module: module, scalar: torch.Float32, pooling: MaxPooling, padding: ZeroPadding}
+	for _, err := range []error{n.SetPooling(MaxPooling), n.SetPadding(ZeroPadding), n.link()} {
+		if err != nil {
+			n.Close()
+			return nil, err
+		}
+	}
+	return n, nil
 }
 
 // Close frees the network.
-func (n *Network) Close() { n.module.Close() }
+func (n *Network) Close() {
+	if n.chain != nil {
+		n.chain.close()
+		n.chain = nil
+	}
+	n.module.Close()
+}
+
+// SetFast chooses the fast convolutions (see torch.ConvolutionMode), if the
+// network is computed layer by layer.
+func (n *Network) SetFast(fast bool) { n.fast = fast }
+
+// LayerByLayer says whether the network was recognised as VGG-19, and is
+// computed from its parameters. Others run as the TorchScript they are.
+func (n *Network) LayerByLayer() bool { return n.chain != nil }
 
 // SetPooling chooses the pooling. Asking a network that does not offer the
 // choice for any but the maximum is an error that matches ErrNetwork.
 func (n *Network) SetPooling(p Pooling) error {
-	return choose(n, attributePooling, p, MaxPooling, AveragePooling, RescaledAveragePooling)
+	if err := choose(n, attributePooling, p, MaxPooling, AveragePooling, RescaledAveragePooling); err != nil {
+		return err
+	}
+	n.pooling = p
+	return nil
 }
 
 // SetPadding chooses the padding. Asking a network that does not offer the
 // choice for any but zeros is an error that matches ErrNetwork.
 func (n *Network) SetPadding(p Padding) error {
-	return choose(n, attributePadding, p, ZeroPadding, ReplicatePadding)
+	if err := choose(n, attributePadding, p, ZeroPadding, ReplicatePadding); err != nil {
+		return err
+	}
+	n.padding = p
+	return nil
 }
 
 // choose sets an attribute to one of its choices, of which the first is what a
@@ -118,16 +152,25 @@ func choose[T ~string](n *Network, attribute string, value T, choices ...T) erro
 	return nil
 }
 
-// Cast converts the network's parameters; images are to be of the same type.
+// Cast converts the network's parameters; images are to be of the same type, or
+// in float32 where they are recast as they enter (BFloat16 of a network that is
+// computed layer by layer).
 func (n *Network) Cast(scalar torch.ScalarType) error {
+	if scalar == n.scalar {
+		return nil
+	}
+	if err := n.module.Cast(scalar); err != nil {
+		return err
+	}
 	n.scalar = scalar
-	return n.module.Cast(scalar)
+	return n.link()
 }
 
 // Features returns the named layers' feature maps [N,C,H,W] of an image
-// [N,3,H,W], RGB in [0,1]; it computes no further than the deepest of them. It
-// is numeric code in torch's sense: called in a scope, it panics with a
-// *torch.Error.
+// [N,3,H,W], RGB in [0,1], as the TorchScript module computes them: autograd can
+// differentiate them. (Run does the same in less time and memory.) It computes
+// no further than the deepest layer. It is numeric code in torch's sense: called
+// in a scope, it panics with a *torch.Error.
 func (n *Network) Features(image torch.Tensor, layers []string) []torch.Tensor {
 	return n.module.Forward(image, layers)
 }

@@ -1,6 +1,6 @@
 // The C ABI between package torch and libtorch: what gotorch's own C ABI lacks.
 //
-// Every function but the frees and nst_version has one shape: it returns NULL, or a message
+// Every function but the frees, nst_version and nst_kernels_name has one shape: it returns NULL, or a message
 // that the caller frees with nst_message_free. Results go to out-parameters,
 // which are written only on success. Handles given to a function are borrowed;
 // handles written to an out-parameter belong to the caller. Tensor handles are
@@ -16,6 +16,7 @@ extern "C" {
 typedef void* nst_tensor;
 typedef void* nst_module;
 typedef void* nst_optimizer;
+typedef void* nst_convolution;
 
 void nst_message_free(const char* message);
 
@@ -46,8 +47,11 @@ const char* nst_tensor_halve(nst_tensor t, nst_tensor* out);
 const char* nst_tensor_flip(nst_tensor t, int64_t dim, nst_tensor* out);
 const char* nst_tensor_slice(nst_tensor t, int64_t dim, int64_t start, int64_t end,
                              nst_tensor* out);
-const char* nst_tensor_addmm_in_place(nst_tensor sum, nst_tensor a, nst_tensor b, double beta,
-                                      double alpha);
+const char* nst_tensor_matmul(nst_tensor a, nst_tensor b, nst_tensor* out);
+const char* nst_tensor_add_in_place(nst_tensor t, nst_tensor other, double factor);
+const char* nst_tensor_mul_in_place(nst_tensor t, nst_tensor other);
+const char* nst_tensor_sums(nst_tensor t, nst_tensor* out);
+const char* nst_tensor_empty_like(nst_tensor t, nst_tensor* out);
 const char* nst_tensor_resize(nst_tensor t, int64_t height, int64_t width, int32_t cubic,
                               nst_tensor* out);
 
@@ -77,14 +81,33 @@ const char* nst_module_parameter(nst_module m, const char* name, nst_tensor* out
 const char* nst_module_forward(nst_module m, nst_tensor image, const char* names, int64_t count,
                                nst_tensor* out);
 
-// Optimisers of one tensor (optim.cc). The tensor's gradient is what
-// nst_set_gradient stored; step takes the loss that belongs to it.
+// The network's layers and the products of feature matrices, with their
+// gradients, outside autograd (conv.cc). A convolution borrows its weights
+// [out,in,3,3] and bias [out] and keeps references to them. A mask is the
+// layer's output after a ReLU, through which the gradient comes; NULL: none.
+// A pool's scale is what the sum of 2x2 is multiplied by; 0: their maximum.
+const char* nst_kernels_name(void);
+const char* nst_convolution_new(nst_tensor weight, nst_tensor bias, nst_convolution* out);
+void nst_convolution_free(nst_convolution c);
+const char* nst_convolution_forward(nst_convolution c, nst_tensor x, int32_t fast, int32_t replicate,
+                                    int32_t relu, nst_tensor* out);
+const char* nst_convolution_backward(nst_convolution c, nst_tensor gradient, nst_tensor mask,
+                                     int32_t fast, int32_t replicate, nst_tensor* out);
+const char* nst_relu(nst_tensor x, nst_tensor* out);
+const char* nst_relu_backward(nst_tensor gradient, nst_tensor y, nst_tensor* out);
+const char* nst_pool(nst_tensor x, double scale, nst_tensor* out);
+const char* nst_pool_backward(nst_tensor x, nst_tensor gradient, double scale, nst_tensor* out);
+const char* nst_syrk(nst_tensor f, double scale, nst_tensor* out);
+const char* nst_add_product(nst_tensor sum, nst_tensor d, nst_tensor f, double beta, double alpha);
+
+// Optimisers of one tensor (optim.cc). Step takes the gradient and, for L-BFGS,
+// the loss that belongs to it.
 const char* nst_adam_new(nst_tensor t, double rate, double beta1, double beta2, double epsilon,
                          nst_optimizer* out);
 const char* nst_lbfgs_new(nst_tensor t, double rate, int64_t history, nst_optimizer* out);
-const char* nst_optimizer_step(nst_optimizer o, double loss);
+const char* nst_optimizer_step(nst_optimizer o, nst_tensor gradient, double loss);
 const char* nst_lbfgs_moved(nst_optimizer o, nst_tensor displacement);
-// Counts are capacities on the way in.
+// Adam counts its steps on the device; counts are capacities on the way in.
 const char* nst_optimizer_state(nst_optimizer o, nst_tensor* tensors, int64_t* tensor_count,
                                 double* numbers, int64_t* number_count);
 const char* nst_optimizer_set_state(nst_optimizer o, const nst_tensor* tensors,
@@ -104,6 +127,8 @@ const char* nst_device_memory(const char* device, int64_t* free_bytes, int64_t* 
                               int64_t* allocated, int64_t* peak);
 const char* nst_device_reset_peak(const char* device);
 const char* nst_device_empty_cache(const char* device);
+// Gives back the host memory that is kept for large tensors (pool.cc).
+const char* nst_host_memory_trim(void);
 const char* nst_device_control(const char* command, int64_t value, int64_t* result);
 const char* nst_threads(int64_t* count);
 

@@ -1,19 +1,22 @@
 // Tensors: making, reading, moving, and the arithmetic that gotorch lacks.
 #include <ATen/ops/_upsample_bicubic2d_aa.h>
 #include <ATen/ops/_upsample_bilinear2d_aa.h>
-#include <ATen/ops/addmm.h>
 #include <ATen/ops/avg_pool2d.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/flip.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/lerp.h>
+#include <ATen/ops/matmul.h>
 #include <ATen/ops/mul.h>
 #include <ATen/ops/pow.h>
+#include <ATen/ops/sum.h>
 #include <c10/core/DefaultDtype.h>
 #include <c10/core/GradMode.h>
 
 #include <cstdlib>
+#include <vector>
 
 #include "guard.h"
 
@@ -168,9 +171,36 @@ const char* nst_tensor_slice(nst_tensor t, int64_t dim, int64_t start, int64_t e
   return guard([&] { *out = give(tensor(t).slice(dim, start, end)); });
 }
 
-const char* nst_tensor_addmm_in_place(nst_tensor sum, nst_tensor a, nst_tensor b, double beta,
-                                      double alpha) {
-  return guard([&] { tensor(sum).addmm_(tensor(a), tensor(b), beta, alpha); });
+const char* nst_tensor_matmul(nst_tensor a, nst_tensor b, nst_tensor* out) {
+  return guard([&] { *out = give(at::matmul(tensor(a), tensor(b))); });
+}
+
+const char* nst_tensor_add_in_place(nst_tensor t, nst_tensor other, double factor) {
+  return guard([&] {
+    c10::NoGradGuard off;
+    tensor(t).add_(tensor(other), factor);
+  });
+}
+
+const char* nst_tensor_mul_in_place(nst_tensor t, nst_tensor other) {
+  return guard([&] {
+    c10::NoGradGuard off;
+    tensor(t).mul_(tensor(other));
+  });
+}
+
+// Sums over all dimensions but the first.
+const char* nst_tensor_sums(nst_tensor t, nst_tensor* out) {
+  return guard([&] {
+    const auto& x = tensor(t);
+    std::vector<int64_t> dims;
+    for (int64_t d = 1; d < x.dim(); d++) dims.push_back(d);
+    *out = give(dims.empty() ? x : x.sum(dims));
+  });
+}
+
+const char* nst_tensor_empty_like(nst_tensor t, nst_tensor* out) {
+  return guard([&] { *out = give(at::empty_like(tensor(t))); });
 }
 
 // The kernel is widened by the scale when it shrinks, so nothing aliases.

@@ -1,0 +1,189 @@
+#!/usr/bin/env python3
+"""The same work in PyTorch, for `nst bench --peers`: one iteration is the costs of the preset
+"balanced", their gradient by autograd, a step of Adam and the clamp to [0,1].
+
+usage: bench_pytorch.py VGG19.pt CONTENT.png STYLE.png [--device cpu]
+
+It serves requests, so that two programs can be timed in turns on one machine: a line
+{"configuration": NAME, "size": N, "batch": N, "iterations": N} on standard input is answered by
+{"seconds": [one for each iteration], "first": seconds, "total": J, "peak_memory_bytes": N} on
+standard output, or {"error": TEXT}. The first line that it writes lists the configurations:
+{"configurations": [NAME, ...], "torch": VERSION}. VGG19.pt is a network that nst wrote.
+"""
+import argparse
+import json
+import resource
+import sys
+import time
+
+import torch
+import torch.nn.functional as F
+
+BLOCKS = (2, 2, 4, 4, 4)
+CONTENT, STYLE = "relu4_2", ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
+ALPHA, BETA, RATE, BETAS = 1.0, 100.0, 0.02, (0.9, 0.99)
+
+
+def synchronise(device):
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+class Network:
+    """VGG-19 by torch.nn.functional, from the parameters of nst's TorchScript file."""
+
+    def __init__(self, path, device, channels_last, scalar):
+        module = torch.jit.load(path, map_location=device)
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.p = {n: p.detach().to(scalar) for n, p in module.named_parameters()}
+        self.p = {n: p.contiguous(memory_format=layout) if p.dim() == 4 else p for n, p in self.p.items()}
+        buffers = dict(module.named_buffers())
+        self.scale, self.shift = buffers["input_scale"], buffers["input_shift"]
+        self.layout, self.scalar = layout, scalar
+
+    def __call__(self, x, wanted):
+        wanted, found = set(wanted), {}
+        x = (x * self.scale - self.shift).to(self.scalar).contiguous(memory_format=self.layout)
+        for block, convolutions in enumerate(BLOCKS, 1):
+            for i in range(1, convolutions + 1):
+                name = f"{block}_{i}"
+                x = F.conv2d(x, self.p[f"conv{name}_weight"], self.p[f"conv{name}_bias"], padding=1)
+                x = F.relu_(x)
+                if "relu" + name in wanted:
+                    found["relu" + name] = x.float()
+                    if len(found) == len(wanted):
+                        return found
+            x = F.max_pool2d(x, 2)
+        return found
+
+
+def gram(f):
+    f = f.flatten(2)
+    return f @ f.transpose(1, 2) / f.shape[2]
+
+
+class Work:
+    """One configuration at one size: pictures, targets and optimiser."""
+
+    def __init__(self, network, content, style, compiled, graphed):
+        with torch.no_grad():
+            self.content = network(content, [CONTENT])[CONTENT]
+            self.style = {k: gram(v) for k, v in network(style, STYLE).items()}
+        self.network, n = network, content.shape[0]
+        self.content_unit = self.content.square().mean((1, 2, 3))
+        self.style_unit = {k: g.square().sum((1, 2)) for k, g in self.style.items()}
+        self.x = content.clone().requires_grad_(True)
+        self.optimizer = torch.optim.Adam([self.x], lr=RATE, betas=BETAS, capturable=graphed)
+        self.objective = torch.compile(self.cost) if compiled else self.cost
+        self.graph = None
+        if graphed:
+            stream = torch.cuda.Stream()
+            with torch.cuda.stream(stream):
+                for _ in range(3):
+                    self.iterate()
+            torch.cuda.current_stream().wait_stream(stream)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                self.iterate()
+            self.graph = graph
+
+    def cost(self, x):
+        f = self.network(x, (CONTENT,) + STYLE)
+        content = (f[CONTENT] - self.content).square().mean((1, 2, 3)) / self.content_unit
+        style = sum((gram(f[k]) - self.style[k]).square().sum((1, 2)) / self.style_unit[k] for k in STYLE) / len(STYLE)
+        return (ALPHA * content + BETA * style).sum()
+
+    def iterate(self):
+        if self.graph is not None:
+            self.graph.replay()
+            return self.total
+        self.optimizer.zero_grad(set_to_none=True)
+        total = self.objective(self.x)
+        total.backward()
+        self.optimizer.step()
+        with torch.no_grad():
+            self.x.clamp_(0, 1)
+        self.total = total.detach()
+        return self.total
+
+
+def picture(path, size, batch, device):
+    """The picture with its longest side made size; nst hands over PNG files."""
+    import numpy
+    from PIL import Image
+
+    image = Image.open(path).convert("RGB")
+    factor = size / max(image.size)
+    image = image.resize([max(1, round(s * factor)) for s in image.size], Image.BICUBIC)
+    t = torch.from_numpy(numpy.asarray(image).copy()).permute(2, 0, 1).float().div(255)
+    return t.expand(batch, -1, -1, -1).contiguous().to(device)
+
+
+class Server:
+    def __init__(self, arguments):
+        self.arguments, self.device = arguments, torch.device(arguments.device)
+        self.networks, self.works = {}, {}
+        self.configurations = {"nchw": {}, "channels-last": {"channels_last": True}}
+        if not arguments.no_compile:
+            self.configurations["compiled"] = {"channels_last": True, "compiled": True}
+        if self.device.type == "cuda":
+            last = {"channels_last": True}
+            self.configurations |= {
+                "tf32": last | {"tf32": True},
+                "tf32-graph": last | {"tf32": True, "graphed": True},
+                "bf16": last | {"scalar": torch.bfloat16},
+                "bf16-graph": last | {"scalar": torch.bfloat16, "graphed": True},
+                "graph": last | {"graphed": True},
+            }
+
+    def work(self, name, size, batch):
+        key = (name, size, batch)
+        if key not in self.works:
+            self.works.clear()  # one at a time, as in a run
+            c = self.configurations[name]
+            how = (c.get("channels_last", False), c.get("scalar", torch.float32))
+            if how not in self.networks:
+                self.networks.clear()
+                self.networks[how] = Network(self.arguments.model, self.device, *how)
+            content, style = (picture(p, size, batch, self.device) for p in (self.arguments.content, self.arguments.style))
+            self.works[key] = Work(self.networks[how], content, style, c.get("compiled", False), c.get("graphed", False))
+        return self.works[key]
+
+    def answer(self, request):
+        name = request["configuration"]
+        exact = not self.configurations[name].get("tf32", False)
+        if self.device.type == "cuda":
+            torch.backends.cudnn.benchmark = True
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = not exact
+            torch.cuda.reset_peak_memory_stats(self.device)
+        work, seconds, total = self.work(name, request["size"], request.get("batch", 1)), [], 0.0
+        for _ in range(request["iterations"]):
+            begin = time.perf_counter()
+            total = float(work.iterate())
+            synchronise(self.device)
+            seconds.append(time.perf_counter() - begin)
+        if self.device.type == "cuda":
+            peak = torch.cuda.max_memory_allocated(self.device)
+        else:
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return {"seconds": seconds, "total": total, "peak_memory_bytes": peak}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("model", "content", "style"):
+        parser.add_argument(name)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
+    server = Server(parser.parse_args())
+    print(json.dumps({"configurations": list(server.configurations), "torch": torch.__version__}), flush=True)
+    for line in sys.stdin:
+        try:
+            reply = server.answer(json.loads(line))
+        except Exception as error:  # whatever it is, the program that asks goes on
+            reply = {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
+        print(json.dumps(reply), flush=True)
+
+
+if __name__ == "__main__":
+    main()

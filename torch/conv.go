@@ -1,0 +1,120 @@
+package torch
+
+// #include "csrc/nsttorch.h"
+import "C"
+
+import "runtime"
+
+// KernelsName names the instruction set of this package's own kernels on the
+// CPU: "avx512", "avx2" or "baseline".
+func KernelsName() string { return C.GoString(C.nst_kernels_name()) }
+
+// Convolution is a 3×3 convolution of stride 1 that keeps its picture's size,
+// with its weights. It works outside autograd: Backward is its gradient. Close
+// frees it; a forgotten one is freed when it is collected.
+type Convolution struct {
+	handle  C.nst_convolution
+	cleanup runtime.Cleanup
+}
+
+// ConvolutionMode is how a convolution is computed.
+type ConvolutionMode struct {
+	// Fast is Winograd's F(4×4,3×3) in float32 on the CPU, where this package
+	// has kernels for it; else, and elsewhere, libtorch's convolution.
+	Fast bool
+	// Replicate repeats the outermost values beyond the edge, in place of zeros.
+	Replicate bool
+}
+
+// NewConvolution makes one of weights [out,in,3,3] and a bias [out], which it
+// keeps hold of. Fast transforms them when it is first used, in each direction,
+// which takes four times their memory.
+func NewConvolution(weight, bias Tensor) *Convolution {
+	var h C.nst_convolution
+	change("convolution", func() *C.char { return C.nst_convolution_new(handle(weight), handle(bias), &h) }, weight, bias)
+	c := &Convolution{handle: h}
+	c.cleanup = runtime.AddCleanup(c, func(h C.nst_convolution) { C.nst_convolution_free(h) }, h)
+	return c
+}
+
+// Close frees the weights. It may be called again.
+func (c *Convolution) Close() {
+	if c.handle != nil {
+		c.cleanup.Stop()
+		C.nst_convolution_free(c.handle)
+		c.handle = nil
+	}
+}
+
+func flag(b bool) C.int32_t {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// Forward returns the convolution of x [N,in,H,W], [N,out,H,W] with its channels
+// innermost in memory; with relu its positive part.
+func (c *Convolution) Forward(x Tensor, mode ConvolutionMode, relu bool) Tensor {
+	t := make1("convolution", func(out *C.nst_tensor) *C.char {
+		return C.nst_convolution_forward(c.handle, handle(x), flag(mode.Fast), flag(mode.Replicate), flag(relu), out)
+	}, x)
+	runtime.KeepAlive(c)
+	return t
+}
+
+// Backward returns ∂J/∂x from ∂J/∂y. Where the layer's ReLU came after, y is its
+// output (after the ReLU) and the gradient that of that; else y is the zero
+// Tensor.
+func (c *Convolution) Backward(gradient, y Tensor, mode ConvolutionMode) Tensor {
+	inputs, mask := []Tensor{gradient}, C.nst_tensor(nil)
+	if y.T != nil {
+		inputs = append(inputs, y)
+		check("convolution_backward", y)
+		mask = handle(y)
+	}
+	t := make1("convolution_backward", func(out *C.nst_tensor) *C.char {
+		return C.nst_convolution_backward(c.handle, handle(gradient), mask, flag(mode.Fast), flag(mode.Replicate), out)
+	}, inputs...)
+	runtime.KeepAlive(c)
+	return t
+}
+
+// ReLU returns the positive part of x.
+func ReLU(x Tensor) Tensor {
+	return make1("relu", func(out *C.nst_tensor) *C.char { return C.nst_relu(handle(x), out) }, x)
+}
+
+// ReLUBackward returns ∂J/∂x of y = ReLU(x) from ∂J/∂y.
+func ReLUBackward(gradient, y Tensor) Tensor {
+	return make1("relu_backward", func(out *C.nst_tensor) *C.char {
+		return C.nst_relu_backward(handle(gradient), handle(y), out)
+	}, gradient, y)
+}
+
+// Pool halves maps [N,C,H,W], leaving out an odd last row or column: each value
+// is the sum of 2×2 times scale, or their maximum if scale is 0.
+func Pool(x Tensor, scale float64) Tensor {
+	return make1("pool", func(out *C.nst_tensor) *C.char { return C.nst_pool(handle(x), C.double(scale), out) }, x)
+}
+
+// PoolBackward returns ∂J/∂x of y = Pool(x, scale) from ∂J/∂y.
+func PoolBackward(x, gradient Tensor, scale float64) Tensor {
+	return make1("pool_backward", func(out *C.nst_tensor) *C.char {
+		return C.nst_pool_backward(handle(x), handle(gradient), C.double(scale), out)
+	}, x, gradient)
+}
+
+// SYRK returns scale · f·fᵀ for each of the matrices f [N,n,k] (the symmetric
+// rank-k product of BLAS): [N,n,n]. It can be differentiated by autograd.
+func SYRK(f Tensor, scale float64) Tensor {
+	return make1("syrk", func(out *C.nst_tensor) *C.char { return C.nst_syrk(handle(f), C.double(scale), out) }, f)
+}
+
+// AddProduct makes sum [N,n,k] into beta·sum + alpha · d·f for symmetric
+// matrices d [N,n,n] and f [N,n,k]. With beta 0, what was in sum does not count.
+func AddProduct(sum, d, f Tensor, beta, alpha float64) {
+	change("add_product", func() *C.char {
+		return C.nst_add_product(handle(sum), handle(d), handle(f), C.double(beta), C.double(alpha))
+	}, sum, d, f)
+}

@@ -1,0 +1,256 @@
+// The network's layers and their gradients, and the products of feature
+// matrices, outside autograd. Feature maps are channels-last in memory. What
+// cpu/kernels.h has no kernel for (another device or type, channels that fill no
+// vector) is left to libtorch.
+#include <ATen/Parallel.h>
+#include <ATen/ops/avg_pool2d.h>
+#include <ATen/ops/avg_pool2d_backward.h>
+#include <ATen/ops/baddbmm.h>
+#include <ATen/ops/bmm.h>
+#include <ATen/ops/conv2d.h>
+#include <ATen/ops/convolution_backward.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/max_pool2d_with_indices.h>
+#include <ATen/ops/max_pool2d_with_indices_backward.h>
+#include <ATen/ops/relu.h>
+#include <ATen/ops/replication_pad2d.h>
+#include <ATen/ops/replication_pad2d_backward.h>
+#include <ATen/ops/threshold_backward.h>
+#include <c10/core/GradMode.h>
+
+#include <array>
+#include <memory>
+#include <mutex>
+
+#include "cpu/kernels.h"
+#include "guard.h"
+
+using nst::give;
+using nst::guard;
+using nst::tensor;
+
+namespace {
+
+constexpr auto kLast = at::MemoryFormat::ChannelsLast;
+constexpr int64_t kChannels = 32;  // kernels work on multiples of this
+
+nst::cpu::Parallel threads() {
+  return {at::get_num_threads(), [](int64_t count, void (*body)(void*, int64_t, int64_t), void* context) {
+            at::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) { body(context, begin, end); });
+          }};
+}
+
+bool on_cpu(const at::Tensor& t) { return t.is_cpu() && t.scalar_type() == at::kFloat; }
+
+nst::cpu::Maps maps(const at::Tensor& x) { return {x.size(0), x.size(2), x.size(3), x.size(1)}; }
+
+at::Tensor empty_maps(const at::Tensor& like, int64_t c, int64_t h, int64_t w) {
+  return at::empty({like.size(0), c, h, w}, like.options(), kLast);
+}
+
+float* data(const at::Tensor& t) { return t.mutable_data_ptr<float>(); }
+
+const float* data(const std::optional<at::Tensor>& t) { return t ? t->const_data_ptr<float>() : nullptr; }
+
+at::Tensor masked(const at::Tensor& gradient, const std::optional<at::Tensor>& mask) {
+  return mask ? at::threshold_backward(gradient, *mask, 0) : gradient;
+}
+
+// A 3×3 convolution of stride 1 that keeps its picture's size. Transformed
+// weights take four times the memory of the plain ones, for each direction.
+struct Convolution {
+  at::Tensor weight, bias;
+  at::Tensor transformed[2];  // forward, backward; made when first needed
+
+  int64_t in() const { return weight.size(1); }
+  int64_t out() const { return weight.size(0); }
+  bool winograds() const { return on_cpu(weight) && in() % kChannels == 0 && out() % kChannels == 0; }
+  bool first() const { return on_cpu(weight) && in() <= 4 && out() % kChannels == 0; }
+
+  const float* weights(bool backward) {
+    auto& t = transformed[backward];
+    if (!t.defined()) {
+      const auto& k = nst::cpu::kernels();
+      const int64_t from = backward ? out() : in(), to = backward ? in() : out();
+      t = at::empty({k.winograd_size(from, to)}, weight.options());
+      k.winograd_weights(weight.contiguous().const_data_ptr<float>(), in(), out(), backward, data(t), threads());
+    }
+    return t.const_data_ptr<float>();
+  }
+
+  // A position that zeros surround needs no padded copy.
+  at::Tensor forward(at::Tensor x, bool fast, bool replicate, bool relu) {
+    TORCH_CHECK(x.dim() == 4 && x.size(1) == in(), "the convolution takes [N,", in(), ",H,W], not ", x.sizes());
+    x = x.contiguous(kLast);
+    if (fast && !replicate && on_cpu(x) && (winograds() || first())) {
+      auto y = empty_maps(x, out(), x.size(2), x.size(3));
+      const auto& k = nst::cpu::kernels();
+      if (first())
+        k.first(data(x), maps(x), weight.contiguous().const_data_ptr<float>(), bias.const_data_ptr<float>(), relu,
+                data(y), out(), threads());
+      else
+        k.winograd(data(x), nullptr, maps(x), weights(false), bias.const_data_ptr<float>(), relu, data(y), out(),
+                   threads());
+      return y;
+    }
+    auto y = replicate ? at::conv2d(at::replication_pad2d(x, {1, 1, 1, 1}), weight, bias)
+                       : at::conv2d(x, weight, bias, 1, 1);
+    return relu ? at::relu_(y) : y;
+  }
+
+  at::Tensor backward(at::Tensor gradient, std::optional<at::Tensor> mask, bool fast, bool replicate) {
+    TORCH_CHECK(gradient.dim() == 4 && gradient.size(1) == out(), "the convolution's gradient is [N,", out(),
+                ",H,W], not ", gradient.sizes());
+    gradient = gradient.contiguous(kLast);
+    if (mask) mask = mask->contiguous(kLast);
+    const int64_t h = gradient.size(2), w = gradient.size(3);
+    if (fast && !replicate && on_cpu(gradient) && (winograds() || first())) {
+      auto dx = empty_maps(gradient, in(), h, w);
+      const auto& k = nst::cpu::kernels();
+      if (first())
+        k.first_backward(data(gradient), data(mask), maps(gradient), weight.contiguous().const_data_ptr<float>(),
+                         data(dx), in(), threads());
+      else
+        k.winograd(data(gradient), data(mask), maps(gradient), weights(true), nullptr, false, data(dx), in(),
+                   threads());
+      return dx;
+    }
+    gradient = masked(gradient, mask);
+    const int64_t pad = replicate ? 0 : 1, margin = replicate ? 2 : 0;
+    // Only the input's shape counts for its gradient.
+    auto x = at::empty({1}, gradient.options()).expand({gradient.size(0), in(), h + margin, w + margin});
+    if (!x.is_cpu()) x = empty_maps(gradient, in(), h + margin, w + margin);
+    auto dx = std::get<0>(at::convolution_backward(gradient, x, weight, at::OptionalIntArrayRef(), {1, 1}, {pad, pad},
+                                                   {1, 1}, false, {0, 0}, 1, {true, false, false}));
+    if (!replicate) return dx;
+    return at::replication_pad2d_backward(dx, empty_maps(gradient, in(), h, w), {1, 1, 1, 1});
+  }
+};
+
+Convolution& convolution(nst_convolution c) { return nst::object<Convolution>(c, "convolution"); }
+
+std::optional<at::Tensor> optional_tensor(nst_tensor t) {
+  return t == nullptr ? std::nullopt : std::optional<at::Tensor>(tensor(t));
+}
+
+bool pools(const at::Tensor& x) { return on_cpu(x) && x.size(1) % kChannels == 0; }
+
+const c10::IntArrayRef two() {
+  static constexpr std::array<int64_t, 2> sides{2, 2};
+  return sides;
+}
+
+// f [N,C,P] as rows of C floats, one after the other: channels-last maps.
+bool rows_of_channels(const at::Tensor& f) {
+  return on_cpu(f) && f.dim() == 3 && f.size(1) % kChannels == 0 && f.stride(1) == 1 && f.stride(2) == f.size(1) &&
+         (f.size(0) == 1 || f.stride(0) == f.size(1) * f.size(2));
+}
+
+}  // namespace
+
+const char* nst_kernels_name(void) { return nst::cpu::kernels().name; }
+
+const char* nst_convolution_new(nst_tensor weight, nst_tensor bias, nst_convolution* out) {
+  return guard([&] {
+    const auto& w = tensor(weight);
+    TORCH_CHECK(w.dim() == 4 && w.size(2) == 3 && w.size(3) == 3, "a convolution's weights are [out,in,3,3], not ",
+                w.sizes());
+    *out = new Convolution{w.detach().contiguous(kLast), tensor(bias).detach().contiguous(), {}};
+  });
+}
+
+void nst_convolution_free(nst_convolution c) { delete static_cast<Convolution*>(c); }
+
+const char* nst_convolution_forward(nst_convolution c, nst_tensor x, int32_t fast, int32_t replicate, int32_t relu,
+                                    nst_tensor* out) {
+  return guard([&] {
+    c10::NoGradGuard off;
+    *out = give(convolution(c).forward(tensor(x), fast, replicate, relu));
+  });
+}
+
+const char* nst_convolution_backward(nst_convolution c, nst_tensor gradient, nst_tensor mask, int32_t fast,
+                                     int32_t replicate, nst_tensor* out) {
+  return guard([&] {
+    c10::NoGradGuard off;
+    *out = give(convolution(c).backward(tensor(gradient), optional_tensor(mask), fast, replicate));
+  });
+}
+
+const char* nst_relu(nst_tensor x, nst_tensor* out) {
+  return guard([&] { *out = give(at::relu(tensor(x))); });
+}
+
+const char* nst_relu_backward(nst_tensor gradient, nst_tensor y, nst_tensor* out) {
+  return guard([&] { *out = give(at::threshold_backward(tensor(gradient), tensor(y), 0)); });
+}
+
+const char* nst_pool(nst_tensor t, double scale, nst_tensor* out) {
+  return guard([&] {
+    c10::NoGradGuard off;
+    const auto x = tensor(t).contiguous(kLast);
+    if (pools(x)) {
+      auto y = empty_maps(x, x.size(1), x.size(2) / 2, x.size(3) / 2);
+      nst::cpu::kernels().pool(data(x), maps(x), static_cast<float>(scale), data(y), threads());
+      *out = give(y);
+    } else if (scale == 0) {
+      *out = give(std::get<0>(at::max_pool2d_with_indices(x, two(), two())));
+    } else {
+      *out = give(at::avg_pool2d(x, two(), two()).mul_(4 * scale));
+    }
+  });
+}
+
+const char* nst_pool_backward(nst_tensor t, nst_tensor g, double scale, nst_tensor* out) {
+  return guard([&] {
+    c10::NoGradGuard off;
+    const auto x = tensor(t).contiguous(kLast), gradient = tensor(g).contiguous(kLast);
+    if (pools(x) && on_cpu(gradient)) {
+      auto dx = empty_maps(x, x.size(1), x.size(2), x.size(3));
+      nst::cpu::kernels().pool_backward(data(x), data(gradient), maps(x), static_cast<float>(scale), data(dx),
+                                        threads());
+      *out = give(dx);
+    } else if (scale == 0) {
+      auto indices = std::get<1>(at::max_pool2d_with_indices(x, two(), two()));
+      *out = give(at::max_pool2d_with_indices_backward(gradient, x, two(), two(), {0, 0}, {1, 1}, false, indices));
+    } else {
+      auto plain = at::avg_pool2d_backward(gradient, x, two(), two(), {0, 0}, false, true, std::nullopt);
+      *out = give(plain.mul_(4 * scale));
+    }
+  });
+}
+
+const char* nst_syrk(nst_tensor t, double scale, nst_tensor* out) {
+  return guard([&] {
+    const auto& f = tensor(t);
+    if (!rows_of_channels(f) || (c10::GradMode::is_enabled() && f.requires_grad())) {
+      *out = give(at::bmm(f, f.transpose(1, 2)).mul(scale));
+      return;
+    }
+    const int64_t n = f.size(0), c = f.size(1), p = f.size(2);
+    auto products = at::empty({n, c, c}, f.options());
+    for (int64_t i = 0; i < n; i++)
+      nst::cpu::kernels().syrk(data(f) + i * c * p, p, c, static_cast<float>(scale), data(products) + i * c * c,
+                               threads());
+    *out = give(products);
+  });
+}
+
+// d is symmetric, so the rows of sum and f may be taken for columns.
+const char* nst_add_product(nst_tensor sum, nst_tensor d, nst_tensor f, double beta, double alpha) {
+  return guard([&] {
+    c10::NoGradGuard off;
+    const auto &s = tensor(sum), &a = tensor(f), m = tensor(d);
+    const bool kernel = rows_of_channels(s) && rows_of_channels(a) && on_cpu(m) && m.is_contiguous() &&
+                        s.sizes() == a.sizes() && m.dim() == 3 && m.size(0) == a.size(0) && m.size(1) == a.size(1) &&
+                        m.size(2) == a.size(1) && (beta == 0 || beta == 1);
+    if (!kernel) {
+      s.baddbmm_(m, a, beta, alpha);
+      return;
+    }
+    const int64_t c = a.size(1), p = a.size(2);
+    for (int64_t i = 0; i < a.size(0); i++)
+      nst::cpu::kernels().addmm(data(s) + i * c * p, data(a) + i * c * p, data(m) + i * c * c, p, c, c,
+                                static_cast<float>(beta), static_cast<float>(alpha), threads());
+  });
+}
