@@ -129,6 +129,7 @@ func (t *transfer) scale(ctx context.Context, i int, now **state) (last bool, er
 		return false, err
 	}
 	defer eval.close()
+	defer func() { err = errors.Join(err, torch.EmptyCache(t.engine.Device())) }()
 	if t.began.IsZero() {
 		t.began = time.Now()
 	}

@@ -93,9 +93,16 @@ func ReLUBackward(gradient, y Tensor) Tensor {
 }
 
 // Pool halves maps [N,C,H,W], leaving out an odd last row or column: each value
-// is the sum of 2×2 times scale, or their maximum if scale is 0.
-func Pool(x Tensor, scale float64) Tensor {
-	return make1("pool", func(out *C.nst_tensor) *C.char { return C.nst_pool(handle(x), C.double(scale), out) }, x)
+// is the sum of 2×2 times scale, or their maximum if scale is 0. For the maximum
+// on the CPU there are also the choices, one byte a value: with them
+// MaxPoolBackward needs no x. Else they are the zero Tensor.
+func Pool(x Tensor, scale float64) (y, chosen Tensor) {
+	var c C.nst_tensor
+	y = make1("pool", func(out *C.nst_tensor) *C.char { return C.nst_pool(handle(x), C.double(scale), out, &c) }, x)
+	if c != nil {
+		chosen = adopt(c)
+	}
+	return y, chosen
 }
 
 // PoolBackward returns ∂J/∂x of y = Pool(x, scale) from ∂J/∂y.
@@ -103,6 +110,14 @@ func PoolBackward(x, gradient Tensor, scale float64) Tensor {
 	return make1("pool_backward", func(out *C.nst_tensor) *C.char {
 		return C.nst_pool_backward(handle(x), handle(gradient), C.double(scale), out)
 	}, x, gradient)
+}
+
+// MaxPoolBackward returns ∂J/∂x [N,C,height,width] of Pool's maximum from ∂J/∂y,
+// taken on through a ReLU that made x: where the maximum was 0 there is none.
+func MaxPoolBackward(chosen, gradient Tensor, height, width int64) Tensor {
+	return make1("max_pool_backward", func(out *C.nst_tensor) *C.char {
+		return C.nst_max_pool_backward(handle(chosen), handle(gradient), C.int64_t(height), C.int64_t(width), out)
+	}, chosen, gradient)
 }
 
 // SYRK returns scale · f·fᵀ for each of the matrices f [N,n,k] (the symmetric

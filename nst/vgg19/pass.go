@@ -17,8 +17,15 @@ type Pass struct {
 	// Of a chain: the layers' outputs by their index in Layers; none where the
 	// layer was computed together with the next, or is not needed any more.
 	outputs []torch.Tensor
+	pooled  map[int]pooled // by the index of a pool, if its gradient needs no more
 
 	image torch.Tensor // without a chain the leaf that autograd takes gradients to
+}
+
+// pooled is what the gradient of a pool, and of the ReLU before it, needs.
+type pooled struct {
+	chosen        torch.Tensor
+	height, width int64
 }
 
 // Run computes the named layers' feature maps of an image [N,3,H,W], RGB in
@@ -118,7 +125,7 @@ func (p *Pass) forward(image torch.Tensor, layers []string, backward bool) {
 			p.last = i
 		}
 	}
-	p.outputs = make([]torch.Tensor, p.last+1)
+	p.outputs, p.pooled = make([]torch.Tensor, p.last+1), map[int]pooled{}
 	x := torch.Sub(torch.Mul(torch.Cast(image, torch.TypeOf(c.scale)), c.scale), c.shift)
 	x = torch.Cast(x, c.scalar)
 	done := func(i int, y torch.Tensor) { // layer i has made y from x
@@ -152,7 +159,17 @@ func (p *Pass) forward(image torch.Tensor, layers []string, backward bool) {
 		case ReLU:
 			y = torch.ReLU(x)
 		case Pool:
-			y = torch.Pool(x, p.network.poolScale())
+			var chosen torch.Tensor
+			y, chosen = torch.Pool(x, p.network.poolScale())
+			if chosen.T != nil && backward {
+				size := torch.Shape(x)
+				p.pooled[i] = pooled{chosen, size[2], size[3]}
+				if !slices.Contains(layers, Layers[i-1].Name) {
+					p.outputs[i-1] = torch.Tensor{}
+				}
+			} else {
+				torch.Close(chosen)
+			}
 		}
 		before := i - 1
 		i = made
@@ -184,16 +201,21 @@ func (p *Pass) backward(add func(string, torch.Tensor) torch.Tensor) torch.Tenso
 		case Conv:
 			step(c.convolutions[l.Name].Backward(gradient, torch.Tensor{}, mode))
 		case ReLU:
-			y := p.outputs[i]
-			if conv := Layers[i-1]; p.outputs[i-1].T == nil { // computed together
-				step(c.convolutions[conv.Name].Backward(gradient, y, mode))
+			y := p.outputs[i] // none where the pool behind it took its gradient along
+			if p.outputs[i-1].T == nil { // computed together
 				i--
-			} else {
+				step(c.convolutions[Layers[i].Name].Backward(gradient, y, mode))
+			} else if y.T != nil {
 				step(torch.ReLUBackward(gradient, y))
 			}
 			torch.Close(y)
 		case Pool:
-			step(torch.PoolBackward(p.outputs[i-1], gradient, p.network.poolScale()))
+			if pool, ok := p.pooled[i]; ok {
+				step(torch.MaxPoolBackward(pool.chosen, gradient, pool.height, pool.width))
+				torch.Close(pool.chosen)
+			} else {
+				step(torch.PoolBackward(p.outputs[i-1], gradient, p.network.poolScale()))
+			}
 		}
 		torch.Close(p.outputs[i])
 	}

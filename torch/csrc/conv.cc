@@ -52,44 +52,56 @@ float* data(const at::Tensor& t) { return t.mutable_data_ptr<float>(); }
 
 const float* data(const std::optional<at::Tensor>& t) { return t ? t->const_data_ptr<float>() : nullptr; }
 
+int64_t tiles(const at::Tensor& x) { return x.size(0) * ((x.size(2) + 3) / 4) * ((x.size(3) + 3) / 4); }
+
 at::Tensor masked(const at::Tensor& gradient, const std::optional<at::Tensor>& mask) {
   return mask ? at::threshold_backward(gradient, *mask, 0) : gradient;
 }
 
-// A 3×3 convolution of stride 1 that keeps its picture's size. Transformed
-// weights take four times the memory of the plain ones, for each direction.
+// Maps of so few tiles are faster done directly, and those of so few that the
+// weights' transform would cost more than the convolution keep it.
+constexpr int64_t kFewTiles = 10, kKeepTiles = 128;
+
+// A 3×3 convolution of stride 1 that keeps its picture's size.
 struct Convolution {
   at::Tensor weight, bias;
-  at::Tensor transformed[2];  // forward, backward; made when first needed
+  at::Tensor transformed[2];  // weights, forward and backward: see kKeepTiles
 
   int64_t in() const { return weight.size(1); }
   int64_t out() const { return weight.size(0); }
   bool winograds() const { return on_cpu(weight) && in() % kChannels == 0 && out() % kChannels == 0; }
   bool first() const { return on_cpu(weight) && in() <= 4 && out() % kChannels == 0; }
 
-  const float* weights(bool backward) {
-    auto& t = transformed[backward];
-    if (!t.defined()) {
-      const auto& k = nst::cpu::kernels();
-      const int64_t from = backward ? out() : in(), to = backward ? in() : out();
-      t = at::empty({k.winograd_size(from, to)}, weight.options());
-      k.winograd_weights(weight.contiguous().const_data_ptr<float>(), in(), out(), backward, data(t), threads());
-    }
-    return t.const_data_ptr<float>();
+  // Transformed weights take four times the memory of the plain ones, for each
+  // direction: 400 MB for VGG-19, which a large picture cannot spare.
+  at::Tensor weights(bool backward, int64_t tiles) {
+    auto& kept = transformed[backward];
+    if (kept.defined() && tiles <= kKeepTiles) return kept;
+    kept = at::Tensor();
+    const auto& k = nst::cpu::kernels();
+    const int64_t from = backward ? out() : in(), to = backward ? in() : out();
+    auto t = at::empty({k.winograd_size(from, to)}, weight.options());
+    k.winograd_weights(weight.const_data_ptr<float>(), in(), out(), backward, data(t), threads());
+    if (tiles <= kKeepTiles) kept = t;
+    return t;
   }
 
-  // A position that zeros surround needs no padded copy.
+  // Whether there is a kernel for these maps.
+  bool has_kernel(const at::Tensor& x) const {
+    return on_cpu(x) && (first() || (winograds() && tiles(x) >= kFewTiles));
+  }
+
   at::Tensor forward(at::Tensor x, bool fast, bool replicate, bool relu) {
     TORCH_CHECK(x.dim() == 4 && x.size(1) == in(), "the convolution takes [N,", in(), ",H,W], not ", x.sizes());
     x = x.contiguous(kLast);
-    if (fast && !replicate && on_cpu(x) && (winograds() || first())) {
+    if (fast && !replicate && has_kernel(x)) {
       auto y = empty_maps(x, out(), x.size(2), x.size(3));
       const auto& k = nst::cpu::kernels();
       if (first())
         k.first(data(x), maps(x), weight.contiguous().const_data_ptr<float>(), bias.const_data_ptr<float>(), relu,
                 data(y), out(), threads());
       else
-        k.winograd(data(x), nullptr, maps(x), weights(false), bias.const_data_ptr<float>(), relu, data(y), out(),
+        k.winograd(data(x), nullptr, maps(x), data(weights(false, tiles(x))), bias.const_data_ptr<float>(), relu, data(y), out(),
                    threads());
       return y;
     }
@@ -104,14 +116,14 @@ struct Convolution {
     gradient = gradient.contiguous(kLast);
     if (mask) mask = mask->contiguous(kLast);
     const int64_t h = gradient.size(2), w = gradient.size(3);
-    if (fast && !replicate && on_cpu(gradient) && (winograds() || first())) {
+    if (fast && !replicate && has_kernel(gradient)) {
       auto dx = empty_maps(gradient, in(), h, w);
       const auto& k = nst::cpu::kernels();
       if (first())
         k.first_backward(data(gradient), data(mask), maps(gradient), weight.contiguous().const_data_ptr<float>(),
                          data(dx), in(), threads());
       else
-        k.winograd(data(gradient), data(mask), maps(gradient), weights(true), nullptr, false, data(dx), in(),
+        k.winograd(data(gradient), data(mask), maps(gradient), data(weights(true, tiles(gradient))), nullptr, false, data(dx), in(),
                    threads());
       return dx;
     }
@@ -185,13 +197,21 @@ const char* nst_relu_backward(nst_tensor gradient, nst_tensor y, nst_tensor* out
   return guard([&] { *out = give(at::threshold_backward(tensor(gradient), tensor(y), 0)); });
 }
 
-const char* nst_pool(nst_tensor t, double scale, nst_tensor* out) {
+const char* nst_pool(nst_tensor t, double scale, nst_tensor* out, nst_tensor* chosen) {
   return guard([&] {
     c10::NoGradGuard off;
     const auto x = tensor(t).contiguous(kLast);
+    *chosen = nullptr;
     if (pools(x)) {
+      const auto& k = nst::cpu::kernels();
       auto y = empty_maps(x, x.size(1), x.size(2) / 2, x.size(3) / 2);
-      nst::cpu::kernels().pool(data(x), maps(x), static_cast<float>(scale), data(y), threads());
+      if (scale != 0) {
+        k.average_pool(data(x), maps(x), static_cast<float>(scale), data(y), threads());
+      } else {
+        auto which = at::empty(y.sizes(), y.options().dtype(at::kByte), kLast);
+        k.max_pool(data(x), maps(x), data(y), which.mutable_data_ptr<uint8_t>(), threads());
+        *chosen = give(which);
+      }
       *out = give(y);
     } else if (scale == 0) {
       *out = give(std::get<0>(at::max_pool2d_with_indices(x, two(), two())));
@@ -201,18 +221,32 @@ const char* nst_pool(nst_tensor t, double scale, nst_tensor* out) {
   });
 }
 
+const char* nst_max_pool_backward(nst_tensor which, nst_tensor g, int64_t h, int64_t w, nst_tensor* out) {
+  return guard([&] {
+    const auto gradient = tensor(g).contiguous(kLast);
+    const auto& chosen = tensor(which);
+    TORCH_CHECK(on_cpu(gradient) && chosen.sizes() == gradient.sizes() && chosen.is_contiguous(kLast) &&
+                    h / 2 == gradient.size(2) && w / 2 == gradient.size(3),
+                "the pool's choices are ", chosen.sizes(), " of ", h, "x", w, ", its gradient is ", gradient.sizes());
+    auto dx = empty_maps(gradient, gradient.size(1), h, w);
+    nst::cpu::kernels().max_pool_backward(chosen.const_data_ptr<uint8_t>(), data(gradient), maps(dx), data(dx),
+                                          threads());
+    *out = give(dx);
+  });
+}
+
 const char* nst_pool_backward(nst_tensor t, nst_tensor g, double scale, nst_tensor* out) {
   return guard([&] {
     c10::NoGradGuard off;
     const auto x = tensor(t).contiguous(kLast), gradient = tensor(g).contiguous(kLast);
-    if (pools(x) && on_cpu(gradient)) {
-      auto dx = empty_maps(x, x.size(1), x.size(2), x.size(3));
-      nst::cpu::kernels().pool_backward(data(x), data(gradient), maps(x), static_cast<float>(scale), data(dx),
-                                        threads());
-      *out = give(dx);
-    } else if (scale == 0) {
+    if (scale == 0) {
       auto indices = std::get<1>(at::max_pool2d_with_indices(x, two(), two()));
       *out = give(at::max_pool2d_with_indices_backward(gradient, x, two(), two(), {0, 0}, {1, 1}, false, indices));
+    } else if (pools(x) && on_cpu(gradient)) {
+      auto dx = empty_maps(x, x.size(1), x.size(2), x.size(3));
+      nst::cpu::kernels().average_pool_backward(data(gradient), maps(x), static_cast<float>(scale), data(dx),
+                                                threads());
+      *out = give(dx);
     } else {
       auto plain = at::avg_pool2d_backward(gradient, x, two(), two(), {0, 0}, false, true, std::nullopt);
       *out = give(plain.mul_(4 * scale));

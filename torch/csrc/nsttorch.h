@@ -85,7 +85,8 @@ const char* nst_module_forward(nst_module m, nst_tensor image, const char* names
 // gradients, outside autograd (conv.cc). A convolution borrows its weights
 // [out,in,3,3] and bias [out] and keeps references to them. A mask is the
 // layer's output after a ReLU, through which the gradient comes; NULL: none.
-// A pool's scale is what the sum of 2x2 is multiplied by; 0: their maximum.
+// A pool's scale is what the sum of 2x2 is multiplied by; 0: their maximum, for
+// which chosen may be written, which maximum it is, or NULL.
 const char* nst_kernels_name(void);
 const char* nst_convolution_new(nst_tensor weight, nst_tensor bias, nst_convolution* out);
 void nst_convolution_free(nst_convolution c);
@@ -95,7 +96,8 @@ const char* nst_convolution_backward(nst_convolution c, nst_tensor gradient, nst
                                      int32_t fast, int32_t replicate, nst_tensor* out);
 const char* nst_relu(nst_tensor x, nst_tensor* out);
 const char* nst_relu_backward(nst_tensor gradient, nst_tensor y, nst_tensor* out);
-const char* nst_pool(nst_tensor x, double scale, nst_tensor* out);
+const char* nst_pool(nst_tensor x, double scale, nst_tensor* out, nst_tensor* chosen);
+const char* nst_max_pool_backward(nst_tensor chosen, nst_tensor gradient, int64_t h, int64_t w, nst_tensor* out);
 const char* nst_pool_backward(nst_tensor x, nst_tensor gradient, double scale, nst_tensor* out);
 const char* nst_syrk(nst_tensor f, double scale, nst_tensor* out);
 const char* nst_add_product(nst_tensor sum, nst_tensor d, nst_tensor f, double beta, double alpha);

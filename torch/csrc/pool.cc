@@ -1,9 +1,13 @@
 // Host memory for large tensors. An iteration takes and gives back the same
 // gigabyte of feature maps as the one before; from the C library each would come
-// as new pages, which the kernel clears and maps one by one: a fifth of the time.
-// Here it is kept, cut and joined again, until nst_host_memory_trim.
+// as new pages, which the kernel clears and maps one by one: a quarter of the
+// time. Here they come from one range of addresses, in which what lies side by
+// side can be joined and cut anew, and which keeps its pages until
+// nst_host_memory_trim.
 #include <c10/core/CPUAllocator.h>
+#include <malloc.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <mutex>
 #include <set>
@@ -14,15 +18,16 @@
 
 namespace {
 
-constexpr size_t kLeast = 256 << 10;  // smaller ones are the C library's
-constexpr size_t kSegment = 2 << 20;  // what huge pages are made of
-
-size_t round_up(size_t v, size_t to) { return (v + to - 1) / to * to; }
+constexpr size_t kLeast = 256 << 10;    // smaller ones are the C library's
+constexpr size_t kPage = 4096;
+// Addresses, not memory: twice what the machine has, so that asking for more
+// fails as it should.
+size_t range() { return 2 * static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<size_t>(sysconf(_SC_PAGESIZE)); }
 
 class Pool final : public c10::Allocator {
  public:
   c10::DataPtr allocate(size_t bytes) override {
-    void* data = bytes < kLeast ? nullptr : take(round_up(bytes, 4096));
+    void* data = bytes < kLeast ? nullptr : take((bytes + kPage - 1) / kPage * kPage);
     if (data == nullptr) return c10::GetDefaultCPUAllocator()->allocate(bytes);
     return {data, data, &Pool::release, c10::Device(c10::kCPU)};
   }
@@ -32,14 +37,8 @@ class Pool final : public c10::Allocator {
   // Gives back to the system what no tensor uses.
   void trim() {
     std::lock_guard<std::mutex> lock(mutex_);
-    for (auto it = free_.begin(); it != free_.end();) {
-      Block* b = it->second;
-      const bool whole = b->before == nullptr && b->after == nullptr;
-      it = whole ? free_.erase(it) : std::next(it);
-      if (!whole) continue;
-      munmap(b->data, b->size);
-      delete b;
-    }
+    for (const auto& [size, start] : free_) madvise(start, size, MADV_DONTNEED);
+    malloc_trim(0);
   }
 
   static Pool& get() {
@@ -48,69 +47,61 @@ class Pool final : public c10::Allocator {
   }
 
  private:
-  // A part of a segment; its neighbours are the parts beside it.
-  struct Block {
-    char* data;
-    size_t size;
-    Block *before, *after;
-    bool free;
-  };
+  Pool() {
+    const size_t size = range();
+    void* data = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (data == MAP_FAILED) return;  // addresses are limited: all is the C library's
+    madvise(data, size, MADV_HUGEPAGE);
+    insert(static_cast<char*>(data), size);
+  }
 
+  // Free parts are known by size, of equal ones the lowest first, and by where
+  // they begin and end.
+  void insert(char* start, size_t size) {
+    free_.insert({size, start});
+    begins_[start] = size;
+    ends_[start + size] = size;
+  }
+  void erase(char* start, size_t size) {
+    free_.erase({size, start});
+    begins_.erase(start);
+    ends_.erase(start + size);
+  }
+
+  // Takes the smallest free part that is large enough; the largest is what has
+  // never been used.
   void* take(size_t size) {
     std::lock_guard<std::mutex> lock(mutex_);
     auto best = free_.lower_bound({size, nullptr});
-    Block* b;
-    if (best != free_.end()) {
-      b = best->second;
-      free_.erase(best);
-    } else {
-      const size_t whole = round_up(size, kSegment);
-      void* data = mmap(nullptr, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-      if (data == MAP_FAILED) return nullptr;  // libtorch's allocator says what that means
-      madvise(data, whole, MADV_HUGEPAGE);
-      b = new Block{static_cast<char*>(data), whole, nullptr, nullptr, true};
-    }
-    if (b->size - size >= kLeast) {
-      auto* rest = new Block{b->data + size, b->size - size, b, b->after, true};
-      if (b->after != nullptr) b->after->before = rest;
-      b->after = rest;
-      b->size = size;
-      free_.insert({rest->size, rest});
-    }
-    b->free = false;
-    used_[b->data] = b;
-    return b->data;
-  }
-
-  void give(Block* b) {
-    b->free = true;
-    auto join = [&](Block* first, Block* second) {  // keeps the first
-      first->size += second->size;
-      first->after = second->after;
-      if (second->after != nullptr) second->after->before = first;
-      delete second;
-      return first;
-    };
-    if (b->after != nullptr && b->after->free) {
-      free_.erase({b->after->size, b->after});
-      b = join(b, b->after);
-    }
-    if (b->before != nullptr && b->before->free) {
-      free_.erase({b->before->size, b->before});
-      b = join(b->before, b);
-    }
-    free_.insert({b->size, b});
+    if (best == free_.end()) return nullptr;  // libtorch's allocator says what that means
+    const auto [whole, start] = *best;
+    erase(start, whole);
+    if (whole > size) insert(start + size, whole - size);
+    used_[start] = size;
+    return start;
   }
 
   static void release(void* data) {
     auto& pool = get();
     {
       std::lock_guard<std::mutex> lock(pool.mutex_);
-      auto found = pool.used_.find(data);
+      auto found = pool.used_.find(static_cast<char*>(data));
       if (found != pool.used_.end()) {
-        Block* b = found->second;
+        auto start = found->first;
+        auto size = found->second;
         pool.used_.erase(found);
-        pool.give(b);
+        if (auto after = pool.begins_.find(start + size); after != pool.begins_.end()) {
+          const size_t more = after->second;
+          pool.erase(start + size, more);
+          size += more;
+        }
+        if (auto before = pool.ends_.find(start); before != pool.ends_.end()) {
+          const size_t more = before->second;
+          pool.erase(start - more, more);
+          start -= more;
+          size += more;
+        }
+        pool.insert(start, size);
         return;
       }
     }
@@ -118,8 +109,8 @@ class Pool final : public c10::Allocator {
   }
 
   std::mutex mutex_;
-  std::set<std::pair<size_t, Block*>> free_;  // by size
-  std::unordered_map<void*, Block*> used_;
+  std::set<std::pair<size_t, char*>> free_;
+  std::unordered_map<char*, size_t> begins_, ends_, used_;
 };
 
 // A higher priority than libtorch's own allocator.

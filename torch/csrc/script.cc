@@ -34,7 +34,11 @@ const char* nst_module_load(const char* path, const char* device, nst_module* ou
     torch::jit::setGraphExecutorOptimize(false);
     auto loaded = torch::jit::load(path, c10::Device(device), /*load_debug_files=*/false);
     loaded.eval();
-    for (const auto& p : loaded.parameters()) p.requires_grad_(false);
+    for (auto p : loaded.parameters()) {
+      p.requires_grad_(false);
+      // As convolutions on channels-last maps want their weights.
+      if (p.dim() == 4) p.set_data(p.contiguous(at::MemoryFormat::ChannelsLast));
+    }
     *out = new Module(std::move(loaded));
   });
 }

@@ -174,8 +174,8 @@ void winograd_weights(const float* weights, int64_t in, int64_t out, bool backwa
         for (int64_t lane = 0; lane < kWidth; lane++) {
           const int64_t column = p * kPanel + v * kWidth + lane;
           if (column >= columns) break;
-          const float* w = weights + (backward ? i * in + column : column * in + i) * 9;
-          for (int t = 0; t < 9; t++) g[t][lane] = w[backward ? 8 - t : t];
+          const float* w = backward ? weights + i * 9 * in + column : weights + column * 9 * in + i;
+          for (int t = 0; t < 9; t++) g[t][lane] = w[(backward ? 8 - t : t) * in];
         }
         Vec half[3][6];  // by columns of the filter
         for (int x = 0; x < 3; x++) {
@@ -393,58 +393,91 @@ void first_backward(const float* gradient, const float* mask, Maps out, const fl
 
 // ---- Pooling
 
-void pool(const float* x, Maps in, float scale, float* y, const Parallel& parallel) {
+// Calls body(from, to) for each line of the halves: from is where its first
+// 2×2 begin in the whole maps, to where it begins itself.
+template <class Body>
+void each_half_line(Maps in, const Parallel& parallel, const Body& body) {
   const int64_t down = in.h / 2, across = in.w / 2;
   each(parallel, in.n * down, [&](int64_t begin, int64_t end) {
+    for (int64_t line = begin; line < end; line++)
+      body((line / down * in.h + line % down * 2) * in.w * in.c, line * across * in.c);
+  });
+}
+
+void average_pool(const float* x, Maps in, float scale, float* y, const Parallel& parallel) {
+  each_half_line(in, parallel, [&](int64_t from, int64_t to) {
+    for (int64_t i = 0; i < in.w / 2; i++)
+      for (int64_t c = 0; c < in.c; c += kWidth) {
+        const float* at = x + from + i * 2 * in.c + c;
+        const Vec upper = load(at) + load(at + in.c), lower = load(at + in.w * in.c) + load(at + (in.w + 1) * in.c);
+        store(y + to + i * in.c + c, (upper + lower) * scale);
+      }
+  });
+}
+
+// An odd last row or column has no gradient.
+void clear_margins(float* dx, Maps in, const Parallel& parallel) {
+  if (in.h % 2 == 0 && in.w % 2 == 0) return;
+  each(parallel, in.n * in.h, [&](int64_t begin, int64_t end) {
     for (int64_t line = begin; line < end; line++) {
-      const float* from = x + (line / down * in.h + line % down * 2) * in.w * in.c;
-      float* to = y + line * across * in.c;
-      for (int64_t i = 0; i < across; i++)
-        for (int64_t c = 0; c < in.c; c += kWidth) {
-          const float* at = from + i * 2 * in.c + c;
-          const Vec a = load(at), b = load(at + in.c), d = load(at + in.w * in.c), e = load(at + (in.w + 1) * in.c);
-          store(to + i * in.c + c, scale == 0 ? max(max(a, b), max(d, e)) : (a + b + d + e) * scale);
-        }
+      float* to = dx + line * in.w * in.c;
+      if (line % in.h == in.h / 2 * 2)
+        clear(to, in.w * in.c);
+      else if (in.w % 2 != 0)
+        clear(to + (in.w - 1) * in.c, in.c);
     }
   });
 }
 
-void pool_backward(const float* x, const float* gradient, Maps in, float scale, float* dx, const Parallel& parallel) {
-  const int64_t down = in.h / 2, across = in.w / 2;
-  each(parallel, in.n * in.h, [&](int64_t begin, int64_t end) {
-    for (int64_t line = begin; line < end; line++) {
-      const int64_t image = line / in.h, row = line % in.h;
-      float* to = dx + line * in.w * in.c;
-      if (row / 2 >= down) {
-        clear(to, in.w * in.c);
-        continue;
+void average_pool_backward(const float* gradient, Maps in, float scale, float* dx, const Parallel& parallel) {
+  clear_margins(dx, in, parallel);
+  each_half_line(in, parallel, [&](int64_t to, int64_t from) {
+    for (int64_t i = 0; i < in.w / 2; i++)
+      for (int64_t c = 0; c < in.c; c += kWidth) {
+        const Vec v = load(gradient + from + i * in.c + c) * scale;
+        float* at = dx + to + i * 2 * in.c + c;
+        store(at, v);
+        store(at + in.c, v);
+        store(at + in.w * in.c, v);
+        store(at + (in.w + 1) * in.c, v);
       }
-      if (in.w % 2 != 0) clear(to + (in.w - 1) * in.c, in.c);
-      const float* g = gradient + (image * down + row / 2) * across * in.c;
-      const float* top = x + (image * in.h + row / 2 * 2) * in.w * in.c;
-      for (int64_t i = 0; i < across; i++)
-        for (int64_t c = 0; c < in.c; c += kWidth) {
-          const Vec v = load(g + i * in.c + c);
-          float* at = to + i * 2 * in.c + c;
-          if (scale != 0) {
-            store(at, v * scale);
-            store(at + in.c, v * scale);
-            continue;
-          }
-          const float* four = top + i * 2 * in.c + c;
-          const Vec a = load(four), b = load(four + in.c);
-          const Vec d = load(four + in.w * in.c), e = load(four + (in.w + 1) * in.c);
-          const Vec upper = max(a, b), lower = max(d, e);
-          const Mask is_upper = upper >= lower;
-          if (row % 2 == 0) {
-            store(at, is_upper & (a >= b) ? v : Vec{});
-            store(at + in.c, is_upper & (a < b) ? v : Vec{});
-          } else {
-            store(at, ~is_upper & (d >= e) ? v : Vec{});
-            store(at + in.c, ~is_upper & (d < e) ? v : Vec{});
-          }
-        }
-    }
+  });
+}
+
+// As many bytes as a vector has floats.
+typedef uint8_t Bytes __attribute__((vector_size(kWidth), aligned(1), may_alias));
+
+void max_pool(const float* x, Maps in, float* y, uint8_t* chosen, const Parallel& parallel) {
+  each_half_line(in, parallel, [&](int64_t from, int64_t to) {
+    for (int64_t i = 0; i < in.w / 2; i++)
+      for (int64_t c = 0; c < in.c; c += kWidth) {
+        const float* at = x + from + i * 2 * in.c + c;
+        const Vec a = load(at), b = load(at + in.c);
+        const Vec d = load(at + in.w * in.c), e = load(at + (in.w + 1) * in.c);
+        const Vec upper = max(a, b), lower = max(d, e), most = max(upper, lower);
+        const Mask first = (b > a) & 1, second = ((e > d) & 1) + 2;
+        const Mask which = lower > upper ? second : first;
+        store(y + to + i * in.c + c, most);
+        *reinterpret_cast<Bytes*>(chosen + to + i * in.c + c) =
+            __builtin_convertvector(most > 0.0f ? which : Mask{} + 4, Bytes);
+      }
+  });
+}
+
+void max_pool_backward(const uint8_t* chosen, const float* gradient, Maps in, float* dx, const Parallel& parallel) {
+  clear_margins(dx, in, parallel);
+  each_half_line(in, parallel, [&](int64_t to, int64_t from) {
+    for (int64_t i = 0; i < in.w / 2; i++)
+      for (int64_t c = 0; c < in.c; c += kWidth) {
+        const int64_t half = from + i * in.c + c;
+        const Vec v = load(gradient + half);
+        const Mask which = __builtin_convertvector(*reinterpret_cast<const Bytes*>(chosen + half), Mask);
+        float* at = dx + to + i * 2 * in.c + c;
+        store(at, which == 0 ? v : Vec{});
+        store(at + in.c, which == 1 ? v : Vec{});
+        store(at + in.w * in.c, which == 2 ? v : Vec{});
+        store(at + (in.w + 1) * in.c, which == 3 ? v : Vec{});
+      }
   });
 }
 
@@ -505,6 +538,7 @@ extern const Kernels kernels;
 const Kernels kernels = {
 #define NST_TEXT_OF(x) #x
 #define NST_TEXT(x) NST_TEXT_OF(x)
-    NST_TEXT(NST_ISA), winograd_size, winograd_weights, winograd, first, first_backward, pool, pool_backward, syrk, addmm};
+    NST_TEXT(NST_ISA), winograd_size, winograd_weights, winograd, first, first_backward, average_pool, average_pool_backward, max_pool,
+    max_pool_backward, syrk, addmm};
 
 }  // namespace nst::cpu::NST_ISA

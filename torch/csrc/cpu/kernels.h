@@ -28,7 +28,7 @@ struct Kernels {
   const char* name;
   // The number of floats that hold a 3×3 convolution's transformed weights.
   int64_t (*winograd_size)(int64_t in, int64_t out);
-  // Transforms weights [out,in,3,3]; with backward those of the gradient's
+  // Transforms weights [out,3,3,in]; with backward those of the gradient's
   // convolution, which takes out channels to in.
   void (*winograd_weights)(const float* weights, int64_t in, int64_t out, bool backward, float* transformed,
                            const Parallel& parallel);
@@ -42,11 +42,15 @@ struct Kernels {
   // The gradient by x of first's convolution: gradient and mask are as y.
   void (*first_backward)(const float* gradient, const float* mask, Maps out, const float* weights, float* dx,
                          int64_t in, const Parallel& parallel);
-  // y [n,h/2,w/2,c]: the 2×2 maximum, or the sum times scale if that is not 0.
-  void (*pool)(const float* x, Maps in, float scale, float* y, const Parallel& parallel);
-  // The gradient by x. Of equal maxima the first has it, as in libtorch.
-  void (*pool_backward)(const float* x, const float* gradient, Maps in, float scale, float* dx,
-                        const Parallel& parallel);
+  // y [n,h/2,w/2,c]: the sums of 2×2, times scale.
+  void (*average_pool)(const float* x, Maps in, float scale, float* y, const Parallel& parallel);
+  void (*average_pool_backward)(const float* gradient, Maps in, float scale, float* dx, const Parallel& parallel);
+  // y: the maxima of 2×2, and which of the four each is (of equal ones the
+  // first, as in libtorch), 4 where it is not positive: a ReLU before the pool
+  // passes no gradient there, so chosen is all that both gradients need.
+  void (*max_pool)(const float* x, Maps in, float* y, uint8_t* chosen, const Parallel& parallel);
+  void (*max_pool_backward)(const uint8_t* chosen, const float* gradient, Maps in, float* dx,
+                            const Parallel& parallel);
   // product [c,c] = scale · fᵀ·f for f [positions,c].
   void (*syrk)(const float* f, int64_t positions, int64_t c, float scale, float* product,
                const Parallel& parallel);
