@@ -25,7 +25,7 @@ var ErrCheckpoint = errors.New("unusable checkpoint")
 // Checkpoint is the state of a run between two iterations. A run that goes on
 // from it has the costs of one that was never interrupted, bit for bit, on the
 // same machine. It is plain data in host memory: for Adam five times the
-// picture's, for L-BFGS up to a hundred times.
+// picture's, for L-BFGS up to fifty times.
 type Checkpoint struct {
 	state   checkpointState
 	tensors map[string]hostTensor
@@ -44,8 +44,6 @@ type checkpointState struct {
 	Seconds       float64   `json:"seconds"`
 	Best          Costs     `json:"best"`
 	GradientScale float64   `json:"gradient_scale"`
-	First         bool      `json:"first"`
-	Radius        float64   `json:"radius"`
 	Started       bool      `json:"started"` // there is an optimiser
 	Numbers       []float64 `json:"numbers"` // of its state
 }
@@ -107,6 +105,9 @@ const (
 
 // checkpoint copies the state of scale i.
 func (t *transfer) checkpoint(i int, now *state) (*Checkpoint, error) {
+	if len(t.members) > 1 {
+		return nil, fmt.Errorf("%w: there is none of several pictures at once", ErrCheckpoint)
+	}
 	inputs, err := t.inputs()
 	if err != nil {
 		return nil, err
@@ -119,7 +120,6 @@ func (t *transfer) checkpoint(i int, now *state) (*Checkpoint, error) {
 		state: checkpointState{
 			Version: checkpointVersion, Options: options, Inputs: inputs,
 			Scale: i, Before: now.before, Steps: now.steps, Seconds: t.seconds(), Best: now.bestCosts[0],
-			First: now.first, Radius: now.radius,
 		},
 		tensors: map[string]hostTensor{},
 	}
@@ -149,7 +149,6 @@ func (t *transfer) restore(eval *evaluator, i int) *state {
 	c, device := t.settings.Resume, t.engine.Device()
 	now := newState(eval, t.settings, c.tensors[tensorPicture].tensor(device), t.schedule[i].iterations, c.state.Before)
 	now.steps, now.bestCosts[0] = c.state.Steps, c.state.Best
-	now.first, now.radius = c.state.First, c.state.Radius
 	torch.Close(now.best)
 	now.best = c.tensors[tensorBest].tensor(device)
 	if average, ok := c.tensors[tensorAverage]; ok {

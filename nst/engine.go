@@ -134,20 +134,51 @@ type Progress struct {
 // ErrCheckpoint, and of costs that stopped being numbers ErrDiverged, with the
 // best picture before.
 func (e *Engine) Stylize(ctx context.Context, content *picture.Picture, styles []*picture.Picture, o Options, report func(Progress)) (*Result, error) {
-	if report == nil {
-		report = func(Progress) {}
-	}
-	t, err := e.newTransfer(content, styles, o, report)
-	if err != nil {
+	results, err := e.StylizeTogether(ctx, []Pair{{content, styles, report}}, o)
+	if len(results) == 0 {
 		return nil, err
 	}
-	var result *Result
-	err = e.thread.Do(ctx, func() (err error) {
-		result, err = t.run(ctx)
+	return results[0], err
+}
+
+// Pair is one of several pictures that are made together.
+type Pair struct {
+	Content *picture.Picture
+	Styles  []*picture.Picture
+	// Report may be nil; see Stylize.
+	Report func(Progress)
+}
+
+// StylizeTogether is Stylize for several pairs of one size at once, each by
+// itself: the results are those that Stylize makes of each, but for rounding. A
+// GPU is not filled by one small picture. Masks and Resume are for one pair
+// alone; a checkpoint cannot be made of several. An error is that of all.
+func (e *Engine) StylizeTogether(ctx context.Context, pairs []Pair, o Options) ([]*Result, error) {
+	var all []*transfer
+	for _, p := range pairs {
+		if p.Report == nil {
+			p.Report = func(Progress) {}
+		}
+		t, err := e.newTransfer(p.Content, p.Styles, o, p.Report)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, t)
+	}
+	if len(all) == 0 {
+		return nil, nil
+	}
+	t := all[0]
+	if err := t.join(all[1:]); err != nil {
+		return nil, err
+	}
+	var results []*Result
+	err := e.thread.Do(ctx, func() (err error) {
+		results, err = t.run(ctx)
 		return err
 	})
-	if err == nil && result.Iterations < t.settings.iterations {
+	if err == nil && results[0].Iterations < t.settings.iterations {
 		err = ctx.Err()
 	}
-	return result, err
+	return results, err
 }

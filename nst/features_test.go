@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -271,7 +272,7 @@ func TestUnusableCheckpoints(t *testing.T) {
 	}{
 		"was made with style-weight 100, not 50":               {func(o *nst.Options) { o.StyleWeight = new(50.0) }, content, []*picture.Picture{style}},
 		"with size 32, not 48; style-size 32, not 48":          {func(o *nst.Options) { o.Size = new(48) }, content, []*picture.Picture{style}},
-		"learning-rate 0.02, not 1; optimizer adam, not lbfgs": {func(o *nst.Options) { o.Optimizer = nst.LBFGS }, content, []*picture.Picture{style}},
+		"learning-rate 1, not 0.02; optimizer lbfgs, not adam": {func(o *nst.Options) { o.Optimizer = nst.Adam }, content, []*picture.Picture{style}},
 		"another content picture":                              {func(*nst.Options) {}, style, []*picture.Picture{style}},
 		"another style picture":                                {func(*nst.Options) {}, content, []*picture.Picture{content}},
 		"another content mask": {func(o *nst.Options) {
@@ -327,6 +328,54 @@ func TestScalesPay(t *testing.T) {
 	require.NoError(t, err)
 	assert.Less(t, r.Costs.Total, alone.Costs.Total)
 	t.Logf("from coarse to fine %.3f; %.0f iterations at full size alone %.3f", r.Costs.Total, math.Ceil(work), alone.Costs.Total)
+}
+
+// Pictures that are made together have the results of those made alone: with
+// either optimiser, through scales, the totals within 1e-5 at every iteration.
+func TestTogetherAsAlone(t *testing.T) {
+	e := engine(t, "cpu")
+	demo := func(name string) *picture.Picture { return open(t, nsttest.Demo(t, name)) }
+	content, style := demo("content.png"), demo("style.png")
+	flipped := picture.New(content.Width, content.Height)
+	for i := range content.Pixels {
+		flipped.Pixels[i] = 1 - content.Pixels[i]
+	}
+	other := picture.New(70, 90)
+	for i := range other.Pixels {
+		other.Pixels[i] = float32(i%11) / 11
+	}
+	inputs := []nst.Pair{{Content: content, Styles: []*picture.Picture{style}}, {Content: flipped, Styles: []*picture.Picture{other, style}}, {Content: content, Styles: []*picture.Picture{other}}}
+	for _, optimizer := range []nst.Optimizer{nst.Adam, nst.LBFGS} {
+		for _, loss := range []nst.StyleLoss{nst.GramLoss, nst.MomentsLoss} {
+			t.Run(fmt.Sprint(optimizer, " ", loss), func(t *testing.T) {
+				o := nst.Options{Size: new(64), Scales: "48", Iterations: new(8), Optimizer: optimizer, StyleLoss: loss, TVWeight: new(1.0), Color: nst.ColorContent}
+				together := make([][]float64, len(inputs))
+				pairs := slices.Clone(inputs)
+				for i := range pairs {
+					pairs[i].Report = func(p nst.Progress) {
+						together[i] = append(together[i], p.Total)
+						_, err := p.Checkpoint()
+						assert.ErrorIs(t, err, nst.ErrCheckpoint)
+					}
+				}
+				results, err := e.StylizeTogether(context.Background(), pairs, o)
+				require.NoError(t, err)
+				require.Len(t, results, len(inputs))
+				for i, in := range inputs {
+					var alone []float64
+					r, err := e.Stylize(context.Background(), in.Content, in.Styles, o, func(p nst.Progress) { alone = append(alone, p.Total) })
+					require.NoError(t, err)
+					require.Len(t, together[i], len(alone))
+					for k := range alone {
+						near(t, fmt.Sprintf("picture %d, iteration %d", i, k), alone[k], together[i][k], 1e-5)
+					}
+					near(t, "result", r.Costs.Total, results[i].Costs.Total, 1e-5)
+				}
+			})
+		}
+	}
+	_, err := e.StylizeTogether(context.Background(), []nst.Pair{inputs[0], {Content: other, Styles: inputs[0].Styles}}, nst.Options{Size: new(64)})
+	assert.ErrorIs(t, err, nst.ErrInvalidOption, "of two sizes")
 }
 
 // Features of half precision have Gram matrices and costs without overflow.

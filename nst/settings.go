@@ -73,6 +73,7 @@ func (o Options) withDefaults() (*settings, error) {
 		// Each of the five style layers weighs 20 against the content's 1.
 		s.unit, s.alpha, s.beta = targetUnits, 1, 100
 		s.iterations, rates[Adam] = 200, 0.02
+		optimizer = LBFGS
 		// Each scale begins with large gradients, which β₂ = 0.999 would
 		// remember, making steps small, until the scale is over.
 		s.beta2 = 0.99

@@ -5,13 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/seed9bb5c928/nst/nst/picture"
 	"github.com/seed9bb5c928/nst/torch"
 )
 
-// transfer is one call of Stylize: its pictures, settings and schedule.
+// transfer is one picture's way: its inputs, settings and schedule. The first of
+// several that are made at once runs them all.
 type transfer struct {
 	engine      *Engine
 	content     *picture.Picture
@@ -22,10 +24,14 @@ type transfer struct {
 	settings    *settings
 	schedule    []scale
 	report      func(Progress)
+	members     []*transfer // made at once, this being the first; at least itself
 
 	began   time.Time
 	earlier float64          // seconds of the run that was resumed
 	colours *picture.Picture // the content at the result's size, for ColorContent
+
+	targets      []styleTargets // of a scale, which the engine's cache owns
+	targetShares []float64
 }
 
 // newTransfer finds out all that it can before the work begins.
@@ -49,6 +55,7 @@ func (e *Engine) newTransfer(content *picture.Picture, styles []*picture.Picture
 		}
 	}
 	t := &transfer{engine: e, content: content, styles: styles, settings: s, report: report}
+	t.members = []*transfer{t}
 	if err := s.checkSizesAt(1, content, styles); err != nil {
 		return nil, err
 	}
@@ -75,20 +82,39 @@ func (e *Engine) newTransfer(content *picture.Picture, styles []*picture.Picture
 	return t, nil
 }
 
-// run runs in a scope on the device's thread.
-func (t *transfer) run(ctx context.Context) (*Result, error) {
-	s, e, device := t.settings, t.engine, t.engine.Device()
-	if err := torch.ResetPeak(device); err != nil {
-		return nil, err
+// join has other transfers of the same settings made together with t.
+func (t *transfer) join(others []*transfer) error {
+	for _, o := range others {
+		if t.contentMask != nil || t.settings.Resume != nil {
+			return invalid("ContentMask", "and Resume are for one picture at a time")
+		}
+		if !slices.Equal(t.schedule, o.schedule) {
+			last, other := t.schedule[len(t.schedule)-1], o.schedule[len(o.schedule)-1]
+			return invalid("Size", "makes pictures of %d×%d and %d×%d; those that are made together are of one size", last.width, last.height, other.width, other.height)
+		}
 	}
-	e.network.SetFast(s.Precision == Fast)
-	if err := errors.Join(e.network.SetPooling(s.pooling()), e.network.SetPadding(s.Padding)); err != nil {
-		return nil, err
+	t.members = append(t.members, others...)
+	return nil
+}
+
+// prepare readies the device and the network, on the device's thread.
+func (t *transfer) prepare() error {
+	s, network := t.settings, t.engine.network
+	network.SetFast(s.Precision == Fast)
+	err := errors.Join(torch.ResetPeak(t.engine.Device()), network.SetPooling(s.pooling()), network.SetPadding(s.Padding))
+	if err == nil {
+		err = network.Cast(s.Precision.scalar())
 	}
-	if err := e.network.Cast(s.Precision.scalar()); err != nil {
-		return nil, err
+	if err == nil {
+		_, err = network.Require(t.engine.Device(), s.layers())
 	}
-	if _, err := e.network.Require(device, s.layers()); err != nil {
+	return err
+}
+
+// run runs in a scope on the device's thread. Its results are the members'.
+func (t *transfer) run(ctx context.Context) ([]*Result, error) {
+	s, device := t.settings, t.engine.Device()
+	if err := t.prepare(); err != nil {
 		return nil, err
 	}
 	var now *state
@@ -111,13 +137,15 @@ func (t *transfer) run(ctx context.Context) (*Result, error) {
 		}
 	}
 	torch.Synchronize(device)
-	result := &Result{
-		Picture: t.result(now), Costs: now.bestCosts[0], Iterations: now.before + now.steps,
-		Seconds: t.seconds(), Precision: s.Precision, Tiles: 1,
+	memory, err := torch.MemoryOf(device)
+	var results []*Result
+	for k, m := range t.members {
+		results = append(results, &Result{
+			Picture: m.result(now, k), Costs: now.bestCosts[k], Iterations: now.before + now.steps,
+			Seconds: t.seconds(), Precision: s.Precision, Tiles: 1, PeakMemory: memory.Peak,
+		})
 	}
-	memory, memoryErr := torch.MemoryOf(device)
-	result.PeakMemory = memory.Peak
-	return result, errors.Join(stopped, memoryErr)
+	return results, errors.Join(stopped, err)
 }
 
 // scale optimises at scale i, from the state of the scale before, which it
@@ -129,7 +157,7 @@ func (t *transfer) scale(ctx context.Context, i int, now **state) (last bool, er
 		return false, err
 	}
 	defer eval.close()
-	defer func() { err = errors.Join(err, torch.EmptyCache(t.engine.Device())) }()
+	defer func() { err = errors.Join(err, torch.EmptyCache(t.engine.Device())) }() // the next scale's maps have other sizes
 	if t.began.IsZero() {
 		t.began = time.Now()
 	}
@@ -143,17 +171,18 @@ func (t *transfer) scale(ctx context.Context, i int, now **state) (last bool, er
 	default:
 		*now = newState(eval, t.settings, t.start(at), at.iterations, 0)
 	}
-	if err := (*now).run(ctx, func(costs []Costs) { t.tell(i, *now, costs[0], false) }); err != nil {
+	err = (*now).run(ctx, func(costs []Costs) { t.tell(i, *now, costs, false) }, i == len(t.schedule)-1)
+	if err != nil {
 		return false, err
 	}
 	if last = i == len(t.schedule)-1 || ctx.Err() != nil; last {
-		t.tell(i, *now, (*now).bestCosts[0], true)
+		t.tell(i, *now, (*now).bestCosts, true)
 	}
 	return last, nil
 }
 
 // tell reports the state of scale i.
-func (t *transfer) tell(i int, now *state, costs Costs, last bool) {
+func (t *transfer) tell(i int, now *state, costs []Costs, last bool) {
 	var done, all float64
 	for k, at := range t.schedule {
 		work := float64(at.width * at.height)
@@ -164,27 +193,29 @@ func (t *transfer) tell(i int, now *state, costs Costs, last bool) {
 			done += work * float64(now.steps)
 		}
 	}
-	p := Progress{
-		Scale: longest(t.schedule[i].width, t.schedule[i].height), Iteration: now.before + now.steps, Iterations: t.settings.iterations,
-		Costs: costs, Seconds: t.seconds(), Last: last,
-		Picture:    func() *picture.Picture { return t.finish(picture.FromTensor(now.x)) },
-		Checkpoint: func() (*Checkpoint, error) { return t.checkpoint(i, now) },
+	for k, m := range t.members {
+		p := Progress{
+			Scale: longest(t.schedule[i].width, t.schedule[i].height), Iteration: now.before + now.steps, Iterations: t.settings.iterations,
+			Costs: costs[k], Seconds: t.seconds(), Last: last,
+			Picture:    func() *picture.Picture { return m.finish(picture.FromTensor(one(now.x, k))) },
+			Checkpoint: func() (*Checkpoint, error) { return t.checkpoint(i, now) },
+		}
+		if last {
+			p.Picture = func() *picture.Picture { return m.result(now, k) }
+		}
+		if all > 0 {
+			p.Fraction = done / all
+		}
+		m.report(p)
 	}
-	if last {
-		p.Picture = func() *picture.Picture { return t.result(now) }
-	}
-	if all > 0 {
-		p.Fraction = done / all
-	}
-	t.report(p)
 }
 
 func (t *transfer) seconds() float64 { return t.earlier + time.Since(t.began).Seconds() }
 
-// result is the best picture at the result's size.
-func (t *transfer) result(now *state) *picture.Picture {
+// result is the best picture of member k, which t is, at the result's size.
+func (t *transfer) result(now *state, k int) *picture.Picture {
 	final := t.schedule[len(t.schedule)-1]
-	best := now.best
+	best := one(now.best, k)
 	if shape := torch.Shape(best); int(shape[3]) != final.width || int(shape[2]) != final.height {
 		best = torch.Resize(best, int64(final.height), int64(final.width))
 	}
@@ -214,7 +245,7 @@ func (t *transfer) evaluator(at scale) (eval *evaluator, err error) {
 		}
 	}()
 	err = torch.Scoped(func() error { // the picture goes when its features are there
-		eval.setContent(s.tensor(t.content, device, at.width, at.height))
+		eval.setContent(t.each(func(m *transfer) torch.Tensor { return s.tensor(m.content, device, at.width, at.height) }))
 		return nil
 	})
 	if err == nil && len(eval.style) > 0 {
@@ -224,22 +255,27 @@ func (t *transfer) evaluator(at scale) (eval *evaluator, err error) {
 	return eval, err
 }
 
+// each stacks a tensor [1,…] of each member to [N,…].
+func (t *transfer) each(make func(m *transfer) torch.Tensor) torch.Tensor {
+	var parts []torch.Tensor
+	for _, m := range t.members {
+		parts = append(parts, make(m))
+	}
+	if len(parts) == 1 {
+		return parts[0]
+	}
+	sizes := torch.Shape(parts[0])
+	return torch.View(torch.Stack(parts, 0), append([]int64{int64(len(parts))}, sizes[1:]...)...)
+}
+
 // setStyles gives the evaluator's style terms their regions.
 func (t *transfer) setStyles(eval *evaluator, at scale) error {
-	s := t.settings
-	var targets []styleTargets
-	var targetShares []float64
-	for i := range t.styles {
-		share := s.share(i, len(t.styles))
-		if share == 0 {
-			continue
-		}
-		one, err := t.styleTargets(i, at)
-		if err != nil {
+	for _, m := range t.members {
+		if err := m.findStyles(at); err != nil {
 			return err
 		}
-		targets, targetShares = append(targets, one), append(targetShares, share)
 	}
+	s := t.settings
 	var byStride map[int]guides
 	levels := []uint8{0}
 	if t.contentMask != nil {
@@ -248,13 +284,6 @@ func (t *transfer) setStyles(eval *evaluator, at scale) error {
 	}
 	for i, term := range eval.style {
 		for _, level := range levels {
-			var parts []statistics
-			var shares []float64
-			for k, one := range targets {
-				if part, ok := one[term.layer][level]; ok {
-					parts, shares = append(parts, part), append(shares, targetShares[k])
-				}
-			}
 			share, guide, there := 1.0, torch.Tensor{}, true
 			if t.contentMask != nil {
 				share = float64(t.contentMask.count[level]) / float64(len(t.contentMask.level))
@@ -262,12 +291,50 @@ func (t *transfer) setStyles(eval *evaluator, at scale) error {
 			}
 			// A small region may have no position in a deep layer of a coarse
 			// scale.
-			if len(parts) > 0 && there {
-				eval.addRegion(i, share, guide, blend(parts, shares))
+			if !there || t.styleOf(term.layer, level).gram.T == nil {
+				continue
 			}
+			target := statistics{gram: t.each(func(m *transfer) torch.Tensor { return m.styleOf(term.layer, level).gram })}
+			if s.StyleLoss == MomentsLoss {
+				target.mean = t.each(func(m *transfer) torch.Tensor { return m.styleOf(term.layer, level).mean })
+			}
+			eval.addRegion(i, share, guide, target)
 		}
 	}
 	return nil
+}
+
+// findStyles finds the targets of the transfer's own styles at a scale.
+func (t *transfer) findStyles(at scale) error {
+	t.targets, t.targetShares = nil, nil
+	for i := range t.styles {
+		share := t.settings.share(i, len(t.styles))
+		if share == 0 {
+			continue
+		}
+		one, err := t.styleTargets(i, at)
+		if err != nil {
+			return err
+		}
+		t.targets, t.targetShares = append(t.targets, one), append(t.targetShares, share)
+	}
+	return nil
+}
+
+// styleOf blends what the styles have of a layer and level; the zero value if
+// none has any.
+func (t *transfer) styleOf(layer string, level uint8) statistics {
+	var parts []statistics
+	var shares []float64
+	for k, one := range t.targets {
+		if part, ok := one[layer][level]; ok {
+			parts, shares = append(parts, part), append(shares, t.targetShares[k])
+		}
+	}
+	if len(parts) == 0 {
+		return statistics{}
+	}
+	return blend(parts, shares)
 }
 
 // tensor is the picture at a size, in the precision of the run.
@@ -275,8 +342,16 @@ func (s *settings) tensor(p *picture.Picture, device torch.Device, width, height
 	return torch.Cast(p.Tensor(device, width, height), s.Precision.scalar())
 }
 
-// start is the picture to start from at a scale.
+// start is the pictures to start from at a scale.
 func (t *transfer) start(at scale) torch.Tensor {
+	return torch.Local(func() torch.Tensor {
+		return t.each(func(m *transfer) torch.Tensor {
+			return torch.Clone(t.settings.tensor(m.startPicture(at), t.engine.Device(), at.width, at.height))
+		})
+	})
+}
+
+func (t *transfer) startPicture(at scale) *picture.Picture {
 	p := t.content
 	switch t.settings.Start {
 	case StartNoise:
@@ -289,12 +364,10 @@ func (t *transfer) start(at scale) torch.Tensor {
 	case StartPicture:
 		p = t.settings.Picture
 	}
-	return torch.Local(func() torch.Tensor {
-		return t.settings.tensor(p, t.engine.Device(), at.width, at.height)
-	})
+	return p
 }
 
-// detail is what the content picture has at a scale and not at the one before.
+// detail is what the content pictures have at a scale and not at the one before.
 // A run that starts from the content keeps it so: not the picture but its change
 // is what grows from scale to scale, and no detail has to be found again. Other
 // starts have none.
@@ -304,8 +377,10 @@ func (t *transfer) detail(before, at scale) torch.Tensor {
 	}
 	return torch.Local(func() torch.Tensor {
 		device := t.engine.Device()
-		coarse := t.settings.tensor(t.content, device, before.width, before.height)
-		fine := t.settings.tensor(t.content, device, at.width, at.height)
+		sized := func(at scale) torch.Tensor {
+			return t.each(func(m *transfer) torch.Tensor { return t.settings.tensor(m.content, device, at.width, at.height) })
+		}
+		coarse, fine := sized(before), sized(at)
 		return torch.Sub(fine, torch.Resize(coarse, int64(at.height), int64(at.width)))
 	})
 }

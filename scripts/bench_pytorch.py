@@ -139,7 +139,7 @@ class Server:
     def work(self, name, size, batch):
         key = (name, size, batch)
         if key not in self.works:
-            self.works.clear()  # one at a time, as in a run
+            self.works.clear()  # one at a time, as in a run: nst starts a process for each configuration
             c = self.configurations[name]
             how = (c.get("channels_last", False), c.get("scalar", torch.float32))
             if how not in self.networks:

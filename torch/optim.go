@@ -20,41 +20,38 @@ func newOptimizer(op string, t Tensor, call func(out *C.nst_optimizer) *C.char) 
 	return o
 }
 
-// NewAdam returns Adam (Kingma and Ba 2015) for t, a leaf that requires a
-// gradient. The optimiser holds on to t's memory.
+// NewAdam returns Adam (Kingma and Ba 2015) for t, whose memory it holds on to.
 func NewAdam(t Tensor, rate, beta1, beta2, epsilon float64) *Optimizer {
 	return newOptimizer("adam", t, func(out *C.nst_optimizer) *C.char {
 		return C.nst_adam_new(handle(t), C.double(rate), C.double(beta1), C.double(beta2), C.double(epsilon), out)
 	})
 }
 
-// NewLBFGS returns L-BFGS (Liu and Nocedal 1989) without line search for t, a
-// contiguous leaf that requires a gradient; history is the number of pairs it
-// remembers, each of which takes twice t's memory. The first step is of length
-// rate·min(1, 1/‖g‖₁) along −g, the later ones are rate times the quasi-Newton
-// step. The optimiser holds on to t's memory.
-func NewLBFGS(t Tensor, rate float64, history int) *Optimizer {
+// NewLBFGS returns limited-memory BFGS for pictures [N,C,H,W], each by itself,
+// whose values it keeps in [0,1]; history is how many steps it remembers, each of
+// which takes twice t's memory. It takes one step from each gradient and searches
+// no line: lengths are root mean squares of the change of a value, and the first
+// step's is first, others' at most radius. It holds on to t's memory.
+func NewLBFGS(t Tensor, rate float64, history int, first, radius float64) *Optimizer {
 	return newOptimizer("lbfgs", t, func(out *C.nst_optimizer) *C.char {
-		return C.nst_lbfgs_new(handle(t), C.double(rate), C.int64_t(history), out)
+		return C.nst_lbfgs_new(handle(t), C.double(rate), C.int64_t(history), C.double(first), C.double(radius), out)
 	})
 }
 
-// Step changes the tensor by its gradient, of the same shape. loss is the cost
-// that belongs to it (L-BFGS remembers it).
-func (o *Optimizer) Step(gradient Tensor, loss float64) {
-	change("step", func() *C.char { return C.nst_optimizer_step(o.handle, handle(gradient), C.double(loss)) }, gradient)
+// Step changes the tensor by its gradient, of the same shape.
+func (o *Optimizer) Step(gradient Tensor) {
+	change("step", func() *C.char { return C.nst_optimizer_step(o.handle, handle(gradient)) }, gradient)
 	runtime.KeepAlive(o)
 }
 
-// Moved tells L-BFGS how the tensor really changed in the last Step, if
-// something limited it afterwards: its next estimate of the curvature is made
-// from that.
-func (o *Optimizer) Moved(displacement Tensor) {
-	change("moved", func() *C.char { return C.nst_lbfgs_moved(o.handle, handle(displacement)) }, displacement)
+// Restart tells L-BFGS that picture i was moved elsewhere: it forgets what it
+// knew of it, and halves its radius.
+func (o *Optimizer) Restart(i int) {
+	must("restart", C.nst_lbfgs_restart(o.handle, C.int64_t(i)))
 	runtime.KeepAlive(o)
 }
 
-// maxState is more tensors than any optimiser's state has.
+// maxState is more tensors than any state has.
 const maxState = 1 << 10
 
 // State copies what the optimiser remembers: for Adam its number of steps and
@@ -75,7 +72,8 @@ func (o *Optimizer) State() (tensors []Tensor, numbers []float64) {
 }
 
 // SetState makes the optimiser remember what State returned of another of its
-// kind: it copies the tensors, which must be on the optimised tensor's device.
+// kind, after a step: it copies the tensors, which must be on the optimised
+// tensor's device.
 func (o *Optimizer) SetState(tensors []Tensor, numbers []float64) {
 	handles, values := make([]C.nst_tensor, len(tensors)+1), make([]C.double, len(numbers)+1)
 	check("set_state", tensors...)

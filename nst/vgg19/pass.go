@@ -201,7 +201,7 @@ func (p *Pass) backward(add func(string, torch.Tensor) torch.Tensor) torch.Tenso
 		case Conv:
 			step(c.convolutions[l.Name].Backward(gradient, torch.Tensor{}, mode))
 		case ReLU:
-			y := p.outputs[i] // none where the pool behind it took its gradient along
+			y := p.outputs[i]            // none where the pool behind it took its gradient along
 			if p.outputs[i-1].T == nil { // computed together
 				i--
 				step(c.convolutions[Layers[i].Name].Backward(gradient, y, mode))

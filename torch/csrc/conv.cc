@@ -7,6 +7,7 @@
 #include <ATen/ops/avg_pool2d_backward.h>
 #include <ATen/ops/baddbmm.h>
 #include <ATen/ops/bmm.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/conv2d.h>
 #include <ATen/ops/convolution_backward.h>
 #include <ATen/ops/empty.h>
@@ -19,8 +20,8 @@
 #include <c10/core/GradMode.h>
 
 #include <array>
-#include <memory>
-#include <mutex>
+#include <optional>
+#include <vector>
 
 #include "cpu/kernels.h"
 #include "guard.h"
@@ -52,10 +53,20 @@ float* data(const at::Tensor& t) { return t.mutable_data_ptr<float>(); }
 
 const float* data(const std::optional<at::Tensor>& t) { return t ? t->const_data_ptr<float>() : nullptr; }
 
-int64_t tiles(const at::Tensor& x) { return x.size(0) * ((x.size(2) + 3) / 4) * ((x.size(3) + 3) / 4); }
+// Of one picture: how it is computed does not depend on what else is.
+int64_t tiles(const at::Tensor& x) { return ((x.size(2) + 3) / 4) * ((x.size(3) + 3) / 4); }
 
 at::Tensor masked(const at::Tensor& gradient, const std::optional<at::Tensor>& mask) {
   return mask ? at::threshold_backward(gradient, *mask, 0) : gradient;
+}
+
+// Several pictures' maps, each computed by itself: libtorch's own batches sum in
+// another order, and a result would depend on its company.
+template <class Compute>
+at::Tensor one_by_one(const at::Tensor& x, const Compute& compute) {
+  std::vector<at::Tensor> each;
+  for (int64_t i = 0; i < x.size(0); i++) each.push_back(compute(x.narrow(0, i, 1), i));
+  return at::cat(each);
 }
 
 // Maps of so few tiles are faster done directly, and those of so few that the
@@ -105,6 +116,8 @@ struct Convolution {
                    threads());
       return y;
     }
+    if (x.is_cpu() && x.size(0) > 1)
+      return one_by_one(x, [&](const at::Tensor& one, int64_t) { return forward(one, fast, replicate, relu); });
     auto y = replicate ? at::conv2d(at::replication_pad2d(x, {1, 1, 1, 1}), weight, bias)
                        : at::conv2d(x, weight, bias, 1, 1);
     return relu ? at::relu_(y) : y;
@@ -126,6 +139,11 @@ struct Convolution {
         k.winograd(data(gradient), data(mask), maps(gradient), data(weights(true, tiles(gradient))), nullptr, false, data(dx), in(),
                    threads());
       return dx;
+    }
+    if (gradient.is_cpu() && gradient.size(0) > 1) {
+      return one_by_one(gradient, [&](const at::Tensor& one, int64_t i) {
+        return backward(one, mask ? std::optional<at::Tensor>(mask->narrow(0, i, 1)) : std::nullopt, fast, replicate);
+      });
     }
     gradient = masked(gradient, mask);
     const int64_t pad = replicate ? 0 : 1, margin = replicate ? 2 : 0;

@@ -53,6 +53,10 @@ T& object(void* handle, const char* what) {
 
 inline at::Tensor& tensor(nst_tensor t) { return object<at::Tensor>(t, "tensor"); }
 
+// The sums of x [N,…] over all dimensions but the first, [N]: each as if it were
+// alone (tensor.cc).
+at::Tensor sums(const at::Tensor& x);
+
 inline nst_tensor give(at::Tensor t) { return new at::Tensor(std::move(t)); }
 
 }  // namespace nst

@@ -102,13 +102,16 @@ const char* nst_pool_backward(nst_tensor x, nst_tensor gradient, double scale, n
 const char* nst_syrk(nst_tensor f, double scale, nst_tensor* out);
 const char* nst_add_product(nst_tensor sum, nst_tensor d, nst_tensor f, double beta, double alpha);
 
-// Optimisers of one tensor (optim.cc). Step takes the gradient and, for L-BFGS,
-// the loss that belongs to it.
+// Optimisers of one tensor (optim.cc). L-BFGS is for pictures [N,C,H,W] in row
+// order, with values in [0,1]: its first step has the root mean square first,
+// others at most radius. restart forgets a picture that was moved elsewhere, and
+// halves its radius.
 const char* nst_adam_new(nst_tensor t, double rate, double beta1, double beta2, double epsilon,
                          nst_optimizer* out);
-const char* nst_lbfgs_new(nst_tensor t, double rate, int64_t history, nst_optimizer* out);
-const char* nst_optimizer_step(nst_optimizer o, nst_tensor gradient, double loss);
-const char* nst_lbfgs_moved(nst_optimizer o, nst_tensor displacement);
+const char* nst_lbfgs_new(nst_tensor t, double rate, int64_t history, double first, double radius,
+                          nst_optimizer* out);
+const char* nst_lbfgs_restart(nst_optimizer o, int64_t picture);
+const char* nst_optimizer_step(nst_optimizer o, nst_tensor gradient);
 // Adam counts its steps on the device; counts are capacities on the way in.
 const char* nst_optimizer_state(nst_optimizer o, nst_tensor* tensors, int64_t* tensor_count,
                                 double* numbers, int64_t* number_count);

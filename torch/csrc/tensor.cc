@@ -2,6 +2,7 @@
 #include <ATen/ops/_upsample_bicubic2d_aa.h>
 #include <ATen/ops/_upsample_bilinear2d_aa.h>
 #include <ATen/ops/avg_pool2d.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/flip.h>
@@ -34,6 +35,16 @@ at::IntArrayRef shape(const int64_t* sizes, int64_t dims) {
 }
 
 }  // namespace
+
+at::Tensor nst::sums(const at::Tensor& x) {
+  const auto rows = x.dim() < 2 ? x.unsqueeze(1) : x;
+  std::vector<int64_t> dims;
+  for (int64_t d = 1; d < rows.dim(); d++) dims.push_back(d);
+  if (!x.is_cpu() || x.size(0) == 1) return rows.sum(dims);
+  std::vector<at::Tensor> each;
+  for (int64_t i = 0; i < rows.size(0); i++) each.push_back(rows.narrow(0, i, 1).sum(dims));
+  return at::cat(each);
+}
 
 void nst_message_free(const char* message) { free(const_cast<char*>(message)); }
 
@@ -171,8 +182,20 @@ const char* nst_tensor_slice(nst_tensor t, int64_t dim, int64_t start, int64_t e
   return guard([&] { *out = give(tensor(t).slice(dim, start, end)); });
 }
 
+// On the CPU each picture of several is computed by itself: libtorch's own
+// batches sum in another order, which would make a result depend on its company.
 const char* nst_tensor_matmul(nst_tensor a, nst_tensor b, nst_tensor* out) {
-  return guard([&] { *out = give(at::matmul(tensor(a), tensor(b))); });
+  return guard([&] {
+    const auto &x = tensor(a), &y = tensor(b);
+    if (!x.is_cpu() || x.dim() != 3 || x.size(0) == 1) {
+      *out = give(at::matmul(x, y));
+      return;
+    }
+    std::vector<at::Tensor> each;
+    for (int64_t i = 0; i < x.size(0); i++)
+      each.push_back(at::matmul(x.narrow(0, i, 1), y.dim() == 3 ? y.narrow(0, i, 1) : y));
+    *out = give(at::cat(each));
+  });
 }
 
 const char* nst_tensor_add_in_place(nst_tensor t, nst_tensor other, double factor) {
@@ -191,12 +214,7 @@ const char* nst_tensor_mul_in_place(nst_tensor t, nst_tensor other) {
 
 // Sums over all dimensions but the first.
 const char* nst_tensor_sums(nst_tensor t, nst_tensor* out) {
-  return guard([&] {
-    const auto& x = tensor(t);
-    std::vector<int64_t> dims;
-    for (int64_t d = 1; d < x.dim(); d++) dims.push_back(d);
-    *out = give(dims.empty() ? x : x.sum(dims));
-  });
+  return guard([&] { *out = give(nst::sums(tensor(t))); });
 }
 
 const char* nst_tensor_empty_like(nst_tensor t, nst_tensor* out) {

@@ -1,0 +1,175 @@
+package nst
+
+import (
+	"context"
+	"errors"
+	"math"
+	"time"
+
+	"github.com/seed9bb5c928/nst/nst/picture"
+	"github.com/seed9bb5c928/nst/nst/vgg19"
+	"github.com/seed9bb5c928/nst/torch"
+)
+
+// Benchmark is a transfer whose iterations are run and timed on demand: what
+// `nst bench` measures. The engine does nothing else until Close.
+type Benchmark struct {
+	engine    *Engine
+	precision Precision
+	flops     float64
+	asked     chan int
+	answered  chan timing
+}
+
+type timing struct {
+	seconds []float64
+	peak    int64
+	err     error
+}
+
+// StartBenchmark readies a transfer at one size: square pictures of size pixels a
+// side (the given ones are squeezed into it), batch of them at once.
+func (e *Engine) StartBenchmark(ctx context.Context, content, style *picture.Picture, o Options, size, batch int) (*Benchmark, error) {
+	square := func(p *picture.Picture) (out *picture.Picture, err error) {
+		if err := p.Check(); err != nil {
+			return nil, err
+		}
+		err = torch.Scoped(func() error {
+			out = picture.FromTensor(p.Tensor(torch.CPU, size, size))
+			return nil
+		})
+		return out, err
+	}
+	c, contentErr := square(content)
+	s, styleErr := square(style)
+	if err := errors.Join(contentErr, styleErr); err != nil {
+		return nil, err
+	}
+	o.Size, o.StyleSize, o.Scales, o.Iterations = new(0), new(0), ScalesOff, new(math.MaxInt32)
+	var all []*transfer
+	for range batch {
+		t, err := e.newTransfer(c, []*picture.Picture{s}, o, func(Progress) {})
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, t)
+	}
+	t := all[0]
+	if err := t.join(all[1:]); err != nil {
+		return nil, err
+	}
+	b := &Benchmark{engine: e, precision: t.settings.Precision, flops: float64(batch) * flops(t.settings, size), asked: make(chan int), answered: make(chan timing)}
+	ready := make(chan error, 1)
+	go func() {
+		err := e.thread.Do(ctx, func() error { return b.serve(ctx, t, ready) })
+		select {
+		case ready <- err: // it failed before it was ready
+		default:
+		}
+		for range b.asked {
+			b.answered <- timing{err: err}
+		}
+	}()
+	if err := <-ready; err != nil {
+		close(b.asked)
+		return nil, err
+	}
+	return b, nil
+}
+
+// serve runs iterations as they are asked for, in a scope on the device's thread.
+func (b *Benchmark) serve(ctx context.Context, t *transfer, ready chan<- error) error {
+	device := t.engine.Device()
+	if err := t.prepare(); err != nil {
+		return err
+	}
+	at := t.schedule[0]
+	eval, err := t.evaluator(at)
+	if err != nil {
+		return err
+	}
+	defer eval.close()
+	now := newState(eval, t.settings, t.start(at), at.iterations, 0)
+	defer now.close()
+	defer torch.EmptyCache(device)
+	ready <- nil
+	for n := range b.asked {
+		var out timing
+		for range n {
+			begin := time.Now()
+			if _, out.err = now.iterate(ctx, func([]Costs) {}); out.err != nil {
+				break
+			}
+			torch.Synchronize(device)
+			out.seconds = append(out.seconds, time.Since(begin).Seconds())
+		}
+		memory, err := torch.MemoryOf(device)
+		out.peak, out.err = memory.Peak, errors.Join(out.err, err)
+		b.answered <- out
+	}
+	return nil
+}
+
+// Iterate runs n iterations and returns the seconds that each took, and the most
+// memory used so far (see Result.PeakMemory).
+func (b *Benchmark) Iterate(n int) (seconds []float64, peak int64, err error) {
+	b.asked <- n
+	t := <-b.answered
+	return t.seconds, t.peak, t.err
+}
+
+// Precision is that of the run.
+func (b *Benchmark) Precision() Precision { return b.precision }
+
+// FLOPs is the number of floating-point operations of one iteration of all the
+// pictures by the arithmetic of the network, whatever way it is computed: two
+// for each multiplication of its convolutions forward, as many back to the
+// pixels, and two products for each Gram matrix.
+func (b *Benchmark) FLOPs() float64 { return b.flops }
+
+// Close ends the benchmark. It may not be called twice.
+func (b *Benchmark) Close() { close(b.asked) }
+
+func flops(s *settings, side int) (sum float64) {
+	in, deepest := 3, s.deepest()
+	for _, l := range vgg19.Layers {
+		positions := math.Pow(float64(side/l.Stride), 2)
+		if l.Kind == vgg19.Conv {
+			sum += 2 * 2 * 9 * float64(in*l.Channels) * positions
+			in = l.Channels
+		}
+		for _, style := range s.style {
+			if style.layer == l.Name {
+				sum += 2 * 2 * float64(l.Channels*l.Channels) * positions
+			}
+		}
+		if l.Name == deepest.Name {
+			break
+		}
+	}
+	return sum
+}
+
+// MatrixGFLOPS measures a product of square float32 matrices on the engine's
+// device, in 10⁹ operations a second: about what the device can do at most.
+func (e *Engine) MatrixGFLOPS(ctx context.Context) (best float64, err error) {
+	n, times := int64(1024), 5
+	if e.Device() != torch.CPU {
+		n, times = 4096, 20
+	}
+	err = e.thread.Do(ctx, func() error {
+		matrix := func() torch.Tensor { return torch.Full(0.5, e.Device(), 1, n, n) }
+		d := matrix()
+		f, sum := torch.Transpose(matrix(), 1, 2), torch.Transpose(matrix(), 1, 2) // as channels-last maps are
+		torch.NoGrad(func() {
+			for range times {
+				begin := time.Now()
+				torch.AddProduct(sum, d, f, 0, 1)
+				torch.Synchronize(e.Device())
+				best = max(best, 2*math.Pow(float64(n), 3)/time.Since(begin).Seconds()/1e9)
+			}
+		})
+		return nil
+	})
+	return best, err
+}
