@@ -108,23 +108,38 @@ const (
 type Precision string
 
 const (
-	// Fast is float32 with Winograd's convolutions on the CPU (see
-	// torch.ConvolutionMode); on other devices it is Exact. It is the default.
+	// Fast is float32, on the CPU with Winograd's convolutions (see
+	// torch.ConvolutionMode), on CUDA with TF32's. It is the default.
 	Fast Precision = "fast"
 	// Exact is float32 throughout, with direct convolutions.
 	Exact Precision = "exact"
+	// TF32 rounds what CUDA's convolutions multiply to 10 bits of mantissa; Gram
+	// matrices stay float32. It needs a device other than the CPU.
+	TF32 Precision = "tf32"
+	// BF16 keeps feature maps and weights in bfloat16, half the memory, with 7 bits
+	// of mantissa; Gram matrices are summed in float32, and the picture, its
+	// gradient and the optimiser stay float32.
+	BF16 Precision = "bf16"
 	// Double is float64 throughout: slow, and there to compare with. A picture
 	// on which many activations nearly tie (any start from a photograph) takes,
 	// after a few steps, another path in float32, in every implementation.
 	Double Precision = "double"
 )
 
-// scalar is the type of every tensor.
+// scalar is the type of pictures, gradients and costs.
 func (p Precision) scalar() torch.ScalarType {
 	if p == Double {
 		return torch.Float64
 	}
 	return torch.Float32
+}
+
+// network is the type of the network's weights and feature maps.
+func (p Precision) network() torch.ScalarType {
+	if p == BF16 {
+		return torch.BFloat16
+	}
+	return p.scalar()
 }
 
 // DefaultSize is the longest side of the result where Options names none.

@@ -97,9 +97,6 @@ func (o Options) withDefaults() (*settings, error) {
 	s.Padding = either(s.Padding, vgg19.ZeroPadding)
 	s.Color = either(s.Color, ColorStyle)
 	s.Precision = either(s.Precision, Fast)
-	if s.Precision == "tf32" || s.Precision == "bf16" {
-		return nil, invalid("Precision", "%s is not there yet; fast, exact or double will do", s.Precision)
-	}
 	s.rate = rates[s.Optimizer]
 	var err error
 	if s.content, err = layerWeights("ContentLayers", &s.ContentLayers, "relu4_2"); err != nil {
@@ -115,7 +112,7 @@ func (o Options) withDefaults() (*settings, error) {
 		func() error { return known("Pooling", s.Pooling, vgg19.MaxPooling, vgg19.AveragePooling) },
 		func() error { return known("Padding", s.Padding, vgg19.ZeroPadding, vgg19.ReplicatePadding) },
 		func() error { return known("Color", s.Color, ColorStyle, ColorContent, ColorMatch) },
-		func() error { return known("Precision", s.Precision, Fast, Exact, Double) },
+		func() error { return known("Precision", s.Precision, Fast, Exact, TF32, BF16, Double) },
 		s.checkNumbers, s.checkStyleWeights, s.checkSizes, s.checkScales, s.checkPictures,
 	} {
 		if err := check(); err != nil {

@@ -316,7 +316,6 @@ func TestOptionsAreChecked(t *testing.T) {
 		"no picture":       {nst.Options{Start: nst.StartPicture}, "Picture", "cannot be started from"},
 		"pooling":          {nst.Options{Pooling: "median"}, "Pooling", "known are max and avg"},
 		"precision":        {nst.Options{Precision: "int8"}, "Precision", "known are"},
-		"precision to be":  {nst.Options{Precision: "bf16"}, "Precision", "not there yet"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := c.options.Validate()

@@ -40,6 +40,9 @@ func (e *Engine) newTransfer(content *picture.Picture, styles []*picture.Picture
 	if err != nil {
 		return nil, err
 	}
+	if s.Precision == TF32 && e.Device() == torch.CPU {
+		return nil, invalid("Precision", "tf32 is CUDA's, and the device is the CPU; fast or bf16 will do")
+	}
 	if len(styles) == 0 {
 		return nil, fmt.Errorf("%w: there is no style picture", picture.ErrPicture)
 	}
@@ -101,9 +104,10 @@ func (t *transfer) join(others []*transfer) error {
 func (t *transfer) prepare() error {
 	s, network := t.settings, t.engine.network
 	network.SetFast(s.Precision == Fast)
+	torch.SetMath(torch.Math{TF32: s.Precision == Fast || s.Precision == TF32, Autotune: s.Precision != Exact && s.Precision != Double})
 	err := errors.Join(torch.ResetPeak(t.engine.Device()), network.SetPooling(s.pooling()), network.SetPadding(s.Padding))
 	if err == nil {
-		err = network.Cast(s.Precision.scalar())
+		err = network.Cast(s.Precision.network())
 	}
 	if err == nil {
 		_, err = network.Require(t.engine.Device(), s.layers())

@@ -195,6 +195,18 @@ func LibraryFolder() (string, error) {
 	return filepath.Dir(takeString(path)), nil
 }
 
+// Math is how CUDA computes convolutions, in the whole process.
+type Math struct {
+	// TF32 rounds what convolutions multiply to 10 bits of mantissa.
+	TF32 bool
+	// Autotune has cuDNN try its algorithms for each shape and keep the fastest:
+	// the last bits may then differ from run to run.
+	Autotune bool
+}
+
+// SetMath chooses. It means nothing to other devices.
+func SetMath(m Math) { must("set_math", C.nst_set_math(flag(m.TF32), flag(m.Autotune))) }
+
 // Threads is the size of the calling thread's OpenMP pool.
 func Threads() int {
 	var count C.int64_t

@@ -21,6 +21,7 @@ type batchOptions struct {
 	*transferFlags
 	content, style, output string
 	format                 string
+	together               int
 	overwrite, json, quiet bool
 }
 
@@ -46,6 +47,7 @@ rest, and is reported at the end.`,
 	f.StringVarP(&o.output, "output", "o", "", "the folder to write to; it is made if it is not there (required)")
 	f.StringVar(&o.format, "format", "png", "of the results: png, jpg, webp or tif")
 	f.BoolVar(&o.overwrite, "overwrite", false, "make the pictures anew that are there already")
+	f.IntVar(&o.together, "together", 1, "pictures of one size made at once: fills a GPU with small pictures; on the CPU it saves a fifth at 128 pixels and little above")
 	o.transferFlags = newTransferFlags(f)
 	f.BoolVar(&o.json, "json", false, "print each result's summary as a JSON object on a line")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "no progress")
@@ -57,6 +59,9 @@ type pair struct{ content, style, output string }
 
 // runBatch goes through the pairs.
 func runBatch(ctx context.Context, o *batchOptions, stdout, stderr io.Writer) error {
+	if o.together < 1 {
+		return usage("--together is %d; 1 or more will do", o.together)
+	}
 	pairs, err := o.pairs()
 	if err != nil {
 		return err
@@ -98,29 +103,45 @@ func runBatch(ctx context.Context, o *batchOptions, stdout, stderr io.Writer) er
 	}
 	defer engine.Close()
 	var failed []error
-	for i, p := range left {
-		show := newProgress(o.quiet, stderr)
-		show.prefix = fmt.Sprintf("%d of %d, %s: ", i+1, len(left), filepath.Base(p.output))
-		result, err := p.stylize(ctx, engine, options, show)
-		show.done()
-		if ctx.Err() != nil { // no picture that is not finished: the next run makes it
-			return errors.Join(append(failed, context.Cause(ctx))...)
-		}
+	finish := func(p pair, result *nst.Result, err error) error {
 		if err == nil {
 			err = result.Picture.Save(p.output, encoding)
 		}
 		if err != nil {
 			failed = append(failed, fmt.Errorf("%s with %s: %w", p.content, p.style, err))
 			say("%s: failed: %s", filepath.Base(p.output), oneLine(err))
-			continue
+			return nil
 		}
 		s := newSummary(p.output, engine.Device(), result)
+		say("%s", s.text())
 		if o.json {
-			if err := json.NewEncoder(stdout).Encode(s); err != nil {
+			return json.NewEncoder(stdout).Encode(s)
+		}
+		return nil
+	}
+	for done := 0; done < len(left); {
+		group := left[done:min(len(left), done+o.together)]
+		show := newProgress(o.quiet, stderr)
+		show.prefix = fmt.Sprintf("%d of %d, %s: ", done+len(group), len(left), filepath.Base(group[0].output))
+		results, err := stylizePairs(ctx, engine, options, group, show)
+		if err != nil && len(group) > 1 && ctx.Err() == nil { // of two sizes, or one fails: each by itself
+			group = group[:1]
+			results, err = stylizePairs(ctx, engine, options, group, show)
+		}
+		show.done()
+		if ctx.Err() != nil { // no picture that is not finished: the next run makes it
+			return errors.Join(append(failed, context.Cause(ctx))...)
+		}
+		for i, p := range group {
+			var result *nst.Result
+			if err == nil {
+				result = results[i]
+			}
+			if err := finish(p, result, err); err != nil {
 				return err
 			}
 		}
-		say("%s", s.text())
+		done += len(group)
 	}
 	if len(failed) > 0 {
 		return fmt.Errorf("%d of %d pictures failed: %w", len(failed), len(left), errors.Join(failed...))
@@ -128,16 +149,22 @@ func runBatch(ctx context.Context, o *batchOptions, stdout, stderr io.Writer) er
 	return nil
 }
 
-func (p pair) stylize(ctx context.Context, engine *nst.Engine, options nst.Options, show *progress) (*nst.Result, error) {
-	content, err := picture.Open(p.content)
-	if err != nil {
-		return nil, err
+// stylizePairs makes the pairs' pictures at once; show gets the first's progress.
+func stylizePairs(ctx context.Context, engine *nst.Engine, options nst.Options, group []pair, show *progress) ([]*nst.Result, error) {
+	var inputs []nst.Pair
+	for _, p := range group {
+		content, err := picture.Open(p.content)
+		if err != nil {
+			return nil, err
+		}
+		style, err := picture.Open(p.style)
+		if err != nil {
+			return nil, err
+		}
+		inputs = append(inputs, nst.Pair{Content: content, Styles: []*picture.Picture{style}})
 	}
-	style, err := picture.Open(p.style)
-	if err != nil {
-		return nil, err
-	}
-	return engine.Stylize(ctx, content, []*picture.Picture{style}, options, show.update)
+	inputs[0].Report = show.update
+	return engine.StylizeTogether(ctx, inputs, options)
 }
 
 // pairs are all contents with all styles, in order.

@@ -101,7 +101,7 @@ func newTransferFlags(f *pflag.FlagSet) *transferFlags {
 	choice(t, "color", "whose colours: style, content (lightness alone is styled) or match (the style's are matched to the content's before) (default style)", func(o *nst.Options) *nst.Color { return &o.Color })
 	f.StringVar(&t.contentMask, "content-mask", "", "regions of the content picture, by grey level")
 	f.StringArrayVar(&t.styleMasks, "style-mask", nil, "regions of the style picture that style those of the same level; once for each style picture")
-	choice(t, "precision", "fast: float32; exact: the same with direct convolutions; double: float64, to compare with (default fast)", func(o *nst.Options) *nst.Precision { return &o.Precision })
+	choice(t, "precision", "fast: float32, convolutions by Winograd's method (CUDA: TF32); exact: direct float32; tf32 (CUDA); bf16; double: float64, to compare with (default fast)", func(o *nst.Options) *nst.Precision { return &o.Precision })
 	f.StringVar(&t.settingsFrom, "settings-from", "", "a picture of nst's: use the settings it was made with, but for the flags given")
 	f.StringVar(&t.device, "device", "auto", "auto, cpu, cuda or cuda:N")
 	f.StringVar(&t.model, "model", "", "a TorchScript feature network (default: the default VGG-19)")

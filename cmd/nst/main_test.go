@@ -198,7 +198,7 @@ func TestBadInput(t *testing.T) {
 		"no number":          {good("--size", "big"), `"big"`},
 		"save-every":         {good("--save-every", "-1"), "--save-every is -1"},
 		"pooling":            {good("--pooling", "median"), `--pooling "median" is unknown`},
-		"precision to be":    {good("--precision", "bf16"), "--precision bf16 is not there yet"},
+		"precision of CUDA":  {good("--precision", "tf32"), "--precision tf32 is CUDA's, and the device is the CPU"},
 		"precision":          {good("--precision", "int8"), `--precision "int8" is unknown`},
 		"start":              {good("--init", "blue"), "--init (content, noise, gray or a picture file)"},
 		"flag":               {good("--colour", "red"), "unknown flag: --colour"},
@@ -366,6 +366,16 @@ func TestBatch(t *testing.T) {
 	_, err = picture.Open(kept)
 	assert.NoError(t, err)
 
+	// Several at once, of two sizes among them, come out the same.
+	alone, err := picture.Open(filepath.Join(out, "b--t.png"))
+	require.NoError(t, err)
+	status, stdout, stderr = runNST(t, append(args, "--overwrite", "-q", "--together", "4")...)
+	require.Equal(t, exitDone, status, stderr)
+	assert.Equal(t, 6, strings.Count(stdout, "\n"))
+	together, err := picture.Open(filepath.Join(out, "b--t.png"))
+	require.NoError(t, err)
+	assert.Equal(t, alone.Pixels, together.Pixels)
+
 	// An interruption leaves no picture that is not finished.
 	require.NoError(t, os.RemoveAll(out))
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
@@ -472,6 +482,45 @@ func costsOf(t *testing.T, log string) (lines []map[string]any) {
 		lines = append(lines, l)
 	}
 	return lines
+}
+
+func TestBench(t *testing.T) {
+	nsttest.NoLeaks(t)
+	chart := filepath.Join(t.TempDir(), "chart.svg")
+	status, stdout, stderr := runNST(t, "bench", "--sizes", "32,64", "--batch", "1,2", "--iterations", "4", "--device", "cpu", "--json", "--chart", chart)
+	require.Equal(t, exitDone, status, stderr)
+	var got benchmark
+	require.NoError(t, json.Unmarshal([]byte(stdout), &got))
+	assert.Equal(t, "fast", got.Precision)
+	assert.Positive(t, got.Peak)
+	require.Len(t, got.Results, 4)
+	for i, r := range got.Results {
+		assert.Equal(t, []int{32, 32, 64, 64}[i], r.Size)
+		assert.Equal(t, []int{1, 2, 1, 2}[i], r.Batch)
+		assert.InEpsilon(t, float64(r.Batch)/r.SecondsPerIteration, r.IterationsPerSecond, 1e-9)
+		assert.LessOrEqual(t, r.Min, r.SecondsPerIteration)
+		for _, v := range []float64{r.Min, r.GFLOPs, r.First, float64(r.PeakMemory)} {
+			assert.Positive(t, v)
+		}
+	}
+	// VGG-19's arithmetic at 224 pixels, to relu5_1, is 18.12 billion products
+	// forward and as many back; the Gram matrices and their gradients are 0.873 each.
+	assert.InEpsilon(t, 2*2*(18.12e9+0.873e9)*64*64/224/224, got.Results[2].GFLOPs*1e9*got.Results[2].SecondsPerIteration, 1e-3)
+	svg, err := os.ReadFile(chart)
+	require.NoError(t, err)
+	assert.Contains(t, string(svg), "<svg")
+	assert.Contains(t, string(svg), "nst fast")
+
+	script := filepath.Join(nsttest.Root(t), "scripts", "bench_pytorch.py")
+	for _, c := range [][]string{
+		{"--sizes", "--sizes", "0"}, {".svg", "--chart", "x.jpg"}, {"--python", "--peers", "--script", script, "--python", filepath.Join(t.TempDir(), "none")},
+		{"another-network.pt", "--model", "another-network.pt"}, {"--peers", "--peers", "--script", script, "--python", "false"}, {"--script", "--peers"},
+	} {
+		status, _, stderr = runNST(t, append([]string{"bench", "--sizes", "32", "--iterations", "1"}, c[1:]...)...)
+		assert.Equal(t, exitUsage, status, stderr)
+		assert.Contains(t, stderr, strings.Fields(c[0])[0])
+		assert.Equal(t, 1, strings.Count(stderr, "\n"), stderr)
+	}
 }
 
 func TestHelp(t *testing.T) {

@@ -152,9 +152,8 @@ func choose[T ~string](n *Network, attribute string, value T, choices ...T) erro
 	return nil
 }
 
-// Cast converts the network's parameters; images are to be of the same type, or
-// in float32 where they are recast as they enter (BFloat16 of a network that is
-// computed layer by layer).
+// Cast converts the network's parameters. Run takes images of that type, or in
+// float32 for half precision.
 func (n *Network) Cast(scalar torch.ScalarType) error {
 	if scalar == n.scalar {
 		return nil

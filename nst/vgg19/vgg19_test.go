@@ -282,6 +282,8 @@ func TestForwardAlone(t *testing.T) {
 	require.NoError(t, m.Save(path))
 	m.Close()
 	n := load(t, path)
+	assert.False(t, n.LayerByLayer(), "this is no VGG-19")
+	assert.True(t, load(t, nsttest.Model(t)).LayerByLayer())
 	assert.ErrorIs(t, n.SetPooling(vgg19.AveragePooling), vgg19.ErrNetwork)
 	assert.Error(t, n.SetPooling("median"))
 	assert.ErrorIs(t, n.SetPadding(vgg19.ReplicatePadding), vgg19.ErrNetwork)

@@ -120,6 +120,17 @@ const char* nst_device_control(const char* command, int64_t value, int64_t* resu
   });
 }
 
+// CUDA's; they mean nothing to other devices. Matrix products are never TF32:
+// Gram matrices are sums of many products.
+const char* nst_set_math(int32_t tf32, int32_t autotune) {
+  return guard([&] {
+    auto& context = at::globalContext();
+    context.setAllowTF32CuDNN(tf32 != 0);
+    context.setAllowTF32CuBLAS(false);
+    context.setBenchmarkCuDNN(autotune != 0);
+  });
+}
+
 const char* nst_threads(int64_t* count) {
   return guard([&] { *count = at::get_num_threads(); });
 }

@@ -135,6 +135,7 @@ const char* nst_device_empty_cache(const char* device);
 // Gives back the host memory that is kept for large tensors (pool.cc).
 const char* nst_host_memory_trim(void);
 const char* nst_device_control(const char* command, int64_t value, int64_t* result);
+const char* nst_set_math(int32_t tf32, int32_t autotune);
 const char* nst_threads(int64_t* count);
 
 #ifdef __cplusplus

@@ -1,4 +1,8 @@
-// Chooses the kernels of the best instruction set that the processor has.
+// Chooses the kernels of the best instruction set that the processor has, or of
+// the one that NST_KERNELS names if the processor has it: tests try each.
+#include <cstdlib>
+#include <cstring>
+
 #include "kernels.h"
 
 namespace nst::cpu {
@@ -15,14 +19,25 @@ extern const Kernels kernels;
 }
 #endif
 
-const Kernels& kernels() {
+namespace {
+
+const Kernels& choose() {
+  const char* wanted = getenv("NST_KERNELS");
+  auto may = [&](const Kernels& k) { return wanted == nullptr || std::strcmp(wanted, k.name) == 0; };
 #ifdef NST_X86
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512bw"))
+  if (may(avx512::kernels) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw"))
     return avx512::kernels;
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return avx2::kernels;
+  if (may(avx2::kernels) && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return avx2::kernels;
 #endif
   return baseline::kernels;
+}
+
+}  // namespace
+
+const Kernels& kernels() {
+  static const Kernels& chosen = choose();
+  return chosen;
 }
 
 }  // namespace nst::cpu

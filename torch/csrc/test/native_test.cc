@@ -1,9 +1,13 @@
 // The C ABI and the pretend accelerator, from C++: what must hold before any
 // Go runs. usage: native_test libpretend.so
+#include <ATen/core/Tensor.h>
+
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "nsttorch.h"
@@ -12,9 +16,9 @@ namespace {
 
 int passed = 0, failed = 0;
 
-void check(bool ok, const char* what, const std::string& detail = "") {
+void check(bool ok, const std::string& what, const std::string& detail = "") {
   (ok ? passed : failed)++;
-  if (!ok) std::printf("FAIL: %s %s\n", what, detail.c_str());
+  if (!ok) std::printf("FAIL: %s %s\n", what.c_str(), detail.c_str());
 }
 
 std::string text(const char* message) {
@@ -108,10 +112,131 @@ void pretend_is_strict() {
   check(allocated == 0 && peak > 0, "all memory came back", std::to_string(allocated));
 }
 
+// ---- The CPU's own kernels against libtorch
+
+nst_tensor noise(std::vector<int64_t> sizes, unsigned seed, bool channels_last = false) {
+  int64_t count = 1;
+  for (auto s : sizes) count *= s;
+  std::vector<float> values(count);
+  for (auto& v : values) {
+    seed = seed * 1664525 + 1013904223;
+    v = static_cast<float>(seed >> 8) / (1 << 23) - 1;
+  }
+  nst_tensor t = nullptr, last = nullptr;
+  succeeds(nst_tensor_from_floats(values.data(), sizes.data(), static_cast<int64_t>(sizes.size()), "cpu", &t), "noise");
+  if (!channels_last) return t;
+  succeeds(nst_tensor_contiguous(t, 1, &last), "channels-last");
+  nst_tensor_free(t);
+  return last;
+}
+
+std::vector<float> values_of(nst_tensor t) {
+  int64_t sizes[8], dims = 0, count = 1;
+  succeeds(nst_tensor_sizes(t, sizes, &dims), "sizes");
+  for (int64_t i = 0; i < dims; i++) count *= sizes[i];
+  std::vector<float> values(count);
+  succeeds(nst_tensor_floats(t, values.data(), count), "values");
+  return values;
+}
+
+void near(nst_tensor got, nst_tensor want, double tolerance, const std::string& what) {
+  const auto a = values_of(got), b = values_of(want);
+  double difference = 0, size = 0;
+  check(a.size() == b.size(), what + ": the size");
+  for (size_t i = 0; i < std::min(a.size(), b.size()); i++) {
+    difference += (a[i] - b[i]) * (a[i] - b[i]);
+    size += b[i] * b[i];
+  }
+  check(size > 0 && std::sqrt(difference / size) <= tolerance, what, std::to_string(std::sqrt(difference / size)));
+}
+
+// Sizes that fill no tile, maps of one position, several pictures; with and
+// without ReLU and mask; in channels of the first and of later layers.
+void convolutions_are_libtorchs() {
+  const int64_t shapes[][5] = {{1, 32, 64, 16, 16}, {2, 64, 32, 17, 23}, {1, 96, 32, 30, 13}, {1, 128, 160, 12, 41},
+                               {1, 3, 64, 9, 14},   {2, 3, 32, 1, 1},    {1, 3, 64, 40, 3},   {3, 32, 32, 21, 20}};
+  for (const auto& [n, in, out, h, w] : shapes) {
+    const auto name = std::to_string(n) + "x" + std::to_string(in) + "->" + std::to_string(out) + " " +
+                      std::to_string(h) + "x" + std::to_string(w);
+    auto x = noise({n, in, h, w}, 1, true), weight = noise({out, in, 3, 3}, 2), bias = noise({out}, 3);
+    auto gradient = noise({n, out, h, w}, 4, true);
+    nst_convolution c = nullptr;
+    succeeds(nst_convolution_new(weight, bias, &c), "convolution");
+    for (int relu = 0; relu < 2; relu++) {
+      nst_tensor y[2], dx[2];
+      for (int fast = 0; fast < 2; fast++) succeeds(nst_convolution_forward(c, x, fast, 0, relu, &y[fast]), "forward");
+      near(y[1], y[0], 5e-6, name + " forward");
+      for (int fast = 0; fast < 2; fast++)
+        succeeds(nst_convolution_backward(c, gradient, relu ? y[0] : nullptr, fast, 0, &dx[fast]), "backward");
+      near(dx[1], dx[0], 5e-6, name + " backward");
+      for (auto t : {y[0], y[1], dx[0], dx[1]}) nst_tensor_free(t);
+    }
+    nst_convolution_free(c);
+    for (auto t : {x, weight, bias, gradient}) nst_tensor_free(t);
+  }
+}
+
+// A channel more than the kernels take makes libtorch compute the same.
+void pools_and_products_are_libtorchs() {
+  for (int64_t h : {2, 7, 10}) {
+    auto x = noise({2, 64, h, 9}, 5, true), gradient = noise({2, 64, h / 2, 4}, 6, true);
+    nst_tensor zero = nullptr;
+    succeeds(nst_relu(x, &zero), "relu");
+    for (double scale : {0.0, 0.25}) {
+      nst_tensor leaf = nullptr, y = nullptr, chosen = nullptr, dx = nullptr, other = nullptr, want = nullptr;
+      succeeds(nst_pool(zero, scale, &y, &chosen), "pool");
+      // In float64, which has no kernel here.
+      succeeds(nst_tensor_cast(zero, 7, &leaf), "cast");
+      nst_tensor wide = nullptr, wide_gradient = nullptr, none = nullptr;
+      succeeds(nst_pool(leaf, scale, &wide, &none), "pool of libtorch");
+      check(none == nullptr && (chosen != nullptr) == (scale == 0), "who chooses");
+      near(y, wide, 1e-6, "pool");
+      succeeds(nst_tensor_cast(gradient, 7, &wide_gradient), "cast");
+      succeeds(nst_pool_backward(leaf, wide_gradient, scale, &other), "gradient of libtorch");
+      if (chosen != nullptr) {
+        succeeds(nst_max_pool_backward(chosen, gradient, h, 9, &dx), "gradient");
+        succeeds(nst_relu_backward(other, leaf, &want), "through the ReLU");
+        near(dx, want, 1e-6, "pool's gradient");
+      } else {
+        succeeds(nst_pool_backward(zero, gradient, scale, &dx), "gradient");
+        near(dx, other, 1e-6, "pool's gradient");
+      }
+      for (auto t : {leaf, y, chosen, dx, other, want, wide, wide_gradient}) nst_tensor_free(t);
+    }
+    for (auto t : {x, gradient, zero}) nst_tensor_free(t);
+  }
+  for (int64_t positions : {1, 63, 1000}) {
+    nst_tensor maps = noise({2, 96, positions, 1}, 7, true), sums = noise({2, 96, positions, 1}, 8, true), f, s, wf, ws, g, wg, d;
+    succeeds(nst_tensor_cast(maps, 7, &wf), "cast");
+    for (auto [from, to] : {std::pair{&maps, &f}, {&sums, &s}}) {
+      *to = new at::Tensor(static_cast<at::Tensor*>(*from)->flatten(2, 3));
+    }
+    nst_tensor wide_f = nullptr;
+    succeeds(nst_tensor_cast(f, 7, &wide_f), "cast");
+    succeeds(nst_tensor_cast(s, 7, &ws), "cast");
+    succeeds(nst_syrk(f, 0.5, &g), "syrk");
+    succeeds(nst_syrk(wide_f, 0.5, &wg), "syrk of libtorch");
+    near(g, wg, 1e-6, "syrk of " + std::to_string(positions));
+    succeeds(nst_tensor_cast(g, 7, &d), "cast");
+    for (double beta : {1.0, 0.0}) {
+      succeeds(nst_add_product(s, g, f, beta, 0.1), "product");
+      succeeds(nst_add_product(ws, d, wide_f, beta, 0.1), "product of libtorch");
+      near(s, ws, 2e-6, "product added to " + std::to_string(positions));
+    }
+    for (auto t : {maps, sums, f, s, wf, ws, g, wg, d, wide_f}) nst_tensor_free(t);
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   if (argc != 2) return std::fprintf(stderr, "usage: native_test libpretend.so\n"), 2;
+  const char* wanted = std::getenv("NST_KERNELS");
+  std::printf("kernels: %s\n", nst_kernels_name());
+  check(wanted == nullptr || std::string("avx512") == wanted || std::string(nst_kernels_name()) == wanted,
+        "the kernels asked for");
+  convolutions_are_libtorchs();
+  pools_and_products_are_libtorchs();
   errors_are_messages();
   succeeds(nst_load_device_library(argv[1]), "loading the pretend device");
   pretend_computes_as_the_cpu_does();

@@ -1,0 +1,72 @@
+package nst
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed9bb5c928/nst/nst/nsttest"
+	"github.com/seed9bb5c928/nst/nst/vgg19"
+	"github.com/seed9bb5c928/nst/torch"
+)
+
+// The parts of an iteration at 512×512, on the CPU:
+//
+//	go test ./nst -run '^$' -bench .
+//
+// On two cores of an AMD EPYC (family 26, AVX-512), in milliseconds: forward 217,
+// backward 202, the Gram matrix of relu1_1 6.0, its gradient 11, Adam 0.27, L-BFGS
+// with 20 steps remembered 33, a resize from 362 1.3.
+func BenchmarkIteration(b *testing.B) {
+	network, err := vgg19.Load(nsttest.Model(b), torch.CPU)
+	require.NoError(b, err)
+	defer network.Close()
+	network.SetFast(true)
+	const side = 512
+	layers := []string{"relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu4_2", "relu5_1"}
+	scoped := func(b *testing.B, f func()) {
+		require.NoError(b, torch.Scoped(func() error { torch.NoGrad(f); return nil }))
+	}
+	scoped(b, func() {
+		x := noise(1, side, side).Tensor(torch.CPU, side, side)
+		timed := func(name string, f func()) {
+			b.Run(name, func(b *testing.B) {
+				for b.Loop() {
+					scoped(b, f)
+				}
+			})
+		}
+		timed("forward", func() { network.Run(x, layers, true) })
+		b.Run("backward", func(b *testing.B) {
+			for b.Loop() {
+				scoped(b, func() {
+					b.StopTimer()
+					pass := network.Run(x, layers, true)
+					b.StartTimer()
+					pass.Backward(func(layer string, arriving torch.Tensor) torch.Tensor {
+						if arriving.T == nil {
+							return torch.Clone(pass.Feature(layer))
+						}
+						return arriving
+					})
+				})
+			}
+		})
+		maps := network.Run(x, layers[:1], false).Feature(layers[0])
+		timed("gram", func() { GramMatrix(maps) })
+		D, into := GramMatrix(maps), torch.Clone(maps)
+		timed("gram-gradient", func() {
+			carry(torch.Flatten(into, 2, 3), false, matrix(maps), torch.Tensor{}, torch.Tensor{}, torch.Scale(D, 1e-9), torch.Tensor{})
+		})
+		gradient := torch.Clone(x)
+		for name, optimizer := range map[string]*torch.Optimizer{"adam": torch.NewAdam(x, 1e-9, 0.9, 0.99, 1e-8), "lbfgs": torch.NewLBFGS(x, 1e-9, lbfgsHistory, 1e-9, 1e-9)} {
+			for range lbfgsHistory + 1 {
+				optimizer.Step(gradient)
+			}
+			timed(name, func() { optimizer.Step(gradient) })
+			optimizer.Close()
+		}
+		small := noise(1, 362, 362).Tensor(torch.CPU, 362, 362)
+		timed("resize", func() { torch.Resize(small, side, side) })
+	})
+}
