@@ -110,6 +110,30 @@ func (b *Benchmark) serve(ctx context.Context, t *transfer, ready chan<- error) 
 	return nil
 }
 
+// Evaluate returns the costs of the picture that a transfer would start from, at
+// the result's size, and ∂J/∂pixels: channel by channel, row by row, in float32.
+func (e *Engine) Evaluate(ctx context.Context, content, style *picture.Picture, o Options) (costs Costs, gradient []float32, err error) {
+	o.Scales = ScalesOff
+	t, err := e.newTransfer(content, []*picture.Picture{style}, o, func(Progress) {})
+	if err != nil {
+		return Costs{}, nil, err
+	}
+	err = e.thread.Do(ctx, func() error {
+		if err := t.prepare(); err != nil {
+			return err
+		}
+		eval, err := t.evaluator(t.schedule[0])
+		if err != nil {
+			return err
+		}
+		defer eval.close()
+		all, g := eval.evaluate(t.start(t.schedule[0]))
+		costs, gradient = all[0], torch.Floats(g)
+		return nil
+	})
+	return costs, gradient, err
+}
+
 // Iterate runs n iterations and returns the seconds that each took, and the most
 // memory used so far (see Result.PeakMemory).
 func (b *Benchmark) Iterate(n int) (seconds []float64, peak int64, err error) {

@@ -50,6 +50,8 @@ func smallNetwork(t *testing.T) string {
 	return filepath.Join(nsttest.Root(t), "nst", "vgg19", "testdata", "small.pt")
 }
 
+func TestMain(m *testing.M) { nsttest.RunWithPretend(m) }
+
 func TestStylize(t *testing.T) {
 	nsttest.NoLeaks(t)
 	content, style := nsttest.Demo(t, "content.png"), nsttest.Demo(t, "style.png")
@@ -521,6 +523,19 @@ func TestBench(t *testing.T) {
 		assert.Contains(t, stderr, strings.Fields(c[0])[0])
 		assert.Equal(t, 1, strings.Count(stderr, "\n"), stderr)
 	}
+}
+
+// The device check finds the pretend accelerator to be as the CPU is.
+func TestCheck(t *testing.T) {
+	nsttest.NoLeaks(t)
+	status, stdout, stderr := runNST(t, "check", "--device", "pretend:1", "--size", "64", "--iterations", "60")
+	require.Equal(t, exitDone, status, stderr+stdout)
+	var got deviceCheck
+	require.NoError(t, json.Unmarshal([]byte(stdout), &got))
+	assert.True(t, got.Passed)
+	assert.Len(t, got.Precisions, 5)
+	assert.Positive(t, got.Allocated[0])
+	assert.Less(t, got.Precisions[0].Gradient, 1e-6)
 }
 
 func TestHelp(t *testing.T) {

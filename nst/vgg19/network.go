@@ -87,7 +87,7 @@ func Load(path string, device torch.Device) (*Network, error) {
 		return nil, err
 	}
 	n := &Network{path: path, device: device, module: module, scalar: torch.Float32, pooling: MaxPooling, padding: ZeroPadding}
-	for _, err := range []error{n.SetPooling(MaxPooling), n.SetPadding(ZeroPadding), n.link()} {
+	for _, err := range []error{n.SetPooling(MaxPooling), n.SetPadding(ZeroPadding), n.link(torch.Float32)} {
 		if err != nil {
 			n.Close()
 			return nil, err
@@ -152,17 +152,31 @@ func choose[T ~string](n *Network, attribute string, value T, choices ...T) erro
 	return nil
 }
 
-// Cast converts the network's parameters. Run takes images of that type, or in
-// float32 for half precision.
+// Cast converts the network's parameters, and images are to be of the same type.
+// To half precision only a network that is computed layer by layer is converted,
+// for which images are float32; Features stays in float32.
 func (n *Network) Cast(scalar torch.ScalarType) error {
-	if scalar == n.scalar {
+	half := scalar == torch.Float16 || scalar == torch.BFloat16
+	module := scalar
+	if half { // the module keeps its own weights, to come back to
+		module = torch.Float32
+	}
+	if module == n.scalar && (n.chain == nil || n.chain.scalar == scalar) && !(half && n.chain == nil) {
 		return nil
 	}
-	if err := n.module.Cast(scalar); err != nil {
+	if module != n.scalar {
+		if err := n.module.Cast(module); err != nil {
+			return err
+		}
+		n.scalar = module
+	}
+	if err := n.link(scalar); err != nil {
 		return err
 	}
-	n.scalar = scalar
-	return n.link()
+	if half && n.chain == nil {
+		return fmt.Errorf("%w: %s cannot run in half precision: it is not VGG-19 layer by layer", ErrNetwork, n.path)
+	}
+	return nil
 }
 
 // Features returns the named layers' feature maps [N,C,H,W] of an image

@@ -38,12 +38,12 @@ func (n *Network) Run(image torch.Tensor, layers []string, backward bool) *Pass 
 		return p
 	}
 	if !backward {
-		torch.NoGrad(func() { p.take(layers, n.Features(torch.Cast(image, n.scalar), layers)) })
+		torch.NoGrad(func() { p.take(layers, n.Features(image, layers)) })
 		return p
 	}
 	p.image = torch.Detach(image)
 	torch.RequireGrad(p.image, true)
-	p.take(layers, n.Features(torch.Cast(p.image, n.scalar), layers))
+	p.take(layers, n.Features(p.image, layers))
 	return p
 }
 

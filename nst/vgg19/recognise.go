@@ -7,8 +7,9 @@ import (
 	"github.com/seed9bb5c928/nst/torch"
 )
 
-// link makes the chain anew from the module's parameters, if it is VGG-19.
-func (n *Network) link() error {
+// link makes the chain anew from the module's parameters, converted to scalar, if
+// it is VGG-19.
+func (n *Network) link(scalar torch.ScalarType) error {
 	if n.chain != nil {
 		n.chain.close()
 		n.chain = nil
@@ -19,13 +20,13 @@ func (n *Network) link() error {
 			return err
 		}
 		for _, input := range n.inputs() {
-			c := &chain{scale: torch.Keep(input.scale), shift: torch.Keep(input.shift), convolutions: map[string]*torch.Convolution{}, scalar: n.scalar}
+			c := &chain{scale: torch.Keep(input.scale), shift: torch.Keep(input.shift), convolutions: map[string]*torch.Convolution{}, scalar: scalar}
 			for layer, p := range convolutions {
 				weight := p.weight
 				if input.blueFirst && layer == "conv1_1" {
 					weight = torch.Flip(weight, 1)
 				}
-				c.convolutions[layer] = torch.NewConvolution(weight, p.bias)
+				c.convolutions[layer] = torch.NewConvolution(torch.Cast(weight, scalar), torch.Cast(p.bias, scalar))
 			}
 			n.chain = c
 			if n.agrees() {
@@ -112,7 +113,7 @@ func (n *Network) agrees() bool {
 		}
 	}
 	// Half-precision sums differ by their order.
-	tolerance := map[torch.ScalarType]float64{torch.Float64: 1e-6, torch.Float32: 1e-3}[n.scalar]
+	tolerance := map[torch.ScalarType]float64{torch.Float64: 1e-6, torch.Float32: 1e-3}[n.chain.scalar]
 	if tolerance == 0 {
 		tolerance = 0.1
 	}
