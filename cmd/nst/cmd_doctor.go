@@ -19,8 +19,12 @@ type diagnosis struct {
 	LibtorchPath    string         `json:"libtorch_path"`
 	Devices         []deviceReport `json:"devices"`
 	Threads         int            `json:"threads"`
-	Model           string         `json:"model"`
-	ModelSource     string         `json:"model_source"`
+	// Kernels is the instruction set of the fast convolutions on the CPU.
+	Kernels     string `json:"kernels"`
+	Model       string `json:"model"`
+	ModelSource string `json:"model_source"`
+	// LayerByLayer says that the model is VGG-19 as fast convolutions want it.
+	LayerByLayer bool `json:"layer_by_layer"`
 	// Missing are what is missing, each with the command that mends it.
 	Missing []string `json:"missing"`
 	// CUDA says why there is no CUDA device.
@@ -53,7 +57,7 @@ func newDoctorCommand() *cobra.Command {
 }
 
 func diagnose(ctx context.Context) *diagnosis {
-	d := &diagnosis{LibtorchVersion: torch.Version(), Missing: []string{}}
+	d := &diagnosis{LibtorchVersion: torch.Version(), Kernels: torch.KernelsName(), Missing: []string{}}
 	// CUDA first: libtorch must not be used before its CUDA library is loaded.
 	count := 0
 	if _, err := torch.ParseDevice("cuda"); err != nil {
@@ -87,7 +91,7 @@ func diagnose(ctx context.Context) *diagnosis {
 	defer engine.Close()
 	d.Threads = engine.Threads()
 	if description, err := engine.Describe(ctx); err == nil {
-		d.ModelSource = description.Source
+		d.ModelSource, d.LayerByLayer = description.Source, description.LayerByLayer
 	}
 	return d
 }
@@ -101,10 +105,17 @@ func (d *diagnosis) print(w io.Writer) {
 		fmt.Fprintf(w, "no CUDA   %s\n", d.CUDA)
 	}
 	if d.Threads > 0 {
-		fmt.Fprintf(w, "threads   %d\n", d.Threads)
+		note := ""
+		if d.Kernels == "baseline" {
+			note = " (this processor has neither AVX2 nor AVX-512: they are slow)"
+		}
+		fmt.Fprintf(w, "threads   %d, fast convolutions by %s kernels%s\n", d.Threads, d.Kernels, note)
 	}
 	if d.Model != "" {
 		fmt.Fprintf(w, "network   %s\n          %s\n", d.Model, d.ModelSource)
+		if d.ModelSource != "" && !d.LayerByLayer {
+			fmt.Fprintln(w, "          it is not VGG-19 layer by layer, so it runs as TorchScript, without the fast convolutions")
+		}
 	}
 	for _, m := range d.Missing {
 		fmt.Fprintf(w, "missing   %s\n", m)

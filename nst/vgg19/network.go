@@ -239,6 +239,8 @@ type Description struct {
 	// Source, Normalisation and Pooling are empty for a network that does not
 	// say.
 	Source, Normalisation, Pooling string
+	// LayerByLayer is that of the network.
+	LayerByLayer bool
 	// Layers are the table's layers that the network answers for.
 	Layers     []string
 	Parameters []Parameter
@@ -246,7 +248,7 @@ type Description struct {
 
 // Describe reads the network's own account and tries every layer of the table.
 func (n *Network) Describe(device torch.Device) (*Description, error) {
-	d := &Description{}
+	d := &Description{LayerByLayer: n.LayerByLayer()}
 	for name, field := range map[string]*string{attributeSource: &d.Source, attributeNormalisation: &d.Normalisation, attributePooling: &d.Pooling} {
 		value, _, err := n.module.Attribute(name)
 		if err != nil {
