@@ -28,7 +28,12 @@ constexpr int kPanel = kWidth * kVectors;  // columns that a product makes at on
 inline Vec load(const float* p) { return *reinterpret_cast<const Vec*>(p); }
 inline void store(float* p, Vec v) { *reinterpret_cast<Vec*>(p) = v; }
 inline Vec broadcast(float v) { return v - Vec{}; }
-inline Vec max(Vec a, Vec b) { return a > b ? a : b; }
+// What is no number stays so, that the costs may tell.
+inline Vec relu_of(Vec v) { return v < 0.0f ? Vec{} : v; }
+inline Vec max(Vec a, Vec b) {
+  const Vec larger = a > b ? a : b;
+  return a == a ? larger : a;
+}
 inline Vec select(Vec condition, Vec v) { return condition > 0.0f ? v : Vec{}; }
 
 int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -254,7 +259,7 @@ void transform_output(const float* products, int64_t stride, const Tiles& tiles,
       output4(p, o);
       for (int col = 0; col < across; col++) {
         const Vec v = o[col] + b;
-        store(to + (row * m.w + col) * out + c, relu ? max(v, Vec{}) : v);
+        store(to + (row * m.w + col) * out + c, relu ? relu_of(v) : v);
       }
     }
   }
@@ -337,7 +342,7 @@ void first(const float* x, Maps in, const float* weights, const float* bias, boo
       for (int64_t i = 0; i < in.w; i++)
         for (int64_t c = 0; c < out; c += kWidth) {
           const Vec v = load(sums.data + i * row + c) + (bias == nullptr ? Vec{} : load(bias + c));
-          store(to + i * out + c, relu ? max(v, Vec{}) : v);
+          store(to + i * out + c, relu ? relu_of(v) : v);
         }
     }
   });

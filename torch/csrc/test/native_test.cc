@@ -176,7 +176,29 @@ void convolutions_are_libtorchs() {
   }
 }
 
-// A channel more than the kernels take makes libtorch compute the same.
+// What is no number goes on being none.
+void nan_is_not_lost() {
+  for (int64_t in : {3, 32}) {
+    std::vector<float> values(in * 12 * 12 * 2, 0.5f);
+    values[17] = std::nanf("");
+    int64_t sizes[] = {2, in, 12, 12};
+    nst_tensor x = nullptr, weight = noise({32, in, 3, 3}, 2), bias = noise({32}, 3), y = nullptr, half = nullptr, chosen = nullptr;
+    succeeds(nst_tensor_from_floats(values.data(), sizes, 4, "cpu", &x), "upload");
+    nst_convolution c = nullptr;
+    succeeds(nst_convolution_new(weight, bias, &c), "convolution");
+    succeeds(nst_convolution_forward(c, x, 1, 0, 1, &y), "forward");
+    succeeds(nst_pool(y, 0, &half, &chosen), "pool");
+    for (auto t : {y, half}) {
+      const auto all = values_of(t);
+      const auto bad = std::count_if(all.begin(), all.end(), [](float v) { return std::isnan(v); });
+      check(bad >= 32, "NaN is kept", std::to_string(bad));
+    }
+    nst_convolution_free(c);
+    for (auto t : {x, weight, bias, y, half, chosen}) nst_tensor_free(t);
+  }
+}
+
+// In float64, which has no kernels here, libtorch computes the same.
 void pools_and_products_are_libtorchs() {
   for (int64_t h : {2, 7, 10}) {
     auto x = noise({2, 64, h, 9}, 5, true), gradient = noise({2, 64, h / 2, 4}, 6, true);
@@ -185,7 +207,6 @@ void pools_and_products_are_libtorchs() {
     for (double scale : {0.0, 0.25}) {
       nst_tensor leaf = nullptr, y = nullptr, chosen = nullptr, dx = nullptr, other = nullptr, want = nullptr;
       succeeds(nst_pool(zero, scale, &y, &chosen), "pool");
-      // In float64, which has no kernel here.
       succeeds(nst_tensor_cast(zero, 7, &leaf), "cast");
       nst_tensor wide = nullptr, wide_gradient = nullptr, none = nullptr;
       succeeds(nst_pool(leaf, scale, &wide, &none), "pool of libtorch");
@@ -237,6 +258,7 @@ int main(int argc, char** argv) {
         "the kernels asked for");
   convolutions_are_libtorchs();
   pools_and_products_are_libtorchs();
+  nan_is_not_lost();
   errors_are_messages();
   succeeds(nst_load_device_library(argv[1]), "loading the pretend device");
   pretend_computes_as_the_cpu_does();
