@@ -160,8 +160,10 @@ func (t *transfer) scale(ctx context.Context, i int, now **state) (last bool, er
 	if err != nil {
 		return false, err
 	}
-	defer eval.close()
-	defer func() { err = errors.Join(err, torch.EmptyCache(t.engine.Device())) }() // the next scale's maps have other sizes
+	defer func() { // the next scale's maps have other sizes
+		eval.close()
+		err = errors.Join(err, torch.EmptyCache(t.engine.Device()))
+	}()
 	if t.began.IsZero() {
 		t.began = time.Now()
 	}
