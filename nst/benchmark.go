@@ -14,7 +14,6 @@ import (
 // Benchmark is a transfer whose iterations are run and timed on demand: what
 // `nst bench` measures. The engine does nothing else until Close.
 type Benchmark struct {
-	engine    *Engine
 	precision Precision
 	flops     float64
 	asked     chan int
@@ -58,7 +57,7 @@ func (e *Engine) StartBenchmark(ctx context.Context, content, style *picture.Pic
 	if err := t.join(all[1:]); err != nil {
 		return nil, err
 	}
-	b := &Benchmark{engine: e, precision: t.settings.Precision, flops: float64(batch) * flops(t.settings, size), asked: make(chan int), answered: make(chan timing)}
+	b := &Benchmark{precision: t.settings.Precision, flops: float64(batch) * flops(t.settings, size), asked: make(chan int), answered: make(chan timing)}
 	ready := make(chan error, 1)
 	go func() {
 		err := e.thread.Do(ctx, func() error { return b.serve(ctx, t, ready) })
@@ -83,6 +82,7 @@ func (b *Benchmark) serve(ctx context.Context, t *transfer, ready chan<- error) 
 	if err := t.prepare(); err != nil {
 		return err
 	}
+	defer torch.EmptyCache(device)
 	at := t.schedule[0]
 	eval, err := t.evaluator(at)
 	if err != nil {
@@ -91,7 +91,6 @@ func (b *Benchmark) serve(ctx context.Context, t *transfer, ready chan<- error) 
 	defer eval.close()
 	now := newState(eval, t.settings, t.start(at), at.iterations, 0)
 	defer now.close()
-	defer torch.EmptyCache(device)
 	ready <- nil
 	for n := range b.asked {
 		var out timing

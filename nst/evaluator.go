@@ -134,49 +134,34 @@ func (e *evaluator) setContent(pictures torch.Tensor) {
 			t := &e.content[i]
 			a := pass.Feature(t.layer)
 			t.target = torch.Keep(a)
-			size := func() []float64 {
-				v := readAll(squares(wide(a)))
-				for i := range v {
-					v[i] = 4 * each(a) / positive(v[i])
-				}
-				return v
-			}
-			t.unit = e.units(a, size, 4)
+			t.unit = e.units(wide(a), 4)
 		}
 	})
 }
 
 // units is what the paper's costs of a target, one for each of its pictures, are
-// multiplied by: relative is in units of the target's size, fixed in the preset
-// Gatys'.
-func (e *evaluator) units(target torch.Tensor, relative func() []float64, fixed float64) unit {
-	values := make([]float64, torch.Shape(target)[0])
-	for i := range values {
-		values[i] = 1
-		if e.unit == meanSquareUnits {
-			values[i] = fixed
+// multiplied by: in Balanced they become relative to the target's own size, as
+// J_l = ‖G_S−G_G‖²/‖G_S‖², in the preset Gatys they are multiplied by fixed.
+func (e *evaluator) units(target torch.Tensor, fixed float64) unit {
+	var values []float64
+	switch e.unit {
+	case targetUnits:
+		values = readAll(squares(target))
+		for i, size := range values {
+			values[i] = 4 * each(target) / positive(size)
 		}
+	case meanSquareUnits:
+		values = slices.Repeat([]float64{fixed}, int(torch.Shape(target)[0]))
+	default:
+		values = slices.Repeat([]float64{1}, int(torch.Shape(target)[0]))
 	}
-	if e.unit == targetUnits {
-		values = relative()
-	}
-	return unit{values, torch.Keep(perPicture(values, wide(target)))}
+	return unit{values, torch.Keep(perPicture(values, target))}
 }
 
 // addRegion gives style term i a region. It keeps the guide, which may be none,
 // and copies the target.
 func (e *evaluator) addRegion(i int, share float64, guide torch.Tensor, target statistics) {
 	maps := float64(torch.Shape(target.gram)[1]) // C
-	// J_l = ‖G_S−G_G‖²/‖G_S‖², and so for the means.
-	relative := func(t torch.Tensor, count float64) func() []float64 {
-		return func() []float64 {
-			v := readAll(squares(t))
-			for i := range v {
-				v[i] = 4 * count / positive(v[i])
-			}
-			return v
-		}
-	}
 	regions := &e.style[i].regions
 	*regions = append(*regions, region{share: share})
 	r := &(*regions)[len(*regions)-1] // what is kept is closed, whatever comes
@@ -185,10 +170,10 @@ func (e *evaluator) addRegion(i int, share float64, guide torch.Tensor, target s
 	}
 	fixed := 4 * 1000 / (maps * maps)
 	r.target.gram = torch.Keep(torch.Clone(target.gram))
-	r.unit = e.units(target.gram, relative(target.gram, maps*maps), fixed)
+	r.unit = e.units(target.gram, fixed)
 	if target.mean.T != nil {
 		r.target.mean = torch.Keep(torch.Clone(target.mean))
-		r.meanUnit = e.units(target.mean, relative(target.mean, maps), fixed)
+		r.meanUnit = e.units(target.mean, fixed)
 	}
 }
 

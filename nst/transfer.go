@@ -267,6 +267,11 @@ func (t *transfer) each(make func(m *transfer) torch.Tensor) torch.Tensor {
 	for _, m := range t.members {
 		parts = append(parts, make(m))
 	}
+	return stack(parts)
+}
+
+// stack makes tensors [1,…] one [N,…].
+func stack(parts []torch.Tensor) torch.Tensor {
 	if len(parts) == 1 {
 		return parts[0]
 	}
@@ -297,12 +302,17 @@ func (t *transfer) setStyles(eval *evaluator, at scale) error {
 			}
 			// A small region may have no position in a deep layer of a coarse
 			// scale.
-			if !there || t.styleOf(term.layer, level).gram.T == nil {
+			var grams, means []torch.Tensor
+			for _, m := range t.members {
+				style := m.styleOf(term.layer, level)
+				grams, means = append(grams, style.gram), append(means, style.mean)
+			}
+			if !there || grams[0].T == nil {
 				continue
 			}
-			target := statistics{gram: t.each(func(m *transfer) torch.Tensor { return m.styleOf(term.layer, level).gram })}
+			target := statistics{gram: stack(grams)}
 			if s.StyleLoss == MomentsLoss {
-				target.mean = t.each(func(m *transfer) torch.Tensor { return m.styleOf(term.layer, level).mean })
+				target.mean = stack(means)
 			}
 			eval.addRegion(i, share, guide, target)
 		}
