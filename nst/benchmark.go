@@ -91,15 +91,23 @@ func (b *Benchmark) serve(ctx context.Context, t *transfer, ready chan<- error) 
 	defer eval.close()
 	now := newState(eval, t.settings, t.start(at), at.iterations, 0)
 	defer now.close()
+	iterate := func() error {
+		if now.values.T == nil {
+			now.evaluate() // the first needs no step
+		} else {
+			now.advance()
+		}
+		torch.Synchronize(device)
+		return nil
+	}
 	ready <- nil
 	for n := range b.asked {
 		var out timing
 		for range n {
 			begin := time.Now()
-			if _, out.err = now.iterate(ctx, func([]Costs) {}); out.err != nil {
+			if out.err = errors.Join(ctx.Err(), torch.Scoped(iterate)); out.err != nil {
 				break
 			}
-			torch.Synchronize(device)
 			out.seconds = append(out.seconds, time.Since(begin).Seconds())
 		}
 		memory, err := torch.MemoryOf(device)

@@ -42,7 +42,6 @@ type checkpointState struct {
 	Steps  int               `json:"steps"`
 
 	Seconds       float64   `json:"seconds"`
-	Best          Costs     `json:"best"`
 	GradientScale float64   `json:"gradient_scale"`
 	Started       bool      `json:"started"` // there is an optimiser
 	Numbers       []float64 `json:"numbers"` // of its state
@@ -50,7 +49,7 @@ type checkpointState struct {
 
 // checkpointVersion changes when an older program's checkpoints cannot be gone
 // on from.
-const checkpointVersion = 2
+const checkpointVersion = 3
 
 // Iteration is the number of steps that were done.
 func (c *Checkpoint) Iteration() int { return c.state.Before + c.state.Steps }
@@ -97,10 +96,11 @@ func (h hostTensor) DataLen() uint64 { return uint64(len(h.data)) }
 
 // The names of a checkpoint's tensors.
 const (
-	tensorPicture   = "picture"
-	tensorBest      = "best"
-	tensorAverage   = "average"
-	tensorOptimizer = "optimizer.%04d"
+	tensorPicture    = "picture"
+	tensorBest       = "best"
+	tensorBestValues = "best.values"
+	tensorAverage    = "average"
+	tensorOptimizer  = "optimizer.%04d"
 )
 
 // checkpoint copies the state of scale i.
@@ -119,13 +119,14 @@ func (t *transfer) checkpoint(i int, now *state) (*Checkpoint, error) {
 	c := &Checkpoint{
 		state: checkpointState{
 			Version: checkpointVersion, Options: options, Inputs: inputs,
-			Scale: i, Before: now.before, Steps: now.steps, Seconds: t.seconds(), Best: now.bestCosts[0],
+			Scale: i, Before: now.before, Steps: now.steps, Seconds: t.seconds(),
 		},
 		tensors: map[string]hostTensor{},
 	}
 	err = torch.Scoped(func() error {
 		c.tensors[tensorPicture] = copyTensor(now.x)
-		c.tensors[tensorBest] = copyTensor(now.best)
+		c.tensors[tensorBest] = copyTensor(now.bestPictures())
+		c.tensors[tensorBestValues] = copyTensor(now.bestValues)
 		if now.average.T != nil {
 			c.tensors[tensorAverage] = copyTensor(now.average)
 		}
@@ -148,12 +149,15 @@ func (t *transfer) checkpoint(i int, now *state) (*Checkpoint, error) {
 func (t *transfer) restore(eval *evaluator, i int) *state {
 	c, device := t.settings.Resume, t.engine.Device()
 	now := newState(eval, t.settings, c.tensors[tensorPicture].tensor(device), t.schedule[i].iterations, c.state.Before)
-	now.steps, now.bestCosts[0] = c.state.Steps, c.state.Best
-	torch.Close(now.best)
-	now.best = c.tensors[tensorBest].tensor(device)
-	if average, ok := c.tensors[tensorAverage]; ok {
-		now.average = average.tensor(device)
+	now.steps = c.state.Steps
+	kept := func(name string) (t torch.Tensor) {
+		if h, ok := c.tensors[name]; ok {
+			t = torch.Keep(h.tensor(device))
+		}
+		return t
 	}
+	now.best, now.bestValues, now.average = kept(tensorBest), kept(tensorBestValues), kept(tensorAverage)
+	now.bestTotals = torch.Keep(eval.totals(now.bestValues))
 	if c.state.Started {
 		now.setScale([]float64{c.state.GradientScale})
 		now.optimizer = now.newOptimizer()
@@ -244,6 +248,8 @@ func (t *transfer) checkResume() error {
 		for _, name := range []string{tensorPicture, tensorBest} {
 			whole = whole && slices.Equal(c.tensors[name].sizes, want)
 		}
+		_, ok := c.tensors[tensorBestValues]
+		whole = whole && ok
 	}
 	if !whole {
 		return refuse("lacks the picture")

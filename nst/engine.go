@@ -116,7 +116,8 @@ type Progress struct {
 	// Last says that this is the end: nothing is left to do, or ctx is done.
 	Last bool `json:"-"`
 	// Picture returns a copy of the picture, of its scale's size. Like
-	// Checkpoint, it may be called only until the callback returns.
+	// Checkpoint, it may be called only until the callback returns, and is nil
+	// at the iterations that Options.StateEvery leaves out.
 	Picture func() *picture.Picture `json:"-"`
 	// Checkpoint returns a copy of the state, which Options.Resume goes on from.
 	Checkpoint func() (*Checkpoint, error) `json:"-"`

@@ -85,6 +85,8 @@ type evaluator struct {
 	content     []contentTerm
 	style       []styleTerm
 	layers      []string // of all terms, each once
+
+	coefficients torch.Tensor // [N,terms]; none before they are needed
 }
 
 // newEvaluator returns an evaluator without targets.
@@ -200,6 +202,7 @@ func read(scalar torch.Tensor) float64 { return readAll(scalar)[0] }
 
 // close releases the targets.
 func (e *evaluator) close() {
+	torch.Close(e.coefficients)
 	for _, t := range e.content {
 		torch.Close(t.target, t.unit.device)
 	}
@@ -211,21 +214,27 @@ func (e *evaluator) close() {
 }
 
 // evaluate returns the costs of pictures x [N,3,H,W] and the gradient ∂J/∂x, a
-// tensor of the caller's scope. All else that it makes is released. Costs are
-// read back once, after all work is queued.
+// tensor of the caller's scope. All else that it makes is released.
 func (e *evaluator) evaluate(x torch.Tensor) (costs []Costs, gradient torch.Tensor) {
-	gradient = torch.Local(func() (g torch.Tensor) {
-		var values torch.Tensor
-		torch.NoGrad(func() { values, g = e.queue(x) })
-		costs = e.costs(readAll(values), int(torch.Shape(x)[0]))
-		return g
-	})
+	values, gradient := e.queue(x)
+	costs = e.costs(readAll(values), int(torch.Shape(x)[0]))
+	torch.Close(values)
 	return costs, gradient
 }
 
-// queue does the work of evaluate: values [terms, N] are the terms' costs, the
-// variation and ‖∂J/∂x‖², in the order in which costs takes them.
+// queue is evaluate without waiting for the work to be done: values [N,terms] are
+// the terms' costs, the variation and ‖∂J/∂x‖², in the order in which costs takes
+// them.
 func (e *evaluator) queue(x torch.Tensor) (values, gradient torch.Tensor) {
+	values = torch.Local(func() (v torch.Tensor) {
+		torch.NoGrad(func() { v, gradient = e.compute(x) })
+		gradient = torch.Keep(gradient)
+		return v
+	})
+	return values, torch.Rejoin(gradient)
+}
+
+func (e *evaluator) compute(x torch.Tensor) (values, gradient torch.Tensor) {
 	pass := e.network.Run(x, e.layers, true)
 	var terms []torch.Tensor
 	add := map[string][]func(into torch.Tensor, fresh bool){} // what adds to ∂J/∂F, by layer
@@ -286,20 +295,43 @@ func (e *evaluator) queue(x torch.Tensor) (values, gradient torch.Tensor) {
 		torch.AddInPlace(gradient, slope, e.gamma)
 	}
 	terms = append(terms, squares(gradient))
-	return torch.Stack(terms, 0), gradient
+	return torch.Stack(terms, 1), gradient
 }
 
-// costs weighs the terms' values of n pictures, on the host in float64.
+// costs weighs the values of n pictures, on the host in float64.
 func (e *evaluator) costs(values []float64, n int) []Costs {
 	out := make([]Costs, n)
 	for i := range out {
-		term := -1
-		out[i] = e.costsOf(i, func() float64 {
-			term++
-			return values[term*n+i]
+		of := values[i*len(values)/n:]
+		out[i] = e.costsOf(i, func() (v float64) {
+			v, of = of[0], of[1:]
+			return v
 		})
 	}
 	return out
+}
+
+// totals is the pictures' totals [N] by their values [N,terms], on the device. A
+// picture whose gradient is no number has no total either.
+func (e *evaluator) totals(values torch.Tensor) torch.Tensor {
+	if e.coefficients.T == nil {
+		// A total is linear in the terms: what it is where one alone is 1.
+		shape := torch.Shape(values)
+		var all []float32
+		for i := range int(shape[0]) {
+			for one := range int(shape[1]) {
+				term := -1
+				all = append(all, float32(e.costsOf(i, func() float64 {
+					if term++; term == one {
+						return 1
+					}
+					return 0
+				}).Total))
+			}
+		}
+		e.coefficients = torch.Keep(torch.Cast(torch.FromFloats(all, torch.DeviceOf(values), shape...), torch.TypeOf(values)))
+	}
+	return torch.Sums(torch.Mul(e.coefficients, values))
 }
 
 // costsOf weighs picture i's; next gives the terms' values one after the other.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"slices"
+	"time"
 
 	"github.com/seed9bb5c928/nst/torch"
 )
@@ -13,8 +14,10 @@ import (
 // being numbers.
 var ErrDiverged = errors.New("the optimisation diverged")
 
-// state is an optimisation of N pictures, each by itself, at one scale. Its
-// tensors are of the scope that it began in.
+// state is an optimisation of N pictures, each by itself, at one scale; close
+// frees its tensors. What an iteration does it does on the device, which need not
+// be waited for: which pictures are the best is decided there, and costs are read
+// when they are wanted.
 type state struct {
 	evaluator  *evaluator
 	settings   *settings
@@ -22,31 +25,35 @@ type state struct {
 	steps      int // done
 	before     int // done at the scales before
 
-	x         torch.Tensor // the pictures, [N,3,H,W], after that many steps
+	x                torch.Tensor // the pictures, [N,3,H,W], after that many steps
+	values, gradient torch.Tensor // of x, once it is evaluated: see evaluator.queue
+
 	optimizer *torch.Optimizer
 	scale     []float64    // what each gradient is multiplied by for the optimiser
 	scales    torch.Tensor // the same on the device, [N,1,1,1]
 
-	best      torch.Tensor // copies of the best pictures evaluated
-	bestCosts []Costs
-	average   torch.Tensor // of Adam's iterates; none before its first step
+	best       torch.Tensor // the best pictures evaluated; none before a step: x is
+	bestValues torch.Tensor // theirs; none before an evaluation
+	bestTotals torch.Tensor // [N]
+	average    torch.Tensor // see averaged; none without Adam
+
+	graph    *torch.Graph // of advance
+	noGraphs bool         // it cannot be recorded
+	pace     float64      // seconds of a step, about; 0: not known
 }
 
-// newState begins with pictures x, which it will change.
+// newState begins with pictures x, which it owns and will change.
 func newState(e *evaluator, s *settings, x torch.Tensor, iterations, before int) *state {
-	o := &state{evaluator: e, settings: s, iterations: iterations, before: before, x: x, best: torch.Clone(x)}
-	for range torch.Shape(x)[0] {
-		o.bestCosts = append(o.bestCosts, Costs{Total: math.Inf(1)})
-	}
-	return o
+	return &state{evaluator: e, settings: s, iterations: iterations, before: before, x: torch.Keep(x)}
 }
 
-// close releases the state early.
+// close releases the state.
 func (o *state) close() {
+	o.graph.Close()
 	if o.optimizer != nil {
 		o.optimizer.Close()
 	}
-	torch.Close(o.x, o.best, o.average, o.scales)
+	torch.Close(o.x, o.values, o.gradient, o.best, o.bestValues, o.bestTotals, o.average, o.scales)
 }
 
 // finer begins the next scale, at which this state's last picture (Adam's average)
@@ -57,7 +64,7 @@ func (o *state) finer(e *evaluator, at scale, detail torch.Tensor) *state {
 	x := torch.Local(func() torch.Tensor {
 		last := o.x
 		if o.average.T != nil {
-			last = o.average
+			last = o.averaged()
 		}
 		t := torch.Resize(last, height, width)
 		if detail.T != nil {
@@ -90,102 +97,218 @@ func (o *state) finer(e *evaluator, at scale, detail torch.Tensor) *state {
 	return next
 }
 
+// report is called before each step (of the first so many, done), with the costs
+// of the pictures before it. With current, those are still the state's.
+type report func(steps int, costs []Costs, current bool)
+
 // run optimises until the iterations are done or ctx is, which is no failure:
-// the best picture is there. report is called before each step. Before another
-// scale the last picture need not be evaluated.
-func (o *state) run(ctx context.Context, report func([]Costs), last bool) error {
-	for done := false; !done && (last || o.steps < o.iterations || ctx.Err() != nil); {
-		var err error
-		if done, err = o.iterate(ctx, report); err != nil {
-			return err
-		}
-	}
-	if !last || o.steps < o.iterations || o.average.T == nil {
+// the best picture is there. Before another scale the last picture need not be
+// evaluated.
+func (o *state) run(ctx context.Context, report report, last bool) error {
+	if !last && o.steps == o.iterations {
 		return nil
 	}
-	return torch.Scoped(func() error {
-		costs, _ := o.evaluator.evaluate(o.average)
-		for _, c := range costs {
-			if c.check(0) != nil {
-				return nil // the iterates are there
+	costs := [][]Costs{nil}
+	err := torch.Scoped(func() error {
+		o.evaluate()
+		costs[0] = o.read(o.values)
+		return nil
+	})
+	for err == nil {
+		stop := o.steps == o.iterations || ctx.Err() != nil
+		first := o.steps - len(costs) + 1
+		for i, c := range costs {
+			if err := check(c, o.before+first+i); err != nil {
+				return err
+			}
+			if current := i == len(costs)-1; !current || !stop {
+				report(o.before+first+i, c, current)
 			}
 		}
-		return o.judge(o.average, costs)
-	})
-}
-
-// iterate evaluates the pictures and makes a step, unless all are made or ctx is
-// done.
-func (o *state) iterate(ctx context.Context, report func([]Costs)) (done bool, err error) {
-	err = torch.Scoped(func() error {
-		costs, gradient := o.evaluator.evaluate(o.x)
-		if err := o.judge(o.x, costs); err != nil {
-			return err
+		if stop {
+			break
 		}
-		if done = o.steps == o.iterations || ctx.Err() != nil; done {
-			return nil
+		if !last && o.steps == o.iterations-1 {
+			return torch.Scoped(func() error { o.step(); o.steps++; return nil })
 		}
-		report(costs)
-		o.step(costs, gradient)
-		o.steps++
+		err = torch.Scoped(func() error { costs = o.proceed(ctx, last); return nil })
+	}
+	if err != nil || !last || o.steps < o.iterations || o.average.T == nil || o.steps == 0 {
+		return err
+	}
+	return torch.Scoped(func() error {
+		average := o.averaged()
+		values, gradient := o.evaluator.queue(average)
+		torch.Close(gradient)
+		o.judge(average, values) // no number is less than the best: an average may be none
 		return nil
 	})
-	if err == nil && !done {
-		o.take()
-	}
-	return done, err
 }
 
-// judge keeps the pictures that are the best so far.
-func (o *state) judge(x torch.Tensor, costs []Costs) error {
-	for i, c := range costs {
-		if err := c.check(o.before + o.steps); err != nil {
+// check is Costs.check of several pictures.
+func check(costs []Costs, iteration int) error {
+	for _, c := range costs {
+		if err := c.check(iteration); err != nil {
 			return err
-		}
-		if c.Total < o.bestCosts[i].Total {
-			o.bestCosts[i] = c
-			torch.Copy(one(o.best, i), one(x, i))
 		}
 	}
 	return nil
 }
+
+// read copies the pictures' costs to the host.
+func (o *state) read(values torch.Tensor) []Costs {
+	return o.evaluator.costs(readAll(values), int(torch.Shape(o.x)[0]))
+}
+
+// Costs are read back after as many steps as take about readSeconds, mostAhead at
+// most: to wait for each step would leave a GPU idle.
+const (
+	readSeconds = 0.1
+	mostAhead   = 32
+)
+
+// proceed makes the steps to the next reading and returns each one's costs. The
+// CPU does a step as it is sent, so there its costs are read at once.
+func (o *state) proceed(ctx context.Context, last bool) (costs [][]Costs) {
+	n := 1
+	if o.pace > 0 && o.device() != torch.CPU {
+		n = int(min(mostAhead, max(1, readSeconds/o.pace)))
+	}
+	if every := o.settings.StateEvery; every > 0 { // to the next multiple
+		n = min(n, every-(o.before+o.steps)%every)
+	} else {
+		n = 1
+	}
+	left := o.iterations - o.steps
+	if !last {
+		left-- // the last step is made without an evaluation
+	}
+	n = min(n, left)
+	begin := time.Now()
+	var all []torch.Tensor
+	for i := 0; i < n && (i == 0 || ctx.Err() == nil); i++ {
+		o.advance()
+		all = append(all, o.values)
+		if n > 1 {
+			all[i] = torch.Clone(o.values)
+		}
+	}
+	pictures := int(torch.Shape(o.x)[0])
+	values := readAll(torch.Stack(all, 0))
+	for i := range all {
+		of := len(values) / len(all)
+		costs = append(costs, o.evaluator.costs(values[i*of:(i+1)*of], pictures))
+	}
+	if o.steps > 2 { // the first ones ready the device
+		o.pace = time.Since(begin).Seconds() / float64(len(all))
+	}
+	return costs
+}
+
+func (o *state) device() torch.Device { return torch.DeviceOf(o.x) }
+
+// advance makes a step and evaluates the pictures after it. All of it is recorded
+// as a graph once the first step has readied the optimiser and the device, where
+// the device has graphs.
+func (o *state) advance() {
+	if o.graph == nil && !o.noGraphs && o.steps > 0 && o.device() != torch.CPU && o.evaluator.network.LayerByLayer() {
+		o.record()
+	}
+	if o.graph != nil {
+		o.graph.Replay()
+	} else {
+		o.step()
+		o.evaluate()
+	}
+	o.steps++
+}
+
+// record records advance. What it fails with is no error of the run, which then
+// sends its work piece by piece.
+func (o *state) record() {
+	if torch.EmptyCache(o.device()) != nil { // a graph's memory is its own
+		return
+	}
+	var err error
+	o.graph, err = torch.Record(o.device(), func() {
+		o.step()
+		values, gradient := o.evaluator.queue(o.x)
+		torch.Copy(o.values, values)
+		torch.Copy(o.gradient, gradient)
+		o.judge(o.x, o.values)
+	})
+	o.noGraphs = err != nil
+}
+
+// evaluate finds the values and the gradient of x.
+func (o *state) evaluate() {
+	torch.Close(o.values, o.gradient)
+	o.values, o.gradient = o.evaluator.queue(o.x)
+	torch.Keep(o.values)
+	torch.Keep(o.gradient)
+	o.judge(o.x, o.values)
+}
+
+// judge keeps the pictures of x that are the best so far.
+func (o *state) judge(x, values torch.Tensor) {
+	totals := o.evaluator.totals(values)
+	if o.bestValues.T == nil {
+		o.bestValues, o.bestTotals = torch.Keep(torch.Clone(values)), torch.Keep(torch.Clone(totals))
+		return
+	}
+	better := torch.Less(totals, o.bestTotals)
+	torch.Choose(o.bestTotals, better, totals)
+	torch.Choose(o.bestValues, better, values)
+	torch.Choose(o.best, better, x)
+}
+
+// bestPictures are those with the lowest totals so far.
+func (o *state) bestPictures() torch.Tensor {
+	if o.best.T == nil {
+		return o.x
+	}
+	return o.best
+}
+
+// bestCosts are theirs.
+func (o *state) bestCosts() []Costs { return o.read(o.bestValues) }
 
 // one is picture i of several, a view [1,3,H,W].
 func one(pictures torch.Tensor, i int) torch.Tensor {
 	return torch.Slice(pictures, 0, int64(i), int64(i)+1)
 }
 
-// averageDecay is the decay of the exponential moving average of Adam's
+// averageDecay is the decay d of the exponential moving average of Adam's
 // iterates, which go to and fro about where they are heading.
 const averageDecay = 0.9
 
-// take adds the picture to the average, in which the first has no more weight
-// than its age gives it (as Adam corrects its own bias).
-func (o *state) take() {
-	if o.settings.Optimizer != Adam {
-		return
-	}
-	if o.average.T == nil {
-		o.average = torch.Local(func() torch.Tensor { return torch.Clone(o.x) })
-		return
-	}
-	torch.NoGrad(func() {
-		torch.LerpInPlace(o.average, o.x, (1-averageDecay)/(1-math.Pow(averageDecay, float64(o.steps))))
-	})
+// averaged is the average (1−d)/(1−dⁿ)·Σ d^(n−i)·x_i of the iterates x_1…x_n, in
+// which the first have no more weight than their age gives them (as Adam corrects
+// its own bias). The state keeps the sum, with the factor 1−d.
+func (o *state) averaged() torch.Tensor {
+	return torch.Scale(o.average, 1/(1-math.Pow(averageDecay, float64(o.steps))))
 }
 
-// step changes the pictures by their gradients and keeps them in [0,1].
-func (o *state) step(costs []Costs, gradient torch.Tensor) {
+// step changes the pictures by their gradients, which it uses up, and keeps them
+// in [0,1].
+func (o *state) step() {
 	if o.optimizer == nil {
-		o.start(costs, gradient)
+		o.start()
 	}
-	torch.MulInPlace(gradient, o.scales)
+	if o.best.T == nil {
+		o.best = torch.Keep(torch.Clone(o.x))
+	}
+	torch.MulInPlace(o.gradient, o.scales)
 	if o.settings.Optimizer == LBFGS {
-		o.retreat(costs, gradient)
+		o.retreat()
 	}
-	o.optimizer.Step(gradient)
+	o.optimizer.Step(o.gradient)
 	if o.settings.Optimizer == Adam {
 		torch.ClampInPlace(o.x, 0, 1)
+		if o.average.T == nil {
+			o.average = torch.Keep(torch.Scale(o.x, 0))
+		}
+		torch.NoGrad(func() { torch.LerpInPlace(o.average, o.x, 1-averageDecay) })
 	}
 }
 
@@ -200,12 +323,13 @@ const (
 
 // start makes the optimiser. It is handed a cost of sane scale whatever the
 // preset; a power of two, so that no bit is lost.
-func (o *state) start(costs []Costs, gradient torch.Tensor) {
+func (o *state) start() {
 	wanted := map[Optimizer]float64{Adam: adamGradient, LBFGS: lbfgsGradient}[o.settings.Optimizer]
+	costs := o.read(o.values)
 	scale := make([]float64, len(costs))
 	for i, c := range costs {
 		scale[i] = 1
-		if rms := c.GradientL2 / math.Sqrt(each(gradient)); rms > 0 {
+		if rms := c.GradientL2 / math.Sqrt(each(o.x)); rms > 0 {
 			scale[i] = math.Exp2(math.Round(math.Log2(wanted / rms)))
 		}
 	}
@@ -244,12 +368,9 @@ const (
 // retreat puts pictures whose costs have gone astray back to their best, where
 // L-BFGS will begin anew with shorter steps. They make no step now: their
 // gradients become 0.
-func (o *state) retreat(costs []Costs, gradient torch.Tensor) {
-	for i, c := range costs {
-		if c.Total > lbfgsSetback*o.bestCosts[i].Total {
-			torch.Copy(one(o.x, i), one(o.best, i))
-			torch.ScaleInPlace(one(gradient, i), 0)
-			o.optimizer.Restart(i)
-		}
-	}
+func (o *state) retreat() {
+	astray := torch.Less(torch.Scale(o.bestTotals, lbfgsSetback), o.evaluator.totals(o.values))
+	torch.Choose(o.x, astray, o.best)
+	torch.Choose(o.gradient, astray, torch.Scale(one(o.bestTotals, 0), 0))
+	o.optimizer.Restart(astray)
 }

@@ -241,6 +241,11 @@ type Options struct {
 	StyleMasks  []*picture.Picture `json:"-"`
 	// Precision is Fast if empty.
 	Precision Precision `json:"precision,omitempty"`
+	// StateEvery has Progress.Picture and Progress.Checkpoint be there at the
+	// iterations that are its multiples, and at the end, alone. 0 means at every
+	// iteration, for which a GPU has to be waited for; else costs are read, and
+	// reported, several iterations at a time.
+	StateEvery int `json:"-"`
 	// Resume is where an earlier run of the same options and pictures is gone
 	// on from.
 	Resume *Checkpoint `json:"-"`

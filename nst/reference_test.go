@@ -69,7 +69,10 @@ func TestClassicFollowsTheReference(t *testing.T) {
 		precision nst.Precision
 		totals    float64 // tolerance
 	}{
-		{"seed-noise", noise, nst.Exact, 1e-4},
+		// By the last steps a difference of the last bit has grown a thousandfold:
+		// 4e-5 to 1.0e-4 on three kinds of processors, and even in float64, from
+		// pictures rounded to float32 (the last case), 7e-5.
+		{"seed-noise", noise, nst.Exact, 2e-4},
 		{"seed-noise-avgpool", noise, nst.Exact, 1e-4},
 		// From the content, float32 leaves the path in every implementation
 		// (PyTorch by 1.1e-3 to 1.4e-3, in five configurations, on the machine

@@ -170,6 +170,9 @@ func (s *settings) checkNumbers() error {
 	if s.alpha*total(s.content) == 0 && s.beta*total(s.style) == 0 {
 		return invalid("ContentWeight", "and StyleWeight leave nothing to optimise: every weight is 0; give one that is not")
 	}
+	if s.StateEvery < 0 {
+		return invalid("StateEvery", "is %d; 0 or more will do", s.StateEvery)
+	}
 	if s.Iterations != nil {
 		s.iterations = *s.Iterations
 	}

@@ -77,8 +77,7 @@ func TestLBFGSSurvivesItsRate(t *testing.T) {
 }
 
 // The whole transfer on the pretend accelerator has the CPU's very bits in
-// float64, where both use libtorch alone, and in float32 its costs; it copies
-// nothing to the host inside an iteration but the costs.
+// float64, where both use libtorch alone, and in float32 its costs.
 func TestPretendAcceleratorHasTheCPUsBits(t *testing.T) {
 	both := engines(t, "cpu", "pretend:1")
 	cpu, pretend := both[0], both[1]
@@ -103,26 +102,65 @@ func TestPretendAcceleratorHasTheCPUsBits(t *testing.T) {
 			})
 		}
 	}
-	t.Run("copies", func(t *testing.T) {
-		counters := []string{"copies-to-host", "copies-to-device", "synchronisations"}
-		var seen [][3]int64
-		_, err := pretend.Stylize(context.Background(), open(t, nsttest.Demo(t, "content.png")),
-			[]*picture.Picture{open(t, nsttest.Demo(t, "style.png"))}, nst.Options{Size: new(32), Iterations: new(5)}, func(nst.Progress) {
-				var now [3]int64
-				for i, c := range counters {
-					n, err := torch.ControlDevice(c, 0)
-					assert.NoError(t, err)
-					now[i] = n
-				}
-				seen = append(seen, now)
+	// Between two readings of the costs nothing is copied and nothing waited for,
+	// whether the iterations are replayed from a graph or sent one by one, and the
+	// costs are the same.
+	for _, optimizer := range []nst.Optimizer{nst.Adam, nst.LBFGS} {
+		var all [2][]nst.Costs
+		for graphs := range int64(2) {
+			t.Run(fmt.Sprint(optimizer, " copies, graphs ", graphs), func(t *testing.T) {
+				_, err := torch.ControlDevice("graphs", graphs)
+				require.NoError(t, err)
+				defer torch.ControlDevice("graphs", 1)
+				before, began := counts(t), counts(t)
+				const iterations, every = 60, 12
+				readings, most := 0, 0
+				last := -1
+				_, err = pretend.Stylize(context.Background(), open(t, nsttest.Demo(t, "content.png")),
+					[]*picture.Picture{open(t, nsttest.Demo(t, "style.png"))},
+					nst.Options{Size: new(32), Scales: nst.ScalesOff, Iterations: new(iterations), StateEvery: every, Optimizer: optimizer}, func(p nst.Progress) {
+						all[graphs] = append(all[graphs], p.Costs)
+						assert.Equal(t, p.Last || p.Iteration%every == 0, p.Picture != nil)
+						now := counts(t)
+						if p.Iteration > 2 && !p.Last { // the first step uploads the gradient's scale
+							host := now["copies-to-host"] - before["copies-to-host"]
+							assert.LessOrEqual(t, host, int64(1), "to the host: the costs")
+							assert.Equal(t, before["copies-to-device"], now["copies-to-device"])
+							if host == 1 {
+								readings++
+								most = max(most, p.Iteration-last)
+								last = p.Iteration
+							}
+						}
+						before = now
+					})
+				require.NoError(t, err)
+				require.Len(t, all[graphs], iterations+1)
+				assert.LessOrEqual(t, most, every)
+				assert.Less(t, readings, iterations/2, "costs are read several at a time")
+				assert.Equal(t, (iterations-1)*graphs, before["replays"]-began["replays"])
 			})
-		require.NoError(t, err)
-		require.Len(t, seen, 6)
-		for i := 2; i < 5; i++ { // the first step uploads the gradient's scale; after the last the average is evaluated too
-			assert.Equal(t, int64(1), seen[i][0]-seen[i-1][0], "to the host: the costs, once")
-			assert.Equal(t, int64(0), seen[i][1]-seen[i-1][1], "to the device")
-			assert.Equal(t, int64(0), seen[i][2]-seen[i-1][2], "synchronisations")
 		}
+		assert.Equal(t, all[0], all[1])
+	}
+	t.Run("a fault while recording", func(t *testing.T) {
+		o := nst.Options{Size: new(32), Scales: nst.ScalesOff, Iterations: new(4)}
+		want, _ := run(t, pretend, o)
+		began, faulty := counts(t)["operations"], int64(0)
+		run(t, pretend, o)
+		all := counts(t)["operations"] - began // of a run, of which the last third and more is replayed or recorded
+		for n := all / 2; n < all; n += all / 40 {
+			_, err := torch.ControlDevice("fault", n)
+			require.NoError(t, err)
+			got, err := pretend.Stylize(context.Background(), open(t, nsttest.Demo(t, "content.png")), []*picture.Picture{open(t, nsttest.Demo(t, "style.png"))}, o, nil)
+			if err == nil { // it was recorded, and sent piece by piece instead
+				assert.Equal(t, want.Picture, got.Picture)
+				faulty++
+			}
+		}
+		_, err := torch.ControlDevice("fault", 0)
+		require.NoError(t, err)
+		assert.Positive(t, faulty)
 	})
 	t.Run("memory limit", func(t *testing.T) {
 		for _, limit := range []int64{1 << 10, 4 << 20, 16 << 20, 48 << 20} { // beside the network's 80 MB
@@ -138,6 +176,17 @@ func TestPretendAcceleratorHasTheCPUsBits(t *testing.T) {
 		}
 		run(t, pretend, nst.Options{Size: new(32), Iterations: new(1)}) // and it goes on
 	})
+}
+
+// counts are what the pretend accelerator has counted.
+func counts(t *testing.T) map[string]int64 {
+	out := map[string]int64{}
+	for _, name := range []string{"copies-to-host", "copies-to-device", "synchronisations", "operations", "replays"} {
+		n, err := torch.ControlDevice(name, 0)
+		require.NoError(t, err)
+		out[name] = n
+	}
+	return out
 }
 
 func TestStartsAndSizes(t *testing.T) {

@@ -143,9 +143,10 @@ func (t *transfer) run(ctx context.Context) ([]*Result, error) {
 	torch.Synchronize(device)
 	memory, err := torch.MemoryOf(device)
 	var results []*Result
+	costs := now.bestCosts()
 	for k, m := range t.members {
 		results = append(results, &Result{
-			Picture: m.result(now, k), Costs: now.bestCosts[k], Iterations: now.before + now.steps,
+			Picture: m.result(now, k), Costs: costs[k], Iterations: now.before + now.steps,
 			Seconds: t.seconds(), Precision: s.Precision, Tiles: 1, PeakMemory: memory.Peak,
 		})
 	}
@@ -177,18 +178,19 @@ func (t *transfer) scale(ctx context.Context, i int, now **state) (last bool, er
 	default:
 		*now = newState(eval, t.settings, t.start(at), at.iterations, 0)
 	}
-	err = (*now).run(ctx, func(costs []Costs) { t.tell(i, *now, costs, false) }, i == len(t.schedule)-1)
+	err = (*now).run(ctx, func(steps int, costs []Costs, current bool) { t.tell(i, *now, steps, costs, current, false) }, i == len(t.schedule)-1)
 	if err != nil {
 		return false, err
 	}
 	if last = i == len(t.schedule)-1 || ctx.Err() != nil; last {
-		t.tell(i, *now, (*now).bestCosts, true)
+		t.tell(i, *now, (*now).before+(*now).steps, (*now).bestCosts(), true, true)
 	}
 	return last, nil
 }
 
-// tell reports the state of scale i.
-func (t *transfer) tell(i int, now *state, costs []Costs, last bool) {
+// tell reports the costs of scale i after so many steps, which are those of the
+// state if that is current.
+func (t *transfer) tell(i int, now *state, steps int, costs []Costs, current, last bool) {
 	var done, all float64
 	for k, at := range t.schedule {
 		work := float64(at.width * at.height)
@@ -196,15 +198,17 @@ func (t *transfer) tell(i int, now *state, costs []Costs, last bool) {
 		if k < i {
 			done += work * float64(at.iterations)
 		} else if k == i {
-			done += work * float64(now.steps)
+			done += work * float64(steps-now.before)
 		}
 	}
 	for k, m := range t.members {
 		p := Progress{
-			Scale: longest(t.schedule[i].width, t.schedule[i].height), Iteration: now.before + now.steps, Iterations: t.settings.iterations,
+			Scale: longest(t.schedule[i].width, t.schedule[i].height), Iteration: steps, Iterations: t.settings.iterations,
 			Costs: costs[k], Seconds: t.seconds(), Last: last,
-			Picture:    func() *picture.Picture { return m.finish(picture.FromTensor(one(now.x, k))) },
-			Checkpoint: func() (*Checkpoint, error) { return t.checkpoint(i, now) },
+		}
+		if last || current && steps%max(1, t.settings.StateEvery) == 0 {
+			p.Picture = func() *picture.Picture { return m.finish(picture.FromTensor(one(now.x, k))) }
+			p.Checkpoint = func() (*Checkpoint, error) { return t.checkpoint(i, now) }
 		}
 		if last {
 			p.Picture = func() *picture.Picture { return m.result(now, k) }
@@ -221,7 +225,7 @@ func (t *transfer) seconds() float64 { return t.earlier + time.Since(t.began).Se
 // result is the best picture of member k, which t is, at the result's size.
 func (t *transfer) result(now *state, k int) *picture.Picture {
 	final := t.schedule[len(t.schedule)-1]
-	best := one(now.best, k)
+	best := one(now.bestPictures(), k)
 	if shape := torch.Shape(best); int(shape[3]) != final.width || int(shape[2]) != final.height {
 		best = torch.Resize(best, int64(final.height), int64(final.width))
 	}

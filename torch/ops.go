@@ -115,6 +115,17 @@ func MatMul(a, b Tensor) Tensor {
 	return make1("matmul", func(out *C.nst_tensor) *C.char { return C.nst_tensor_matmul(handle(a), handle(b), out) }, a, b)
 }
 
+// Less says which elements of a are less than b's, as a mask.
+func Less(a, b Tensor) Tensor {
+	return make1("less", func(out *C.nst_tensor) *C.char { return C.nst_tensor_less(handle(a), handle(b), out) }, a, b)
+}
+
+// Choose gives t [N,…], where the mask [N] is set, what other has, of t's sizes
+// or of one element.
+func Choose(t, mask, other Tensor) {
+	change("choose", func() *C.char { return C.nst_tensor_choose(handle(t), handle(mask), handle(other)) }, t, mask, other)
+}
+
 // AddInPlace adds factor·other, outside autograd.
 func AddInPlace(t, other Tensor, factor float64) {
 	change("add_", func() *C.char { return C.nst_tensor_add_in_place(handle(t), handle(other), C.double(factor)) }, t, other)

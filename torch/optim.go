@@ -44,10 +44,10 @@ func (o *Optimizer) Step(gradient Tensor) {
 	runtime.KeepAlive(o)
 }
 
-// Restart tells L-BFGS that picture i was moved elsewhere: it forgets what it
-// knew of it, and halves its radius.
-func (o *Optimizer) Restart(i int) {
-	must("restart", C.nst_lbfgs_restart(o.handle, C.int64_t(i)))
+// Restart tells L-BFGS that the pictures of a mask [N] were moved elsewhere: it
+// forgets what it knew of them, and halves their radius.
+func (o *Optimizer) Restart(mask Tensor) {
+	change("restart", func() *C.char { return C.nst_lbfgs_restart(o.handle, handle(mask)) }, mask)
 	runtime.KeepAlive(o)
 }
 

@@ -71,6 +71,11 @@ func Local(f func() Tensor) (t Tensor) {
 	if err := Scoped(func() error { t = Keep(f()); return nil }); err != nil {
 		panic(err)
 	}
+	return Rejoin(t)
+}
+
+// Rejoin gives a kept tensor to the innermost scope, and returns it.
+func Rejoin(t Tensor) Tensor {
 	live.Add(-1) // Join counts it again
 	return Join(t)
 }

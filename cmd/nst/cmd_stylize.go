@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -156,6 +157,7 @@ func runStylize(ctx context.Context, o *stylizeOptions, stdout, stderr io.Writer
 	}
 	defer engine.Close()
 
+	options.StateEvery = o.stateEvery()
 	show := newProgress(o.quiet, stderr)
 	page := newPage(o.report, o.content, o.styles, content, styles)
 	var saving error // of what is written on the way: the run goes on
@@ -222,6 +224,28 @@ func (t *transferFlags) open(ctx context.Context, stderr io.Writer) (*nst.Engine
 		fmt.Fprintln(stderr, "nst: a GPU's driver is here, but CUDA cannot be used and the CPU is; nst doctor says why")
 	}
 	return engine, nil
+}
+
+// stateEvery is nst.Options.StateEvery: every how many iterations something is to
+// be had but costs.
+func (o *stylizeOptions) stateEvery() int {
+	every := 0 // the greatest common divisor
+	need := func(n int) {
+		for n != 0 {
+			every, n = n, every%n
+		}
+	}
+	need(o.saveEvery)
+	if o.checkpoint != "" {
+		need(o.checkpointEvery)
+	}
+	if o.report != "" {
+		need(1) // a short run has few to show
+	}
+	if every == 0 {
+		return math.MaxInt
+	}
+	return every
 }
 
 // due says whether something that is done every n iterations is.

@@ -66,10 +66,10 @@ func (r *Report) AddInput(title string, p *picture.Picture) {
 	r.err = firstError(r.err, err)
 }
 
-// Add takes a point of the curves, and now and then the picture. It is called
-// from Stylize's callback.
+// Add takes a point of the curves, and now and then the picture, if there is one.
+// It is called from Stylize's callback.
 func (r *Report) Add(p nst.Progress) {
-	if p.Fraction >= r.next && !p.Last {
+	if p.Fraction >= r.next && p.Picture != nil && !p.Last {
 		s, err := show(fmt.Sprintf("Iteration %d, %d px", p.Iteration, p.Scale), p.Picture(), waySide)
 		r.onTheWay = append(r.onTheWay, s)
 		r.err = firstError(r.err, err)

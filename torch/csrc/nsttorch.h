@@ -17,6 +17,7 @@ typedef void* nst_tensor;
 typedef void* nst_module;
 typedef void* nst_optimizer;
 typedef void* nst_convolution;
+typedef void* nst_graph;
 
 void nst_message_free(const char* message);
 
@@ -51,6 +52,10 @@ const char* nst_tensor_matmul(nst_tensor a, nst_tensor b, nst_tensor* out);
 const char* nst_tensor_add_in_place(nst_tensor t, nst_tensor other, double factor);
 const char* nst_tensor_mul_in_place(nst_tensor t, nst_tensor other);
 const char* nst_tensor_sums(nst_tensor t, nst_tensor* out);
+// Which of the elements of a are less than b's.
+const char* nst_tensor_less(nst_tensor a, nst_tensor b, nst_tensor* out);
+// Where mask [N] is set, t [N,...] takes what other has, which may be of one element.
+const char* nst_tensor_choose(nst_tensor t, nst_tensor mask, nst_tensor other);
 const char* nst_tensor_empty_like(nst_tensor t, nst_tensor* out);
 const char* nst_tensor_resize(nst_tensor t, int64_t height, int64_t width, int32_t cubic,
                               nst_tensor* out);
@@ -104,13 +109,13 @@ const char* nst_add_product(nst_tensor sum, nst_tensor d, nst_tensor f, double b
 
 // Optimisers of one tensor (optim.cc). L-BFGS is for pictures [N,C,H,W] in row
 // order, with values in [0,1]: its first step has the root mean square first,
-// others at most radius. restart forgets a picture that was moved elsewhere, and
-// halves its radius.
+// others at most radius. restart forgets the pictures of a mask [N], which were
+// moved elsewhere, and halves their radius.
 const char* nst_adam_new(nst_tensor t, double rate, double beta1, double beta2, double epsilon,
                          nst_optimizer* out);
 const char* nst_lbfgs_new(nst_tensor t, double rate, int64_t history, double first, double radius,
                           nst_optimizer* out);
-const char* nst_lbfgs_restart(nst_optimizer o, int64_t picture);
+const char* nst_lbfgs_restart(nst_optimizer o, nst_tensor mask);
 const char* nst_optimizer_step(nst_optimizer o, nst_tensor gradient);
 // Adam counts its steps on the device; counts are capacities on the way in.
 const char* nst_optimizer_state(nst_optimizer o, nst_tensor* tensors, int64_t* tensor_count,
@@ -120,6 +125,13 @@ const char* nst_optimizer_set_state(nst_optimizer o, const nst_tensor* tensors,
                                     int64_t number_count);
 const char* nst_optimizer_set_rate(nst_optimizer o, double rate);
 void nst_optimizer_free(nst_optimizer o);
+
+// Graphs of what the calling thread sends to a device (graph.cc). After begin,
+// which succeeded, comes end, whatever happened between.
+const char* nst_graph_begin(const char* device, nst_graph* out);
+const char* nst_graph_end(nst_graph g);
+const char* nst_graph_replay(nst_graph g);
+void nst_graph_free(nst_graph g);
 
 // Devices and threads (device.cc).
 const char* nst_version(void);

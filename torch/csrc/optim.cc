@@ -3,15 +3,17 @@
 #include <ATen/ops/_fused_adam.h>
 #include <ATen/ops/_upsample_bilinear2d_aa.h>
 #include <ATen/ops/_upsample_bilinear2d_aa_backward.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/ones.h>
+#include <ATen/ops/stack.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 #include <c10/core/GradMode.h>
 
 #include <algorithm>
-#include <deque>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -77,32 +79,51 @@ struct Adam final : Optimizer {
   }
 };
 
-// Limited-memory BFGS (Liu and Nocedal 1989; Nocedal and Wright, Numerical
-// Optimization, algorithms 7.4 and 7.5) of N pictures [N,3,H,W], each by itself,
-// whose values stay in [0,1]. No line is searched: a step is as long as the
-// method says, but its root mean square is at most the picture's radius (and
-// exactly first, where nothing is known yet). Nothing is read back to the host.
+// Limited-memory BFGS (Liu and Nocedal 1989) of N pictures [N,3,H,W], each by
+// itself, whose values stay in [0,1]. No line is searched: a step is as long as
+// the method says, but its root mean square is at most the picture's radius (and
+// exactly first, where nothing is known yet).
+//
+// Of the last h steps it remembers how far t moved, the rows of S, and how its
+// gradient changed, those of Y. The two loops over them that are usual (Nocedal
+// and Wright, Numerical Optimization, algorithm 7.4) are written as products with
+// T, the inverse of the upper triangle of S·Yᵀ, steps in order of age (Byrd,
+// Nocedal and Schnabel 1994, theorem 2.2, has the same): with R = T⁻¹, D the
+// diagonal of R, and first guess M of the inverse Hessian,
+//
+//   α = T·S·g,  r = M·(g − Yᵀ·α),  direction = −(r + Sᵀ·Tᵀ·(D·α − Y·r)).
+//
+// A step that taught nothing has zeros in T. Every tensor keeps its place and
+// nothing is read back, so that a graph can record a step.
 struct Lbfgs final : Optimizer {
-  // A remembered step: s is how far t moved, y how its gradient changed, both
-  // [N,D]; rho is 1/(s·y), [N,1], or 0 where the step showed no curvature.
-  struct Pair {
-    at::Tensor s, y, rho;
-  };
   at::Tensor t;
-  at::Tensor fresh, radius, scale;     // [N,1]: nothing is known yet (1 or 0); see above; of M
-  at::Tensor last_gradient, last_step;  // [N,D]
-  std::deque<Pair> pairs;
+  at::Tensor fresh, radius, scale;       // [N,1]: nothing is known yet (1 or 0); see above; of M
+  at::Tensor last_gradient, last_step;   // [N,D]
+  at::Tensor S, Y, T, curvature;         // [N,h,D] by slot; [N,h,h] by age; D as [N,h]
+  at::Tensor order;                      // the slots, the oldest first
   double rate, first;
-  size_t history;
+  int64_t history;
 
   Lbfgs(const at::Tensor& t, double rate, int64_t history, double first, double radius)
       : t(t), fresh(at::ones({t.size(0), 1}, t.options())), radius(at::full({t.size(0), 1}, radius, t.options())),
-        scale(at::ones({t.size(0), 1}, t.options())), rate(rate), first(first), history(static_cast<size_t>(history)) {
+        scale(at::ones({t.size(0), 1}, t.options())), rate(rate), first(first), history(history) {
     TORCH_CHECK(t.dim() == 4 && t.is_contiguous(), "L-BFGS is for pictures [N,C,H,W] in row order");
   }
 
   static at::Tensor dot(const at::Tensor& a, const at::Tensor& b) { return nst::sums(a.mul(b)).unsqueeze(1); }
   at::Tensor rows(const at::Tensor& pictures) const { return pictures.contiguous().view({t.size(0), -1}); }
+
+  // Matrices [N,m,n] times vectors [N,n]. On the CPU picture by picture: see
+  // nst_tensor_matmul.
+  static at::Tensor times(const at::Tensor& matrices, const at::Tensor& vectors) {
+    if (!matrices.is_cpu()) return matrices.bmm(vectors.unsqueeze(2)).squeeze(2);
+    std::vector<at::Tensor> each;
+    for (int64_t i = 0; i < matrices.size(0); i++) each.push_back(matrices[i].mv(vectors[i]));
+    return at::stack(each);
+  }
+  // What is told of the remembered steps, slot by slot, in order of age, and back.
+  at::Tensor by_age(const at::Tensor& slots) const { return slots.index_select(1, order); }
+  at::Tensor by_slot(const at::Tensor& ages) const { return at::empty_like(ages).index_copy_(1, order, ages); }
 
   // M g, where scale·M is the first guess of the inverse Hessian, which is taken
   // for a multiple of the identity as a rule. The costs' curvature is much larger
@@ -127,63 +148,80 @@ struct Lbfgs final : Optimizer {
     return sum.view(g.sizes());
   }
 
+  void begin() {
+    const int64_t n = t.size(0), d = t.numel() / n;
+    last_gradient = at::zeros({n, d}, t.options());
+    last_step = at::zeros({n, d}, t.options());
+    S = at::zeros({n, history, d}, t.options());
+    Y = at::zeros({n, history, d}, t.options());
+    T = at::zeros({n, history, history}, t.options());
+    curvature = at::zeros({n, history}, t.options());
+    order = at::arange(history, t.options().dtype(at::kLong));
+  }
+
+  // Remembers the last step in the place of the oldest.
+  void learn(const at::Tensor& g) {
+    const auto y = g - last_gradient, ys = dot(y, last_step);
+    const auto curved = (ys > 1e-10).logical_and(fresh == 0);
+    const auto none = at::zeros_like(ys);
+    const int64_t last = history - 1;
+    order.copy_(order.roll(-1));
+    const auto slot = order.narrow(0, last, 1);
+    S.index_copy_(1, slot, last_step.unsqueeze(1));
+    Y.index_copy_(1, slot, y.unsqueeze(1));
+    curvature.copy_(curvature.roll(-1, 1));
+    curvature.narrow(1, last, 1).copy_(ys);
+    // The inverse of [R r; 0 ys] is [T −T·r/ys; 0 1/ys].
+    T.copy_(T.roll({-1, -1}, {1, 2}));
+    T.select(1, last).zero_();
+    T.select(2, last).zero_();
+    const auto inverse = at::where(curved, 1 / ys, none);
+    const auto column = times(T, by_age(times(S, y))).mul_(inverse.neg());
+    T.select(2, last).copy_(column);
+    T.select(1, last).narrow(1, last, 1).copy_(inverse);
+    scale.copy_(at::where(curved, ys / dot(y, precondition(y)), scale));
+  }
+
   void step(const at::Tensor& gradient) override {
     c10::NoGradGuard off;
     TORCH_CHECK(gradient.sizes() == t.sizes(), "the gradient has the shape ", gradient.sizes(), ", not ", t.sizes());
+    if (!S.defined()) begin();
     const auto g = rows(gradient);
-    const auto is_fresh = fresh > 0;
-    if (last_gradient.defined()) {
-      const auto y = g - last_gradient, ys = dot(y, last_step);
-      const auto curved = (ys > 1e-10).logical_and(is_fresh.logical_not());
-      if (pairs.size() == history) pairs.pop_front();
-      pairs.push_back({last_step, y, at::where(curved, 1 / ys, at::zeros_like(ys))});
-      scale = at::where(curved, ys / dot(y, precondition(y)), scale);
-    }
-    auto d = g.neg();
-    std::vector<at::Tensor> alphas;
-    for (auto p = pairs.rbegin(); p != pairs.rend(); ++p) {
-      alphas.push_back(dot(p->s, d) * p->rho);
-      d.addcmul_(p->y, alphas.back(), -1);
-    }
-    d = precondition(d).mul_(scale);
-    for (const auto& p : pairs) {
-      d.addcmul_(p.s, alphas.back() - dot(p.y, d) * p.rho);
-      alphas.pop_back();
-    }
-    d.mul_(rate);
-    const auto length = dot(d, d).div_(d.size(1)).sqrt_();
-    const auto longest = at::where(is_fresh, radius.clamp_max(first * rate), radius.minimum(length));
-    d.mul_(at::where(length > 0, longest / length, at::zeros_like(length)));
-    const auto before = rows(t).clone();
-    t.add_(d.view(t.sizes())).clamp_(0, 1);
-    last_gradient = g.clone();
-    last_step = rows(t) - before;
-    fresh = fresh.mul(length == 0);  // where nothing moved, nothing was learnt
+    learn(g);
+    const auto alpha = times(T, by_age(times(S, g)));
+    auto r = precondition(g - times(Y.transpose(1, 2), by_slot(alpha))).mul_(scale);
+    const auto correction = times(T.transpose(1, 2), curvature * alpha - by_age(times(Y, r)));
+    r.add_(times(S.transpose(1, 2), by_slot(correction))).mul_(-rate);
+    const auto length = dot(r, r).div_(r.size(1)).sqrt_();
+    const auto longest = at::where(fresh > 0, radius.clamp_max(first * rate), radius.minimum(length));
+    r.mul_(at::where(length > 0, longest / length, at::zeros_like(length)));
+    last_step.copy_(rows(t)).neg_();
+    t.add_(r.view(t.sizes())).clamp_(0, 1);
+    last_step.add_(rows(t));
+    last_gradient.copy_(g);
+    fresh.mul_(length == 0);  // where nothing moved, nothing was learnt
   }
-  // Picture i has been moved elsewhere: what is known of it does not hold there.
-  void restart(int64_t i) {
-    fresh.select(0, i).fill_(1);
-    radius.select(0, i).mul_(0.5);
-    for (auto& p : pairs) p.rho.select(0, i).zero_();
+  // Pictures of the mask [N] have been moved elsewhere: what is known of them does
+  // not hold there.
+  void restart(const at::Tensor& mask) {
+    const auto moved = mask.to(t.scalar_type()).unsqueeze(1);
+    fresh.copy_(fresh.maximum(moved));
+    radius.mul_(1 - 0.5 * moved);
+    if (T.defined()) T.mul_((1 - moved).unsqueeze(2));
   }
   void set_rate(double r) override { rate = r; }
   std::pair<Tensors, Numbers> state() override {
-    if (!last_gradient.defined()) return {};
-    Tensors tensors{fresh, radius, scale, last_gradient, last_step};
-    for (const auto& p : pairs) tensors.insert(tensors.end(), {p.s, p.y, p.rho});
-    return {tensors, {}};
+    if (!S.defined()) return {};
+    return {{fresh, radius, scale, last_gradient, last_step, S, Y, T, curvature, order}, {}};
   }
   void set_state(const Tensors& tensors, const Numbers& numbers) override {
-    TORCH_CHECK(tensors.size() >= 5 && tensors.size() % 3 == 2 && numbers.empty() && tensors[3].numel() == t.numel() &&
-                    tensors[0].size(0) == t.size(0),
-                "this is no state of L-BFGS for a tensor of shape ", t.sizes());
-    fresh = tensors[0];
-    radius = tensors[1];
-    scale = tensors[2];
-    last_gradient = tensors[3];
-    last_step = tensors[4];
-    pairs.clear();
-    for (size_t i = 5; i < tensors.size(); i += 3) pairs.push_back({tensors[i], tensors[i + 1], tensors[i + 2]});
+    begin();
+    const auto now = state().first;
+    bool fits = numbers.empty() && tensors.size() == now.size();
+    for (size_t i = 0; fits && i < now.size(); i++)
+      fits = tensors[i].sizes() == now[i].sizes() && tensors[i].scalar_type() == now[i].scalar_type();
+    TORCH_CHECK(fits, "this is no state of L-BFGS with ", history, " steps for a tensor of shape ", t.sizes());
+    for (size_t i = 0; i < now.size(); i++) now[i].copy_(tensors[i]);
   }
 };
 
@@ -199,11 +237,11 @@ const char* nst_lbfgs_new(nst_tensor t, double rate, int64_t history, double fir
   return guard([&] { *out = static_cast<Optimizer*>(new Lbfgs(tensor(t), rate, history, first, radius)); });
 }
 
-const char* nst_lbfgs_restart(nst_optimizer o, int64_t picture) {
+const char* nst_lbfgs_restart(nst_optimizer o, nst_tensor mask) {
   return guard([&] {
     auto* lbfgs = dynamic_cast<Lbfgs*>(&optimizer(o));
     TORCH_CHECK(lbfgs != nullptr, "only L-BFGS can be restarted");
-    lbfgs->restart(picture);
+    lbfgs->restart(tensor(mask));
   });
 }
 

@@ -13,6 +13,7 @@
 #include <ATen/ops/mul.h>
 #include <ATen/ops/pow.h>
 #include <ATen/ops/sum.h>
+#include <ATen/ops/where.h>
 #include <c10/core/DefaultDtype.h>
 #include <c10/core/GradMode.h>
 
@@ -46,6 +47,23 @@ at::Tensor nst::sums(const at::Tensor& x) {
   return at::cat(each);
 }
 
+namespace {
+
+// A copy in page-locked memory, from which a device reads at its own pace while
+// the host goes on; undefined where there is none. Small tensors are not worth it.
+at::Tensor pinned(const at::Tensor& t, c10::Device target) {
+  constexpr int64_t kWorth = 1 << 16;
+  if (target.is_cpu() || t.numel() < kWorth) return {};
+  try {
+    auto copy = at::empty(t.sizes(), t.options().pinned_memory(true));
+    return copy.copy_(t);
+  } catch (const c10::Error&) {
+    return {};  // a backend without such memory, or no more of it
+  }
+}
+
+}  // namespace
+
 void nst_message_free(const char* message) { free(const_cast<char*>(message)); }
 
 void nst_tensor_free(nst_tensor t) { delete static_cast<at::Tensor*>(t); }
@@ -53,9 +71,13 @@ void nst_tensor_free(nst_tensor t) { delete static_cast<at::Tensor*>(t); }
 const char* nst_tensor_from_floats(const float* data, const int64_t* sizes, int64_t dims,
                                    const char* device, nst_tensor* out) {
   return guard([&] {
-    auto borrowed = at::from_blob(const_cast<float*>(data), shape(sizes, dims), at::kFloat);
-    *out = give(borrowed.to(c10::Device(device), at::kFloat, /*non_blocking=*/false,
-                            /*copy=*/true));
+    const auto borrowed = at::from_blob(const_cast<float*>(data), shape(sizes, dims), at::kFloat);
+    const c10::Device target(device);
+    if (auto staged = pinned(borrowed, target); staged.defined()) {
+      *out = give(staged.to(target, /*non_blocking=*/true));
+    } else {
+      *out = give(borrowed.to(target, at::kFloat, /*non_blocking=*/false, /*copy=*/true));
+    }
   });
 }
 
@@ -215,6 +237,20 @@ const char* nst_tensor_mul_in_place(nst_tensor t, nst_tensor other) {
 // Sums over all dimensions but the first.
 const char* nst_tensor_sums(nst_tensor t, nst_tensor* out) {
   return guard([&] { *out = give(nst::sums(tensor(t))); });
+}
+
+const char* nst_tensor_less(nst_tensor a, nst_tensor b, nst_tensor* out) {
+  return guard([&] { *out = give(tensor(a).lt(tensor(b))); });
+}
+
+const char* nst_tensor_choose(nst_tensor t, nst_tensor mask, nst_tensor other) {
+  return guard([&] {
+    c10::NoGradGuard off;
+    auto& target = tensor(t);
+    auto m = tensor(mask);
+    while (m.dim() < target.dim()) m = m.unsqueeze(m.dim());
+    at::where_out(target, m, tensor(other), target);
+  });
 }
 
 const char* nst_tensor_empty_like(nst_tensor t, nst_tensor* out) {

@@ -6,7 +6,9 @@
 //    allows too) or tensors of two devices is an error;
 //  - copies to the device, copies to the host and synchronisations are counted;
 //  - a memory limit raises libtorch's own OutOfMemoryError;
-//  - a fault can be ordered for the n-th operation from now.
+//  - a fault can be ordered for the n-th operation from now;
+//  - what it is sent can be recorded and sent again, as with CUDA graphs: after
+//    the recording nothing has been done, and what needs the host is an error.
 //
 // It is loaded as any vendor's backend is (NST_DEVICE_LIBRARY), and never
 // linked into the program. nst_device_library_control is its only export.
@@ -28,10 +30,17 @@
 #include <c10/core/impl/alloc_cpu.h>
 #include <torch/library.h>
 
+#if __has_include(<ATen/accelerator/Graph.h>)
+#include <ATen/accelerator/Graph.h>
+#define GRAPHS
+#endif
+
 #include <array>
 #include <atomic>
 #include <cstring>
+#include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -44,7 +53,34 @@ struct {
   std::atomic<int64_t> to_device{0}, to_host{0}, synchronisations{0}, operations{0};
   std::atomic<int64_t> memory_limit{0};  // bytes of each device; 0: none
   std::atomic<int64_t> fault{0};         // operations until the fault; 0: none
+  std::atomic<int64_t> graphs{1};        // whether there are any
+  std::atomic<int64_t> replays{0};
 } state;
+
+// What is being recorded on this thread. It is done meanwhile, to know what
+// comes of it, and undone in the end.
+struct Recording {
+  std::vector<std::function<void()>> work;
+  std::vector<std::pair<at::Tensor, at::Tensor>> before;  // memory that was written, as it was
+  bool broken = false;
+
+  void writes(const at::Tensor& t) {
+    if (t.numel() > 0) before.emplace_back(t, t.clone());
+  }
+  void undo() {
+    for (auto i = before.rbegin(); i != before.rend(); ++i) i->first.copy_(i->second);
+    before.clear();
+  }
+};
+thread_local Recording* recording = nullptr;
+
+// Notes what needs the host, or refuses it while recording, as CUDA does.
+void with_host(std::atomic<int64_t>& count, const char* what) {
+  count++;
+  if (recording == nullptr) return;
+  recording->broken = true;
+  TORCH_CHECK(false, what, " cannot be recorded");
+}
 
 struct Usage {
   std::atomic<int64_t> current{0}, peak{0};
@@ -140,6 +176,7 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
     return c10::Stream(c10::Stream::DEFAULT, d);
   }
   c10::Stream getDefaultStream(c10::Device d) const override { return getStream(d); }
+  c10::Stream getNewStream(c10::Device d, int) const override { return getStream(d); }
   c10::Stream exchangeStream(c10::Stream s) const override { return getStream(s.device()); }
   c10::DeviceIndex deviceCount() const noexcept override { return kDevices; }
   void record(void**, const c10::Stream&, const c10::DeviceIndex,
@@ -148,9 +185,15 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
   bool queryEvent(void*) const override { return true; }
   void destroyEvent(void*, const c10::DeviceIndex) const noexcept override {}
   bool queryStream(const c10::Stream&) const override { return true; }
-  void synchronizeStream(const c10::Stream&) const override { state.synchronisations++; }
-  void synchronizeEvent(void*) const override { state.synchronisations++; }
-  void synchronizeDevice(const c10::DeviceIndex) const override { state.synchronisations++; }
+  void synchronizeStream(const c10::Stream&) const override {
+    with_host(state.synchronisations, "a synchronisation");
+  }
+  void synchronizeEvent(void*) const override {
+    with_host(state.synchronisations, "a synchronisation");
+  }
+  void synchronizeDevice(const c10::DeviceIndex) const override {
+    with_host(state.synchronisations, "a synchronisation");
+  }
 };
 
 C10_REGISTER_GUARD_IMPL(PrivateUse1, Guard)
@@ -258,9 +301,34 @@ void fallback(const c10::OperatorHandle& op, c10::DispatchKeySet, torch::jit::St
       v = c10::Device(c10::kCPU);
     }
   }
-  {
+  auto compute = [op](torch::jit::Stack* values) {
     at::AutoDispatchBelowADInplaceOrView below;
-    op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), stack);
+    op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), values);
+  };
+  const torch::jit::Stack recorded = recording ? torch::jit::last(*stack, arguments).vec() : torch::jit::Stack();
+  for (size_t i = 0; i < recorded.size(); i++) {
+    const auto* info = op.schema().arguments()[i].alias_info();
+    if (info == nullptr || !info->isWrite()) continue;
+    if (recorded[i].isTensor()) recording->writes(recorded[i].toTensor());
+    if (recorded[i].isTensorList())
+      for (const at::Tensor& t : recorded[i].toTensorList()) recording->writes(t);
+  }
+  compute(stack);
+  if (recording != nullptr) {
+    auto results = torch::jit::last(*stack, op.schema().returns().size()).vec();
+    recording->work.emplace_back([compute, recorded, results] {
+      auto values = recorded;
+      compute(&values);
+      auto keep = [](const at::Tensor& place, const at::Tensor& result) {
+        if (place.defined() && !place.is_same(result)) place.copy_(result);
+      };
+      for (size_t i = 0; i < results.size(); i++) {
+        if (results[i].isTensor()) keep(results[i].toTensor(), values[i].toTensor());
+        if (results[i].isTensorList())
+          for (size_t k = 0; k < results[i].toTensorList().size(); k++)
+            keep(results[i].toTensorList().get(k), values[i].toTensorList().get(k));
+      }
+    });
   }
   auto leave = [&](const at::Tensor& result) -> at::Tensor {
     if (!result.defined()) return result;
@@ -310,14 +378,19 @@ at::Tensor empty_strided(c10::SymIntArrayRef sizes, c10::SymIntArrayRef strides,
 }
 
 at::Tensor copy_from(const at::Tensor& from, const at::Tensor& to, bool) {
-  if (from.device().is_cpu()) state.to_device++;
-  if (to.device().is_cpu()) state.to_host++;
-  on_cpu(to).copy_(on_cpu(from));
+  if (from.device().is_cpu()) with_host(state.to_device, "a copy from the host");
+  if (to.device().is_cpu()) with_host(state.to_host, "a copy to the host");
+  auto copy = [target = on_cpu(to), source = on_cpu(from)] { target.copy_(source); };
+  if (recording != nullptr) {
+    recording->writes(on_cpu(to));
+    recording->work.emplace_back(copy);
+  }
+  copy();
   return to;
 }
 
 at::Scalar local_scalar_dense(const at::Tensor& t) {
-  state.to_host++;
+  with_host(state.to_host, "reading a value back");
   return at::_local_scalar_dense(on_cpu(t));
 }
 
@@ -329,10 +402,13 @@ at::Tensor convolution(const at::Tensor& input, const at::Tensor& weight,
   auto b = bias.value_or(at::Tensor());
   for (const auto& t : {input, weight, b}) one.see(t);
   for (const auto& t : {input, weight, b}) one.check(t);
-  auto cpu_bias = b.defined() ? std::optional<at::Tensor>(on_cpu(b)) : std::nullopt;
-  return wrap(at::convolution(on_cpu(input), on_cpu(weight), cpu_bias, stride, padding, dilation, transposed,
-                              output_padding, groups),
-              one.device);
+  auto compute = [x = on_cpu(input), w = on_cpu(weight), b = on_cpu(b), s = stride.vec(), p = padding.vec(), d = dilation.vec(),
+                  transposed, o = output_padding.vec(), groups] {
+    return at::convolution(x, w, b, s, p, d, transposed, o, groups);
+  };
+  const auto y = compute();
+  if (recording != nullptr) recording->work.emplace_back([compute, y] { y.copy_(compute()); });
+  return wrap(y, one.device);
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor> convolution_backward(
@@ -342,12 +418,49 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> convolution_backward(
   OneDevice one("aten::convolution_backward_overrideable");
   for (const auto& t : {gradient, input, weight}) one.see(t);
   for (const auto& t : {gradient, input, weight}) one.check(t);
-  auto [dx, dw, db] =
-      at::convolution_backward(on_cpu(gradient), on_cpu(input), on_cpu(weight), at::OptionalIntArrayRef(weight.size(0)),
-                               stride, padding, dilation, transposed, output_padding, groups, mask);
+  auto compute = [g = on_cpu(gradient), x = on_cpu(input), w = on_cpu(weight), s = stride.vec(), p = padding.vec(),
+                  d = dilation.vec(), transposed, o = output_padding.vec(), groups, mask] {
+    return at::convolution_backward(g, x, w, at::OptionalIntArrayRef(w.size(0)), s, p, d, transposed, o, groups, mask);
+  };
+  const auto all = compute();
+  if (recording != nullptr) {
+    TORCH_CHECK(mask[0] && !mask[1] && !mask[2], "only the gradient of a convolution's input can be recorded");
+    recording->work.emplace_back([compute, dx = std::get<0>(all)] { dx.copy_(std::get<0>(compute())); });
+  }
   auto give = [&](const at::Tensor& t) { return t.defined() ? wrap(t, one.device) : t; };
-  return {give(dx), give(dw), give(db)};
+  return {give(std::get<0>(all)), give(std::get<1>(all)), give(std::get<2>(all))};
 }
+
+#ifdef GRAPHS
+struct Graph final : at::GraphImplInterface {
+  Recording recorded;
+  explicit Graph(const at::GraphImplArgs&) {}
+  void capture_begin(at::MempoolId_t, at::GraphCaptureMode) override {
+    TORCH_CHECK(state.graphs != 0, "graphs are switched off");
+    recording = &recorded;
+  }
+  void capture_end() override {
+    recording = nullptr;
+    recorded.undo();
+    TORCH_CHECK(!recorded.broken, "what was recorded needed the host");
+  }
+  void instantiate() override {}
+  void replay() override {
+    state.replays++;
+    for (const auto& work : recorded.work) work();
+  }
+  void reset() override { recorded = {}; }
+  at::MempoolId_t pool() const override { return {0, 0}; }
+  void enable_debug_mode() override {}
+  void debug_dump(const std::string&) override {}
+};
+
+}  // namespace
+namespace at {
+REGISTER_GRAPH_IMPL(PRETEND, Graph)
+}  // namespace at
+namespace {
+#endif
 
 TORCH_LIBRARY_IMPL(_, PrivateUse1, m) {
   m.fallback(torch::CppFunction::makeFromBoxedFunction<&fallback>());
@@ -388,9 +501,13 @@ extern "C" const char* nst_device_library_control(const char* command, int64_t v
     *result = state.memory_limit.exchange(value);
   } else if (c == "fault") {
     *result = state.fault.exchange(value);
+  } else if (c == "graphs") {
+    *result = state.graphs.exchange(value);
+  } else if (c == "replays") {
+    *result = state.replays;
   } else {
     return "the pretend device knows copies-to-device, copies-to-host, synchronisations, operations, "
-           "memory-limit and fault";
+           "memory-limit, fault, graphs and replays";
   }
   return nullptr;
 }
