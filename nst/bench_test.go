@@ -36,12 +36,12 @@ func BenchmarkIteration(b *testing.B) {
 				}
 			})
 		}
-		timed("forward", func() { network.Run(x, layers, true) })
+		timed("forward", func() { network.Run(x, vgg19.Whole(x), layers, true).Close() })
 		b.Run("backward", func(b *testing.B) {
 			for b.Loop() {
 				scoped(b, func() {
 					b.StopTimer()
-					pass := network.Run(x, layers, true)
+					pass := network.Run(x, vgg19.Whole(x), layers, true)
 					b.StartTimer()
 					pass.Backward(func(layer string, arriving torch.Tensor) torch.Tensor {
 						if arriving.T == nil {
@@ -52,11 +52,13 @@ func BenchmarkIteration(b *testing.B) {
 				})
 			}
 		})
-		maps := network.Run(x, layers[:1], false).Feature(layers[0])
+		pass := network.Run(x, vgg19.Whole(x), layers[:1], false)
+		defer pass.Close()
+		maps := pass.Feature(layers[0])
 		timed("gram", func() { GramMatrix(maps) })
 		D, into := GramMatrix(maps), torch.Clone(maps)
 		timed("gram-gradient", func() {
-			carry(torch.Flatten(into, 2, 3), false, matrix(maps), torch.Tensor{}, torch.Tensor{}, torch.Scale(D, 1e-9), torch.Tensor{})
+			carry(torch.Flatten(into, 2, 3), false, matrix(maps), torch.Tensor{}, 1./(side*side), torch.Scale(D, 1e-9), torch.Tensor{})
 		})
 		gradient := torch.Clone(x)
 		for name, optimizer := range map[string]*torch.Optimizer{"adam": torch.NewAdam(x, 1e-9, 0.9, 0.99, 1e-8), "lbfgs": torch.NewLBFGS(x, 1e-9, lbfgsHistory, 1e-9, 1e-9)} {

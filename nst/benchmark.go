@@ -60,7 +60,7 @@ func (e *Engine) StartBenchmark(ctx context.Context, content, style *picture.Pic
 	b := &Benchmark{precision: t.settings.Precision, flops: float64(batch) * flops(t.settings, size), asked: make(chan int), answered: make(chan timing)}
 	ready := make(chan error, 1)
 	go func() {
-		err := e.thread.Do(ctx, func() error { return b.serve(ctx, t, ready) })
+		err := e.thread().Do(ctx, func() error { return b.serve(ctx, t, ready) })
 		select {
 		case ready <- err: // it failed before it was ready
 		default:
@@ -79,7 +79,7 @@ func (e *Engine) StartBenchmark(ctx context.Context, content, style *picture.Pic
 // serve runs iterations as they are asked for, in a scope on the device's thread.
 func (b *Benchmark) serve(ctx context.Context, t *transfer, ready chan<- error) error {
 	device := t.engine.Device()
-	if err := t.prepare(); err != nil {
+	if err := t.prepare(ctx); err != nil {
 		return err
 	}
 	defer torch.EmptyCache(device)
@@ -89,16 +89,17 @@ func (b *Benchmark) serve(ctx context.Context, t *transfer, ready chan<- error) 
 		return err
 	}
 	defer eval.close()
-	now := newState(eval, t.settings, t.start(at), at.iterations, 0)
+	now := newState(eval, t.settings, t.start(at), at.iterations, 0, t.history)
 	defer now.close()
 	iterate := func() error {
+		var err error
 		if now.values.T == nil {
-			now.evaluate() // the first needs no step
+			err = now.evaluate() // the first needs no step
 		} else {
-			now.advance()
+			err = now.advance()
 		}
 		torch.Synchronize(device)
-		return nil
+		return err
 	}
 	ready <- nil
 	for n := range b.asked {
@@ -125,8 +126,8 @@ func (e *Engine) Evaluate(ctx context.Context, content, style *picture.Picture, 
 	if err != nil {
 		return Costs{}, nil, err
 	}
-	err = e.thread.Do(ctx, func() error {
-		if err := t.prepare(); err != nil {
+	err = e.thread().Do(ctx, func() error {
+		if err := t.prepare(ctx); err != nil {
 			return err
 		}
 		eval, err := t.evaluator(t.schedule[0])
@@ -134,9 +135,11 @@ func (e *Engine) Evaluate(ctx context.Context, content, style *picture.Picture, 
 			return err
 		}
 		defer eval.close()
-		all, g := eval.evaluate(t.start(t.schedule[0]))
-		costs, gradient = all[0], torch.Floats(g)
-		return nil
+		all, g, err := eval.evaluate(t.start(t.schedule[0]))
+		if err == nil {
+			costs, gradient = all[0], torch.Floats(g)
+		}
+		return err
 	})
 	return costs, gradient, err
 }
@@ -188,7 +191,7 @@ func (e *Engine) MatrixGFLOPS(ctx context.Context) (best float64, err error) {
 	if e.Device() != torch.CPU {
 		n, times = 4096, 20
 	}
-	err = e.thread.Do(ctx, func() error {
+	err = e.thread().Do(ctx, func() error {
 		matrix := func() torch.Tensor { return torch.Full(0.5, e.Device(), 1, n, n) }
 		d := matrix()
 		f, sum := torch.Transpose(matrix(), 1, 2), torch.Transpose(matrix(), 1, 2) // as channels-last maps are

@@ -19,15 +19,18 @@ import "github.com/seed9bb5c928/nst/torch"
 // cost (equation 4); dividing here, by each picture's own size, lets pictures
 // of different sizes be compared. Maps of half precision are summed in float32,
 // which their products cannot overflow.
-func GramMatrix(a torch.Tensor) torch.Tensor { return gram(matrix(a), torch.Tensor{}) }
+func GramMatrix(a torch.Tensor) torch.Tensor {
+	f := matrix(a)
+	return gram(f, torch.Tensor{}, 1/float64(torch.Shape(f)[2]))
+}
 
-// gram is Σ_p w_p·F_p·F_pᵀ over the positions p. The guide w [1, n_H·n_W] has
-// the sum 1; none means 1/(n_H·n_W) for each. (Gatys et al. 2017,
-// arXiv:1611.07865, equations 3 and 4, where w is the square of the guidance
-// channel.)
-func gram(f, guide torch.Tensor) torch.Tensor {
+// gram is Σ_p w_p·F_p·F_pᵀ over the positions p of F [N,n_C,P], which may be a part
+// of a layer's. The guide w [1,P] has the sum 1 over all of them; none means that
+// every weight is uniform, 1/(n_H·n_W). (Gatys et al. 2017, arXiv:1611.07865,
+// equations 3 and 4, where w is the square of the guidance channel.)
+func gram(f, guide torch.Tensor, uniform float64) torch.Tensor {
 	if guide.T == nil {
-		return torch.SYRK(f, 1/positions(f))
+		return torch.SYRK(f, uniform)
 	}
 	return torch.MatMul(torch.Mul(f, guide), torch.Transpose(f, 1, 2))
 }
@@ -38,16 +41,25 @@ type statistics struct {
 	mean torch.Tensor // [N,n_C,1]; none for the Gram matrix alone
 }
 
-// measure returns the statistics of F [N,n_C, n_H·n_W] under a guide. With
-// moments they are the mean μ = Σ w_p·F_p and the Gram matrix of the centred
-// features, Σ w_p·(F_p−μ)·(F_p−μ)ᵀ = G − μ·μᵀ.
-func measure(f, guide torch.Tensor, loss StyleLoss) statistics {
-	s := statistics{gram: gram(f, guide)}
+// measure returns the sums that the statistics of F [N,n_C,P] are made of, which
+// may be a part of a layer's positions: Σ w_p·F_p·F_pᵀ and, with moments, the mean
+// μ = Σ w_p·F_p. Parts' sums are added up, and then centred.
+func measure(f, guide torch.Tensor, uniform float64, loss StyleLoss) statistics {
+	s := statistics{gram: gram(f, guide, uniform)}
 	if loss == MomentsLoss {
 		if guide.T == nil {
-			guide = torch.Cast(torch.Full(1/positions(f), torch.DeviceOf(f), 1, int64(positions(f))), torch.TypeOf(f))
+			guide = torch.Cast(torch.Full(uniform, torch.DeviceOf(f), 1, torch.Shape(f)[2]), torch.TypeOf(f))
 		}
 		s.mean = torch.MatMul(f, torch.Transpose(guide, 0, 1))
+	}
+	return s
+}
+
+// centred makes sums of all positions the statistics: where there is a mean, the
+// Gram matrix becomes that of the centred features,
+// Σ w_p·(F_p−μ)·(F_p−μ)ᵀ = G − μ·μᵀ.
+func (s statistics) centred() statistics {
+	if s.mean.T != nil {
 		s.gram = torch.Sub(s.gram, torch.MatMul(s.mean, torch.Transpose(s.mean, 1, 2)))
 	}
 	return s
@@ -88,51 +100,59 @@ func TotalCost(content, style torch.Tensor, alpha, beta float64) torch.Tensor {
 //	TV(x) = 1/n · Σ (x_right − x)² + (x_below − x)²
 //
 // [N] for pictures x [N,3,H,W] of n values, the sums running over all that have
-// such a neighbour, and its gradient ∂TV/∂x. (Mahendran and Vedaldi,
-// arXiv:1412.0035, equation 4, with β = 2, as a mean.)
-func totalVariation(x torch.Tensor) (variation, gradient torch.Tensor) {
-	gradient = torch.Scale(x, 0)
+// such a neighbour, and adds γ·∂TV/∂x to the gradient. (Mahendran and Vedaldi,
+// arXiv:1412.0035, equation 4, with β = 2, as a mean.) It goes by bands of rows,
+// so that it takes little memory.
+func totalVariation(x, gradient torch.Tensor, gamma float64) (variation torch.Tensor) {
+	const band = 256
 	scale := 1 / each(x)
-	for _, dim := range []int64{2, 3} {
-		n := torch.Shape(x)[dim]
-		difference := torch.Sub(torch.Slice(x, dim, 1, n), torch.Slice(x, dim, 0, n-1))
-		part := torch.Scale(squares(difference), scale)
+	rows, columns := torch.Shape(x)[2], torch.Shape(x)[3]
+	// Each difference pulls its two ends together. All are views.
+	add := func(near, far, gradientNear, gradientFar torch.Tensor) {
+		part := torch.Local(func() torch.Tensor {
+			difference := torch.Sub(far, near)
+			torch.AddInPlace(gradientFar, difference, 2*scale*gamma)
+			torch.AddInPlace(gradientNear, difference, -2*scale*gamma)
+			return torch.Scale(squares(difference), scale)
+		})
 		if variation.T != nil {
 			part = torch.Add(variation, part)
 		}
 		variation = part
-		// Each difference pulls its two ends together. The slices are views.
-		torch.AddInPlace(torch.Slice(gradient, dim, 1, n), difference, 2*scale)
-		torch.AddInPlace(torch.Slice(gradient, dim, 0, n-1), difference, -2*scale)
 	}
-	return variation, gradient
+	for top := int64(0); top < rows; top += band {
+		bottom := min(rows, top+band)
+		row := func(t torch.Tensor) torch.Tensor { return torch.Slice(t, 2, top, bottom) }
+		column := func(t torch.Tensor, from, to int64) torch.Tensor { return torch.Slice(row(t), 3, from, to) }
+		add(column(x, 0, columns-1), column(x, 1, columns), column(gradient, 0, columns-1), column(gradient, 1, columns))
+		below := min(rows-1, bottom)
+		near := func(t torch.Tensor) torch.Tensor { return torch.Slice(t, 2, top, below) }
+		far := func(t torch.Tensor) torch.Tensor { return torch.Slice(t, 2, top+1, below+1) }
+		add(near(x), far(x), near(gradient), far(gradient))
+	}
+	return variation
 }
 
-// carry adds to into [N,n_C,n_H·n_W] what D = ∂J/∂G, symmetric, and, where there
-// is a mean μ, d = ∂J/∂μ are to the features F that they are of:
+// carry adds to into [N,n_C,P] what D = ∂J/∂G, symmetric, and, where there is a mean
+// μ, shift = ∂J/∂μ − 2·D·μ [N,n_C,1] are to the features F that they are of:
 //
-//	∂J/∂F_p = w_p·(2·D·F_p + d − 2·D·μ)
+//	∂J/∂F_p = w_p·(2·D·F_p + ∂J/∂μ − 2·D·μ)
 //
-// with w_p = 1/(n_H·n_W) where there is no guide. With fresh, into has no values
-// yet.
-func carry(into torch.Tensor, fresh bool, f, guide, mean, D, d torch.Tensor) {
+// Every w_p is uniform where there is no guide. With fresh, into has no values yet.
+func carry(into torch.Tensor, fresh bool, f, guide torch.Tensor, uniform float64, D, shift torch.Tensor) {
 	keep := 1.0
 	if fresh {
 		keep = 0
 	}
-	var shift torch.Tensor
-	if mean.T != nil {
-		shift = torch.Sub(d, torch.Scale(torch.MatMul(D, mean), 2))
-	}
 	if guide.T == nil {
-		torch.AddProduct(into, D, f, keep, 2/positions(f))
-		if mean.T != nil {
-			torch.AddInPlace(into, shift, 1/positions(f))
+		torch.AddProduct(into, D, f, keep, 2*uniform)
+		if shift.T != nil {
+			torch.AddInPlace(into, shift, uniform)
 		}
 		return
 	}
 	g := torch.Scale(torch.MatMul(D, f), 2)
-	if mean.T != nil {
+	if shift.T != nil {
 		g = torch.Add(g, shift)
 	}
 	g = torch.Mul(g, guide)
@@ -145,9 +165,6 @@ func carry(into torch.Tensor, fresh bool, f, guide, mean, D, d torch.Tensor) {
 
 // matrix makes feature maps [N,n_C,n_H,n_W] the matrices [N,n_C,n_H·n_W], wide.
 func matrix(a torch.Tensor) torch.Tensor { return wide(torch.Flatten(a, 2, 3)) }
-
-// positions is n_H·n_W of F [N,n_C, n_H·n_W].
-func positions(f torch.Tensor) float64 { return float64(torch.Shape(f)[2]) }
 
 // each is the number of values of each picture.
 func each(t torch.Tensor) float64 { return float64(torch.Count(t) / torch.Shape(t)[0]) }
@@ -162,4 +179,4 @@ func wide(t torch.Tensor) torch.Tensor {
 }
 
 // squares is each picture's sum of squares, [N].
-func squares(t torch.Tensor) torch.Tensor { return torch.Sums(torch.Pow(t, 2)) }
+func squares(t torch.Tensor) torch.Tensor { return torch.SquareSums(t) }

@@ -10,6 +10,10 @@ package nst
 
 import (
 	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/seed9bb5c928/nst/nst/picture"
@@ -21,50 +25,91 @@ import (
 // use; transfers of one engine run one after the other. It remembers the style
 // targets of the last pictures. The owner closes it.
 type Engine struct {
-	thread    *torch.Thread
-	network   *vgg19.Network
+	workers   []*worker // the first one's device holds the pictures
 	styles    *styleCache
 	networkID func() (string, error)
 }
 
-// Open readies a device ("auto", "cpu", "cuda", "cuda:N"; see
-// torch.ParseDevice) and loads a feature network (see vgg19.Load) onto it.
-func Open(ctx context.Context, model, device string) (*Engine, error) {
-	d, err := torch.ParseDevice(device)
-	if err != nil {
-		return nil, err
-	}
-	e := &Engine{thread: torch.StartThread(d), styles: newStyleCache()}
+// Open readies devices and loads a feature network (see vgg19.Load) onto each:
+// "auto", "cpu", "cuda", "cuda:N" (see torch.ParseDevice), or several with commas
+// between, which share a picture's tiles. "cpu:N" is N workers on the CPU, each
+// with its share of the cores.
+func Open(ctx context.Context, model, device string) (e *Engine, err error) {
+	e = &Engine{styles: newStyleCache()}
 	e.networkID = sync.OnceValues(func() (string, error) { return vgg19.FileHash(model) })
-	err = e.thread.Do(ctx, func() (err error) {
-		e.network, err = vgg19.Load(model, d)
-		return err
-	})
-	if err != nil {
-		e.thread.Close()
-		return nil, err
+	defer func() {
+		if err != nil {
+			e.Close()
+			e = nil
+		}
+	}()
+	for _, name := range strings.Split(device, ",") {
+		count, threads := 1, 0
+		if n, ok := strings.CutPrefix(name, "cpu:"); ok {
+			count, err = strconv.Atoi(n)
+			if most := torch.Threads(); err != nil || count < 1 || count > most {
+				return e, fmt.Errorf("%w: %q: 1 to %d workers can share this CPU", torch.ErrDevice, name, most)
+			}
+			name, threads = "cpu", max(1, torch.Threads()/count)
+		}
+		d, err := torch.ParseDevice(name)
+		if err != nil {
+			return e, err
+		}
+		if d != torch.CPU && slices.ContainsFunc(e.workers, func(w *worker) bool { return w.device() == d }) {
+			return e, fmt.Errorf("%w: %s is named twice", torch.ErrDevice, d)
+		}
+		for range count {
+			e.workers = append(e.workers, &worker{thread: torch.StartThread(d), threads: threads})
+		}
+	}
+	for _, w := range e.workers {
+		err := w.thread.Do(ctx, func() (err error) {
+			w.network, err = vgg19.Load(model, w.device())
+			return err
+		})
+		if err != nil {
+			return e, err
+		}
 	}
 	return e, nil
 }
 
-// Device is where the engine works.
-func (e *Engine) Device() torch.Device { return e.thread.Device() }
+// thread is the first device's, on which all runs that is not of a tile.
+func (e *Engine) thread() *torch.Thread { return e.workers[0].thread }
 
-// Close frees the network and ends the device's thread. No transfer may be
+// Device is where the engine works: the first of several devices.
+func (e *Engine) Device() torch.Device { return e.thread().Device() }
+
+// Devices are all of them.
+func (e *Engine) Devices() (all []torch.Device) {
+	for _, w := range e.workers {
+		all = append(all, w.device())
+	}
+	return all
+}
+
+// Close frees the network and ends the devices' threads. No transfer may be
 // running.
 func (e *Engine) Close() {
-	_ = e.thread.Do(context.Background(), func() error {
-		e.styles.close()
-		e.network.Close()
-		return nil
-	})
-	e.thread.Close()
+	for i, w := range e.workers {
+		_ = w.thread.Do(context.Background(), func() error {
+			if i == 0 {
+				e.styles.close()
+			}
+			if w.network != nil {
+				w.network.Close()
+			}
+			return nil
+		})
+		w.thread.Close()
+	}
 }
 
 // Describe returns what the network's file says of itself.
 func (e *Engine) Describe(ctx context.Context) (d *vgg19.Description, err error) {
-	err = e.thread.Do(ctx, func() error {
-		d, err = e.network.Describe(e.Device())
+	err = e.thread().Do(ctx, func() error {
+		d, err = e.workers[0].network.Describe(e.Device())
 		return err
 	})
 	return d, err
@@ -72,7 +117,7 @@ func (e *Engine) Describe(ctx context.Context) (d *vgg19.Description, err error)
 
 // Threads is the number of threads with which the engine computes on the CPU.
 func (e *Engine) Threads() (n int) {
-	_ = e.thread.Do(context.Background(), func() error { n = torch.Threads(); return nil })
+	_ = e.thread().Do(context.Background(), func() error { n = torch.Threads(); return nil })
 	return n
 }
 
@@ -174,7 +219,7 @@ func (e *Engine) StylizeTogether(ctx context.Context, pairs []Pair, o Options) (
 		return nil, err
 	}
 	var results []*Result
-	err := e.thread.Do(ctx, func() (err error) {
+	err := e.thread().Do(ctx, func() (err error) {
 		results, err = t.run(ctx)
 		return err
 	})

@@ -27,9 +27,10 @@ type Costs struct {
 // contentTerm is one layer's part of the content cost.
 type contentTerm struct {
 	layer  string
-	weight float64      // λ_l
-	unit   unit         // what the paper's costs are multiplied by: see Balanced
-	target torch.Tensor // a_C
+	weight float64        // λ_l
+	unit   unit           // what the paper's costs are multiplied by: see Balanced
+	values float64        // in a picture's maps, n_C·n_H·n_W
+	tiles  []torch.Tensor // a_C at each tile's positions; none: they are computed when needed
 }
 
 // styleTerm is one layer's part of the style cost: the regions' costs, each
@@ -44,7 +45,7 @@ type styleTerm struct {
 // is one, the whole picture.
 type region struct {
 	share          float64      // of the picture's pixels
-	guide          torch.Tensor // of the layer's positions: see gram
+	guide          torch.Tensor // of the layer's positions, [1,1,n_H,n_W]: see gram
 	target         statistics
 	unit, meanUnit unit // what the paper's costs are multiplied by
 }
@@ -55,14 +56,14 @@ type unit struct {
 	device torch.Tensor // [N,1,…], as many dimensions as what it multiplies has
 }
 
-// perPicture is a number for each picture, to multiply something that is like
-// like: [N,1,…].
-func perPicture(values []float64, like torch.Tensor) torch.Tensor {
+// perPicture is a number for each picture, to multiply something of so many
+// dimensions that is like like: [N,1,…].
+func perPicture(values []float64, like torch.Tensor, dimensions int) torch.Tensor {
 	sizes, single := []int64{int64(len(values))}, make([]float32, len(values))
 	for i, v := range values {
 		single[i] = float32(v)
 	}
-	for range torch.Shape(like)[1:] {
+	for range dimensions - 1 {
 		sizes = append(sizes, 1)
 	}
 	return torch.Cast(torch.FromFloats(single, torch.DeviceOf(like), sizes...), torch.TypeOf(like))
@@ -75,26 +76,32 @@ func perPicture(values []float64, like torch.Tensor) torch.Tensor {
 // An evaluation has three steps: (1) run the network and sum the Gram matrices,
 // (2) from the sums, the costs and D_l = ∂J/∂G_l, (3) feed ∂J/∂F_l in at the
 // layers and back-propagate to the pixels. Gram matrices are sums over
-// positions, so steps 1 and 3 need not see the whole picture at once.
+// positions, so steps 1 and 3 go tile by tile, and what is found is exact: a tile
+// sees, beyond itself, all that its positions depend on, and its positions alone
+// count. One tile that is the whole picture is run once, others twice, but for
+// each worker's last.
 type evaluator struct {
-	network     *vgg19.Network
-	unit        units
-	loss        StyleLoss
-	alpha, beta float64
-	gamma       float64 // of the total variation
-	content     []contentTerm
-	style       []styleTerm
-	layers      []string // of all terms, each once
+	farm          *farm
+	width, height int // of the pictures
+	tiles         []tile
+	unit          units
+	loss          StyleLoss
+	alpha, beta   float64
+	gamma         float64 // of the total variation
+	content       []contentTerm
+	style         []styleTerm
+	layers        []string // of all terms, each once
 
-	coefficients torch.Tensor // [N,terms]; none before they are needed
+	contentOf    func(tile) torch.Tensor // the part of the content pictures, [N,3,h,w], on the CPU
+	coefficients torch.Tensor            // [N,terms]; none before they are needed
 }
 
-// newEvaluator returns an evaluator without targets.
-func newEvaluator(network *vgg19.Network, s *settings) *evaluator {
-	e := &evaluator{network: network, unit: s.unit, loss: s.StyleLoss, alpha: s.alpha, beta: s.beta, gamma: s.gamma}
+// newEvaluator returns an evaluator of pictures of a size, without targets.
+func newEvaluator(f *farm, s *settings, width, height int) *evaluator {
+	e := &evaluator{farm: f, width: width, height: height, unit: s.unit, loss: s.StyleLoss, alpha: s.alpha, beta: s.beta, gamma: s.gamma}
 	for _, l := range s.content {
 		if s.alpha*l.weight > 0 {
-			e.content = append(e.content, contentTerm{layer: l.layer, weight: l.weight})
+			e.content = append(e.content, contentTerm{layer: l.layer, weight: l.weight, values: f.channels[l.layer] * e.positions(l.layer)})
 		}
 	}
 	for _, l := range s.style {
@@ -107,7 +114,17 @@ func newEvaluator(network *vgg19.Network, s *settings) *evaluator {
 			e.layers = append(e.layers, layer)
 		}
 	}
+	e.tiles = cut(width, height, f.size, deepest(e.layers))
 	return e
+}
+
+// deepest is the last of layers whose names have been checked.
+func deepest(layers []string) vgg19.Layer {
+	l, err := vgg19.Deepest(layers)
+	if err != nil {
+		panic(err)
+	}
+	return l
 }
 
 func (e *evaluator) contentLayers() (out []string) {
@@ -124,40 +141,126 @@ func (e *evaluator) styleLayers() (out []string) {
 	return out
 }
 
-// setContent keeps the content pictures' features. Balanced costs are in units
-// of their mean square: J = mean((a_C−a_G)²)/mean(a_C²).
-func (e *evaluator) setContent(pictures torch.Tensor) {
-	if len(e.content) == 0 {
-		return
-	}
-	torch.NoGrad(func() {
-		pass := e.network.Run(pictures, e.contentLayers(), false)
-		for i := range e.content {
-			t := &e.content[i]
-			a := pass.Feature(t.layer)
-			t.target = torch.Keep(a)
-			t.unit = e.units(wide(a), 4)
+// setContent tells where the content pictures' parts are to be had. Balanced costs
+// are in units of their features' mean square: J = mean((a_C−a_G)²)/mean(a_C²).
+func (e *evaluator) setContent(contentOf func(tile) torch.Tensor) error {
+	e.contentOf = contentOf
+	return e.fit(e.findContent)
+}
+
+// fit is farm.fit: before do is called again, the pictures are cut anew.
+func (e *evaluator) fit(do func() error) error {
+	size := e.farm.size
+	return e.farm.fit(e.width, e.height, deepest(e.layers), func() error {
+		if size != e.farm.size {
+			size = e.farm.size
+			if err := e.recut(); err != nil {
+				return err
+			}
 		}
+		return do()
 	})
 }
 
-// units is what the paper's costs of a target, one for each of its pictures, are
-// multiplied by: in Balanced they become relative to the target's own size, as
-// J_l = ‖G_S−G_G‖²/‖G_S‖², in the preset Gatys they are multiplied by fixed.
-func (e *evaluator) units(target torch.Tensor, fixed float64) unit {
+// recut cuts the pictures anew, by the farm's size of tiles.
+func (e *evaluator) recut() error {
+	e.tiles = cut(e.width, e.height, e.farm.size, deepest(e.layers))
+	return e.findContent()
+}
+
+// findContent finds the content terms' units and, if they are to be kept, features.
+func (e *evaluator) findContent() error {
+	keep := !e.farm.forget
+	for k := range e.content {
+		t := &e.content[k]
+		torch.Close(t.unit.device)
+		torch.Close(t.tiles...)
+		t.unit, t.tiles = unit{}, nil
+	}
+	if len(e.content) == 0 {
+		return nil
+	}
+	sums, features := make([]torch.Tensor, len(e.content)), make([][]torch.Tensor, len(e.content))
+	defer func() { torch.Close(sums...) }()
+	err := e.farm.each(len(e.tiles), func(w *worker, i int) (made []torch.Tensor) {
+		for _, a := range e.targets(w, i) {
+			made = append(made, squares(wide(a)))
+			if keep {
+				made = append(made, a)
+			}
+		}
+		return made
+	}, func(_ int, made []torch.Tensor) {
+		for k := range e.content {
+			accumulate(&sums[k], made[0])
+			if made = made[1:]; keep {
+				features[k], made[0] = append(features[k], made[0]), torch.Tensor{}
+				made = made[1:]
+			}
+		}
+	})
+	for k := range e.content {
+		e.content[k].tiles = features[k]
+	}
+	if err != nil {
+		return err
+	}
+	return torch.Scoped(func() error {
+		for k := range e.content {
+			e.content[k].unit = e.units(sums[k], e.content[k].values, 4, 4)
+		}
+		return nil
+	})
+}
+
+// targets are the content terms' features at tile i's positions, on the worker's
+// device.
+func (e *evaluator) targets(w *worker, i int) (out []torch.Tensor) {
+	var pass *vgg19.Pass
+	for k := range e.content {
+		t := &e.content[k]
+		if t.tiles != nil {
+			out = append(out, torch.To(t.tiles[i], w.device()))
+			continue
+		}
+		if pass == nil {
+			w.drop() // there is memory for one pass
+			pass = w.network.Run(torch.To(e.contentOf(e.tiles[i]), w.device()), e.tiles[i].local(), e.contentLayers(), false)
+			defer pass.Close()
+		}
+		out = append(out, pass.Feature(t.layer))
+	}
+	return out
+}
+
+// accumulate adds a part to a sum that is kept.
+func accumulate(sum *torch.Tensor, part torch.Tensor) {
+	if sum.T == nil {
+		*sum = torch.Keep(torch.Clone(part))
+	} else {
+		torch.AddInPlace(*sum, part, 1)
+	}
+}
+
+// units is what the paper's costs of a target of n values are multiplied by, given
+// the sums of its squares, one for each of its pictures: in Balanced they become
+// relative to the target's own size, as J_l = ‖G_S−G_G‖²/‖G_S‖², in the preset
+// Gatys they are multiplied by fixed. They multiply what has so many dimensions.
+func (e *evaluator) units(sums torch.Tensor, n, fixed float64, dimensions int) unit {
+	pictures := int(torch.Shape(sums)[0])
 	var values []float64
 	switch e.unit {
 	case targetUnits:
-		values = readAll(squares(target))
+		values = readAll(sums)
 		for i, size := range values {
-			values[i] = 4 * each(target) / positive(size)
+			values[i] = 4 * n / positive(size)
 		}
 	case meanSquareUnits:
-		values = slices.Repeat([]float64{fixed}, int(torch.Shape(target)[0]))
+		values = slices.Repeat([]float64{fixed}, pictures)
 	default:
-		values = slices.Repeat([]float64{1}, int(torch.Shape(target)[0]))
+		values = slices.Repeat([]float64{1}, pictures)
 	}
-	return unit{values, torch.Keep(perPicture(values, target))}
+	return unit{values, torch.Keep(perPicture(values, sums, dimensions))}
 }
 
 // addRegion gives style term i a region. It keeps the guide, which may be none,
@@ -172,10 +275,10 @@ func (e *evaluator) addRegion(i int, share float64, guide torch.Tensor, target s
 	}
 	fixed := 4 * 1000 / (maps * maps)
 	r.target.gram = torch.Keep(torch.Clone(target.gram))
-	r.unit = e.units(target.gram, fixed)
+	r.unit = e.units(squares(target.gram), each(target.gram), fixed, 3)
 	if target.mean.T != nil {
 		r.target.mean = torch.Keep(torch.Clone(target.mean))
-		r.meanUnit = e.units(target.mean, fixed)
+		r.meanUnit = e.units(squares(target.mean), each(target.mean), fixed, 3)
 	}
 }
 
@@ -204,7 +307,8 @@ func read(scalar torch.Tensor) float64 { return readAll(scalar)[0] }
 func (e *evaluator) close() {
 	torch.Close(e.coefficients)
 	for _, t := range e.content {
-		torch.Close(t.target, t.unit.device)
+		torch.Close(t.unit.device)
+		torch.Close(t.tiles...)
 	}
 	for _, t := range e.style {
 		for _, r := range t.regions {
@@ -215,87 +319,281 @@ func (e *evaluator) close() {
 
 // evaluate returns the costs of pictures x [N,3,H,W] and the gradient ∂J/∂x, a
 // tensor of the caller's scope. All else that it makes is released.
-func (e *evaluator) evaluate(x torch.Tensor) (costs []Costs, gradient torch.Tensor) {
-	values, gradient := e.queue(x)
+func (e *evaluator) evaluate(x torch.Tensor) (costs []Costs, gradient torch.Tensor, err error) {
+	values, gradient, err := e.queue(x)
+	if err != nil {
+		return nil, gradient, err
+	}
 	costs = e.costs(readAll(values), int(torch.Shape(x)[0]))
 	torch.Close(values)
-	return costs, gradient
+	return costs, gradient, nil
 }
 
 // queue is evaluate without waiting for the work to be done: values [N,terms] are
 // the terms' costs, the variation and ‖∂J/∂x‖², in the order in which costs takes
 // them.
-func (e *evaluator) queue(x torch.Tensor) (values, gradient torch.Tensor) {
-	values = torch.Local(func() (v torch.Tensor) {
-		torch.NoGrad(func() { v, gradient = e.compute(x) })
-		gradient = torch.Keep(gradient)
-		return v
+func (e *evaluator) queue(x torch.Tensor) (values, gradient torch.Tensor, err error) {
+	err = e.fit(func() (err error) {
+		values, gradient, err = e.try(x)
+		return err
 	})
-	return values, torch.Rejoin(gradient)
+	return values, gradient, err
 }
 
-func (e *evaluator) compute(x torch.Tensor) (values, gradient torch.Tensor) {
-	pass := e.network.Run(x, e.layers, true)
-	var terms []torch.Tensor
-	add := map[string][]func(into torch.Tensor, fresh bool){} // what adds to ∂J/∂F, by layer
-	for _, t := range e.content {
-		difference := torch.Sub(wide(pass.Feature(t.layer)), wide(t.target))
-		terms = append(terms, quarterMeanSquare(difference))
-		weight := e.alpha * t.weight / (2 * each(difference))
-		add[t.layer] = append(add[t.layer], func(into torch.Tensor, fresh bool) {
-			torch.MulInPlace(difference, t.unit.device)
+// try is queue without another try if there is not enough memory.
+func (e *evaluator) try(x torch.Tensor) (values, gradient torch.Tensor, err error) {
+	defer func() {
+		for _, w := range e.farm.workers {
+			w.drop()
+		}
+	}()
+	err = torch.Scoped(func() (err error) {
+		torch.NoGrad(func() { values, gradient, err = e.compute(x) })
+		if err == nil {
+			torch.Keep(values)
+			torch.Keep(gradient)
+		}
+		return err
+	})
+	if err != nil {
+		return torch.Tensor{}, torch.Tensor{}, err
+	}
+	return torch.Rejoin(values), torch.Rejoin(gradient), nil
+}
+
+// recordable says whether an evaluation can be recorded as a graph: all of it on
+// one device that is not the CPU, without TorchScript, which minds it.
+func (e *evaluator) recordable() bool {
+	w := e.farm.workers[0]
+	return len(e.farm.workers) == 1 && len(e.tiles) == 1 && w.device() != torch.CPU && e.farm.home == w.device() && w.network.LayerByLayer()
+}
+
+// run runs the network over what tile i sees of the pictures, unless the worker has
+// done so and kept it.
+func (e *evaluator) run(w *worker, x torch.Tensor, i int) *vgg19.Pass {
+	if w.kept == nil || w.tile != i {
+		w.drop()
+		t := e.tiles[i]
+		w.kept, w.tile = w.network.Run(torch.To(t.of(x), w.device()), t.local(), e.layers, true), i
+	}
+	return w.kept
+}
+
+// slope is what a style region's cost is to the features: see carry.
+type slope struct{ D, shift torch.Tensor }
+
+func (e *evaluator) compute(x torch.Tensor) (values, gradient torch.Tensor, err error) {
+	sums, err := e.sum(x)
+	if err != nil {
+		return values, gradient, err
+	}
+	var styleTerms []torch.Tensor
+	var slopes [][]slope // by style term and region
+	for k, t := range e.style {
+		slopes = append(slopes, nil)
+		for i, r := range t.regions {
+			now := sums[k][i].centred()
+			differ := func(now, target torch.Tensor, unit unit) torch.Tensor {
+				difference := torch.Sub(now, target)
+				styleTerms = append(styleTerms, quarterMeanSquare(difference))
+				return torch.Scale(torch.Mul(difference, unit.device), e.beta*t.weight*r.share/(2*each(difference)))
+			}
+			s := slope{D: differ(now.gram, r.target.gram, r.unit)}
+			if now.mean.T != nil {
+				s.shift = torch.Sub(differ(now.mean, r.target.mean, r.meanUnit), torch.Scale(torch.MatMul(s.D, now.mean), 2))
+			}
+			slopes[k] = append(slopes[k], s)
+		}
+	}
+	contentTerms, gradient, err := e.propagate(x, slopes)
+	if err != nil {
+		return values, gradient, err
+	}
+	terms := slices.Concat(contentTerms, styleTerms)
+	if e.gamma > 0 {
+		terms = append(terms, totalVariation(x, gradient, e.gamma))
+	}
+	terms = append(terms, squares(gradient))
+	return torch.Stack(terms, 1), gradient, nil
+}
+
+// sum is step 1: the sums of the style terms' regions, of the caller's scope.
+func (e *evaluator) sum(x torch.Tensor) ([][]statistics, error) {
+	sums := make([][]statistics, len(e.style))
+	all := func(do func(t *styleTerm, r *region, sum *statistics)) {
+		for k := range e.style {
+			t := &e.style[k]
+			for i := range t.regions {
+				if len(sums[k]) <= i {
+					sums[k] = append(sums[k], statistics{})
+				}
+				do(t, &t.regions[i], &sums[k][i])
+			}
+		}
+	}
+	all(func(*styleTerm, *region, *statistics) {})
+	err := e.farm.each(len(e.tiles), func(w *worker, i int) (made []torch.Tensor) {
+		pass := e.run(w, x, i)
+		all(func(t *styleTerm, r *region, _ *statistics) {
+			made = append(made, e.measure(w, pass, t.layer, r.guide, i)...)
+		})
+		return made
+	}, func(_ int, made []torch.Tensor) {
+		all(func(_ *styleTerm, _ *region, sum *statistics) {
+			accumulate(&sum.gram, made[0])
+			if made = made[1:]; e.loss == MomentsLoss {
+				accumulate(&sum.mean, made[0])
+				made = made[1:]
+			}
+		})
+	})
+	all(func(_ *styleTerm, _ *region, sum *statistics) {
+		for _, t := range []torch.Tensor{sum.gram, sum.mean} {
+			if t.T != nil {
+				torch.Rejoin(t)
+			}
+		}
+	})
+	return sums, err
+}
+
+// measure returns the sums of a layer's positions in tile i: the Gram matrices and
+// with moments the means.
+func (e *evaluator) measure(w *worker, pass *vgg19.Pass, layer string, guide torch.Tensor, i int) (sums []torch.Tensor) {
+	torch.Within(func() {
+		f := matrix(pass.Feature(layer))
+		s := measure(f, e.tiles[i].guide(guide, layer, w.device()), 1/e.positions(layer), e.loss)
+		if sums = append(sums, torch.Keep(s.gram)); s.mean.T != nil {
+			sums = append(sums, torch.Keep(s.mean))
+		}
+	})
+	for _, s := range sums {
+		torch.Rejoin(s)
+	}
+	return sums
+}
+
+// positions is n_H·n_W of a layer, for the whole picture.
+func (e *evaluator) positions(layer string) float64 {
+	stride := strideOf(layer)
+	return float64((e.height / stride) * (e.width / stride))
+}
+
+// guide is the tile's part [1,P] of a layer's guide; none of none.
+func (t tile) guide(guide torch.Tensor, layer string, device torch.Device) torch.Tensor {
+	if guide.T == nil {
+		return guide
+	}
+	stride, shape := strideOf(layer), torch.Shape(guide)
+	top, left := int64(t.own.Top/stride), int64(t.own.Left/stride)
+	bottom, right := min(shape[2], int64(t.own.Bottom/stride)), min(shape[3], int64(t.own.Right/stride))
+	part := torch.Crop(guide, top, left, bottom-top, right-left)
+	return torch.To(torch.View(part, 1, torch.Count(part)), device)
+}
+
+// propagate is step 3: the content terms' values, and the gradient of all terms.
+func (e *evaluator) propagate(x torch.Tensor, slopes [][]slope) (terms []torch.Tensor, gradient torch.Tensor, err error) {
+	sums := make([]torch.Tensor, len(e.content))
+	one := len(e.tiles) == 1
+	if !one {
+		gradient = torch.Scale(x, 0)
+	}
+	err = e.farm.each(len(e.tiles), func(w *worker, i int) []torch.Tensor {
+		// Those that have to be computed come first, and free what they need.
+		targets := e.targets(w, i)
+		pass := e.run(w, x, i)
+		w.kept = nil // it is used up
+		squared := make([]torch.Tensor, len(e.content))
+		g := pass.Backward(func(layer string, arriving torch.Tensor) torch.Tensor {
+			return e.add(w, pass, layer, i, arriving, targets, squared, slopes)
+		})
+		return append([]torch.Tensor{g}, squared...)
+	}, func(i int, made []torch.Tensor) {
+		if one {
+			gradient, made[0] = made[0], torch.Tensor{}
+		} else {
+			e.tiles[i].addTo(gradient, made[0])
+		}
+		for k := range sums {
+			accumulate(&sums[k], made[1+k])
+		}
+	})
+	if one && gradient.T != nil {
+		torch.Rejoin(gradient)
+	}
+	for k, s := range sums {
+		if s.T != nil {
+			terms = append(terms, torch.Scale(torch.Rejoin(s), 1/(4*e.content[k].values)))
+		}
+	}
+	return terms, gradient, err
+}
+
+// add adds what the layer's terms are to its features at tile i's positions to the
+// gradient that has arrived there (none: it is the first). squared are the sums of
+// the content terms' squares, which it fills in.
+func (e *evaluator) add(w *worker, pass *vgg19.Pass, layer string, i int, arriving torch.Tensor, targets, squared []torch.Tensor, slopes [][]slope) torch.Tensor {
+	var adders []func(maps, into torch.Tensor, fresh bool)
+	for k, t := range e.content {
+		if t.layer != layer {
+			continue
+		}
+		adders = append(adders, func(maps, into torch.Tensor, fresh bool) {
+			difference := into
+			if !fresh {
+				difference = torch.EmptyLike(maps)
+			}
+			torch.Copy(difference, maps)
+			torch.AddInPlace(difference, wide(targets[k]), -1)
+			torch.Close(targets[k])
+			squared[k] = torch.Keep(squares(difference))
+			torch.MulInPlace(difference, torch.To(t.unit.device, w.device()))
+			weight := e.alpha * t.weight / (2 * t.values)
 			if fresh {
-				torch.Copy(into, torch.Scale(difference, weight))
+				torch.ScaleInPlace(into, weight)
 			} else {
 				torch.AddInPlace(into, difference, weight)
 			}
-			torch.Close(difference)
 		})
 	}
-	for _, t := range e.style {
-		for _, r := range t.regions {
-			f := matrix(pass.Feature(t.layer))
-			now := measure(f, r.guide, e.loss)
-			slope := func(now, target torch.Tensor, unit unit) torch.Tensor {
-				difference := torch.Sub(now, target)
-				terms = append(terms, quarterMeanSquare(difference))
-				return torch.Scale(torch.Mul(difference, unit.device), e.beta*t.weight*r.share/(2*each(difference)))
-			}
-			D, d := slope(now.gram, r.target.gram, r.unit), torch.Tensor{}
-			if now.mean.T != nil {
-				d = slope(now.mean, r.target.mean, r.meanUnit)
-			}
-			add[t.layer] = append(add[t.layer], func(into torch.Tensor, fresh bool) {
-				carry(torch.Flatten(into, 2, 3), fresh, f, r.guide, now.mean, D, d)
-				torch.Close(f)
+	for k, t := range e.style {
+		if t.layer != layer {
+			continue
+		}
+		for n, r := range t.regions {
+			adders = append(adders, func(maps, into torch.Tensor, fresh bool) {
+				D, shift := torch.To(slopes[k][n].D, w.device()), slopes[k][n].shift
+				if shift.T != nil {
+					shift = torch.To(shift, w.device())
+				}
+				guide := e.tiles[i].guide(r.guide, layer, w.device())
+				carry(torch.Flatten(into, 2, 3), fresh, matrix(maps), guide, 1/e.positions(layer), D, shift)
 			})
 		}
 	}
-	gradient = pass.Backward(func(layer string, arriving torch.Tensor) torch.Tensor {
-		adders := add[layer] // none where a layer has lost all its regions
-		if len(adders) == 0 {
-			return arriving
-		}
-		a := pass.Feature(layer)
-		into, fresh := torch.Tensor{}, arriving.T == nil
+	if len(adders) == 0 { // a layer has lost all its regions
+		return arriving
+	}
+	sum := torch.Local(func() torch.Tensor {
+		a, into := pass.Feature(layer), torch.Tensor{}
+		maps, fresh := wide(a), arriving.T == nil
 		if fresh {
-			into = torch.EmptyLike(wide(a))
+			into = torch.EmptyLike(maps)
 		} else {
 			into = wide(arriving)
 		}
 		for _, adder := range adders {
-			adder(into, fresh)
+			torch.Within(func() { adder(maps, into, fresh) })
 			fresh = false
 		}
 		return torch.Cast(into, torch.TypeOf(a))
 	})
-	if e.gamma > 0 {
-		variation, slope := totalVariation(x)
-		terms = append(terms, variation)
-		torch.AddInPlace(gradient, slope, e.gamma)
+	for k, t := range e.content {
+		if t.layer == layer {
+			torch.Rejoin(squared[k])
+		}
 	}
-	terms = append(terms, squares(gradient))
-	return torch.Stack(terms, 1), gradient
+	return sum
 }
 
 // costs weighs the values of n pictures, on the host in float64.

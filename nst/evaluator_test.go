@@ -39,19 +39,20 @@ func judge(e *evaluator, x torch.Tensor) (float64, []float32) {
 	content, style := torch.Full(0, torch.CPU), torch.Full(0, torch.CPU)
 	content, style = torch.Cast(content, torch.Float64), torch.Cast(style, torch.Float64)
 	if len(e.content) > 0 {
-		for i, a := range e.network.Features(x, e.contentLayers()) {
+		for i, a := range e.farm.workers[0].network.Features(x, e.contentLayers()) {
 			t := e.content[i]
-			content = torch.Add(content, torch.Scale(ContentCost(t.target, a), t.weight*t.unit.values[0]))
+			content = torch.Add(content, torch.Scale(ContentCost(t.tiles[0], a), t.weight*t.unit.values[0]))
 		}
 	}
 	if len(e.style) > 0 {
-		for i, a := range e.network.Features(x, e.styleLayers()) {
+		for i, a := range e.farm.workers[0].network.Features(x, e.styleLayers()) {
 			t := e.style[i]
 			for _, r := range t.regions {
-				f, weights := matrix(a), r.guide
+				f := matrix(a)
 				n := torch.Shape(f)[2]
-				if weights.T == nil {
-					weights = torch.Full(1/float64(n), torch.CPU, 1, n)
+				weights := torch.Full(1/float64(n), torch.CPU, 1, n)
+				if r.guide.T != nil {
+					weights = torch.View(r.guide, 1, n)
 				}
 				g := torch.MatMul(torch.Mul(f, weights), torch.Transpose(f, 1, 2))
 				if e.loss == MomentsLoss {
@@ -90,9 +91,14 @@ func halves(width, height, columns int, a, b uint8) *picture.Picture {
 // The evaluator's gradient, fed in by hand at the layers, is autograd's.
 func TestGradientIsAutograds(t *testing.T) {
 	nsttest.NoLeaks(t)
-	network, err := vgg19.Load(nsttest.Model(t), torch.CPU)
-	require.NoError(t, err)
-	defer network.Close()
+	var both []*worker
+	for range 2 {
+		network, err := vgg19.Load(nsttest.Model(t), torch.CPU)
+		require.NoError(t, err)
+		defer network.Close()
+		both = append(both, &worker{thread: torch.StartThread(torch.CPU), network: network, threads: 1})
+		defer both[len(both)-1].thread.Close()
+	}
 	layer := func(names ...string) (out []LayerWeight) {
 		for i, n := range names {
 			out = append(out, LayerWeight{n, new(0.3 + float64(i))})
@@ -117,31 +123,39 @@ func TestGradientIsAutograds(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			o.Size, o.StyleSize, o.Scales, o.StyleWeights = new(0), new(0), ScalesOff, []float64{0.25, 0.75}
-			engine := &Engine{network: network, styles: newStyleCache(), thread: torch.StartThread(torch.CPU)}
-			defer engine.thread.Close()
+			engine := &Engine{workers: both[:1], styles: newStyleCache()}
 			transfer, err := engine.newTransfer(noise(1, 50, 37), []*picture.Picture{noise(2, 33, 48), noise(3, 64, 64)}, o, nil)
 			require.NoError(t, err)
-			require.NoError(t, network.SetPooling(transfer.settings.pooling()))
-			require.NoError(t, network.SetPadding(transfer.settings.Padding))
-			require.NoError(t, torch.Scoped(func() error {
+			require.NoError(t, engine.thread().Do(context.Background(), func() error {
+				require.NoError(t, transfer.prepare(context.Background()))
+				require.NoError(t, both[1].network.SetPooling(transfer.settings.pooling()))
+				require.NoError(t, both[1].network.SetPadding(transfer.settings.Padding))
 				defer engine.styles.close()
 				e, err := transfer.evaluator(transfer.schedule[0])
 				require.NoError(t, err)
 				defer e.close()
 				x := noise(4, 50, 37).Tensor(torch.CPU, 50, 37)
 				torch.RequireGrad(x, true)
-				all, gradient := e.evaluate(x)
-				costs, got := all[0], torch.Floats(gradient)
 				total, want := judge(e, x)
-				assert.InEpsilon(t, total, costs.Total, 1e-5)
-				var difference, size float64
-				for i := range want {
-					difference += math.Pow(float64(got[i])-float64(want[i]), 2)
-					size += math.Pow(float64(want[i]), 2)
+				// As one, in tiles, and shared out.
+				for _, side := range []int{0, 16, 32} {
+					for workers := 1; workers <= 2; workers++ {
+						e.farm.size, e.farm.forget, e.farm.workers = size{side: side}, side == 32, both[:workers]
+						require.NoError(t, e.recut())
+						all, gradient, err := e.evaluate(x)
+						require.NoError(t, err)
+						costs, got := all[0], torch.Floats(gradient)
+						assert.InEpsilon(t, total, costs.Total, 1e-5)
+						var difference, size float64
+						for i := range want {
+							difference += math.Pow(float64(got[i])-float64(want[i]), 2)
+							size += math.Pow(float64(want[i]), 2)
+						}
+						require.Positive(t, size)
+						assert.LessOrEqual(t, math.Sqrt(difference/size), 1e-5, "relative L2 error, tiles of %d, %d workers", side, workers)
+						assert.InEpsilon(t, math.Sqrt(size), costs.GradientL2, 1e-5)
+					}
 				}
-				require.Positive(t, size)
-				assert.LessOrEqual(t, math.Sqrt(difference/size), 1e-5, "relative L2 error")
-				assert.InEpsilon(t, math.Sqrt(size), costs.GradientL2, 1e-5)
 				return nil
 			}))
 		})
@@ -192,9 +206,10 @@ func TestSlippedTensorIsCaught(t *testing.T) {
 	defer e.Close()
 	for name, other := range map[string]torch.Device{"a CPU tensor": torch.CPU, "another device's tensor": "pretend:1"} {
 		t.Run(name, func(t *testing.T) {
-			err := e.thread.Do(context.Background(), func() error {
+			err := e.thread().Do(context.Background(), func() error {
 				transfer, err := e.newTransfer(noise(1, 32, 32), []*picture.Picture{noise(1, 32, 32)}, Options{Size: new(0)}, nil)
 				require.NoError(t, err)
+				require.NoError(t, transfer.prepare(context.Background()))
 				eval, err := transfer.evaluator(transfer.schedule[0])
 				require.NoError(t, err)
 				defer eval.close()
@@ -205,8 +220,8 @@ func TestSlippedTensorIsCaught(t *testing.T) {
 				target.gram = slipped
 				x := p.Tensor(e.Device(), 32, 32)
 				torch.RequireGrad(x, true)
-				eval.evaluate(x)
-				return nil
+				_, _, err = eval.evaluate(x)
+				return err
 			})
 			assert.ErrorContains(t, err, "same device")
 		})

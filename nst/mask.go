@@ -63,7 +63,7 @@ func (m *mask) fits(field, what string, p *picture.Picture) error {
 	return nil
 }
 
-// guides are the weights of a layer's positions [1, n_H·n_W], by level.
+// guides are the weights of a layer's positions [1,1,n_H,n_W], by level.
 type guides map[uint8]torch.Tensor
 
 // guides returns the masks' guides for a picture of width×height, by stride,
@@ -99,7 +99,7 @@ func (m *mask) guides(layers []string, device torch.Device, scalar torch.ScalarT
 				out[stride] = guides{}
 			}
 			if weight := read(squares(t)); weight > 0 {
-				out[stride][level] = torch.Scale(torch.View(torch.Pow(t, 2), 1, torch.Count(t)), 1/weight)
+				out[stride][level] = torch.Scale(torch.Pow(t, 2), 1/weight)
 			}
 		}
 	}

@@ -24,6 +24,7 @@ type state struct {
 	iterations int // of this scale
 	steps      int // done
 	before     int // done at the scales before
+	history    int // steps that L-BFGS remembers
 
 	x                torch.Tensor // the pictures, [N,3,H,W], after that many steps
 	values, gradient torch.Tensor // of x, once it is evaluated: see evaluator.queue
@@ -43,8 +44,8 @@ type state struct {
 }
 
 // newState begins with pictures x, which it owns and will change.
-func newState(e *evaluator, s *settings, x torch.Tensor, iterations, before int) *state {
-	return &state{evaluator: e, settings: s, iterations: iterations, before: before, x: torch.Keep(x)}
+func newState(e *evaluator, s *settings, x torch.Tensor, iterations, before, history int) *state {
+	return &state{evaluator: e, settings: s, iterations: iterations, before: before, history: history, x: torch.Keep(x)}
 }
 
 // close releases the state.
@@ -73,7 +74,7 @@ func (o *state) finer(e *evaluator, at scale, detail torch.Tensor) *state {
 		torch.ClampInPlace(t, 0, 1) // a cubic kernel overshoots at edges
 		return t
 	})
-	next := newState(e, o.settings, x, at.iterations, o.before+o.steps)
+	next := newState(e, o.settings, x, at.iterations, o.before+o.steps, o.history)
 	if o.settings.Optimizer != Adam || o.optimizer == nil {
 		return next
 	}
@@ -110,7 +111,9 @@ func (o *state) run(ctx context.Context, report report, last bool) error {
 	}
 	costs := [][]Costs{nil}
 	err := torch.Scoped(func() error {
-		o.evaluate()
+		if err := o.evaluate(); err != nil {
+			return err
+		}
 		costs[0] = o.read(o.values)
 		return nil
 	})
@@ -131,17 +134,28 @@ func (o *state) run(ctx context.Context, report report, last bool) error {
 		if !last && o.steps == o.iterations-1 {
 			return torch.Scoped(func() error { o.step(); o.steps++; return nil })
 		}
-		err = torch.Scoped(func() error { costs = o.proceed(ctx, last); return nil })
+		err = torch.Scoped(func() (err error) { costs, err = o.proceed(ctx, last); return err })
+	}
+	if err != nil && ctx.Err() != nil && o.bestValues.T != nil {
+		return nil // in the middle of an evaluation
 	}
 	if err != nil || !last || o.steps < o.iterations || o.average.T == nil || o.steps == 0 {
 		return err
 	}
+	o.graph.Close() // the average may need its memory
+	o.graph, o.noGraphs = nil, true
+	if err := torch.EmptyCache(o.device()); err != nil {
+		return err
+	}
 	return torch.Scoped(func() error {
 		average := o.averaged()
-		values, gradient := o.evaluator.queue(average)
-		torch.Close(gradient)
-		o.judge(average, values) // no number is less than the best: an average may be none
-		return nil
+		values, _, err := o.evaluator.queue(average)
+		if err == nil {
+			o.judge(average, values) // an average that is no number is not less than the best
+		} else if ctx.Err() != nil {
+			err = nil // the iterates are there
+		}
+		return err
 	})
 }
 
@@ -169,7 +183,7 @@ const (
 
 // proceed makes the steps to the next reading and returns each one's costs. The
 // CPU does a step as it is sent, so there its costs are read at once.
-func (o *state) proceed(ctx context.Context, last bool) (costs [][]Costs) {
+func (o *state) proceed(ctx context.Context, last bool) (costs [][]Costs, err error) {
 	n := 1
 	if o.pace > 0 && o.device() != torch.CPU {
 		n = int(min(mostAhead, max(1, readSeconds/o.pace)))
@@ -187,7 +201,9 @@ func (o *state) proceed(ctx context.Context, last bool) (costs [][]Costs) {
 	begin := time.Now()
 	var all []torch.Tensor
 	for i := 0; i < n && (i == 0 || ctx.Err() == nil); i++ {
-		o.advance()
+		if err := o.advance(); err != nil {
+			return nil, err
+		}
 		all = append(all, o.values)
 		if n > 1 {
 			all[i] = torch.Clone(o.values)
@@ -202,25 +218,26 @@ func (o *state) proceed(ctx context.Context, last bool) (costs [][]Costs) {
 	if o.steps > 2 { // the first ones ready the device
 		o.pace = time.Since(begin).Seconds() / float64(len(all))
 	}
-	return costs
+	return costs, nil
 }
 
 func (o *state) device() torch.Device { return torch.DeviceOf(o.x) }
 
 // advance makes a step and evaluates the pictures after it. All of it is recorded
 // as a graph once the first step has readied the optimiser and the device, where
-// the device has graphs.
-func (o *state) advance() {
-	if o.graph == nil && !o.noGraphs && o.steps > 0 && o.device() != torch.CPU && o.evaluator.network.LayerByLayer() {
+// the device has graphs and one tile is all.
+func (o *state) advance() error {
+	if o.graph == nil && !o.noGraphs && o.steps > 0 && o.evaluator.recordable() {
 		o.record()
 	}
 	if o.graph != nil {
 		o.graph.Replay()
-	} else {
-		o.step()
-		o.evaluate()
+		o.steps++
+		return nil
 	}
+	o.step()
 	o.steps++
+	return o.evaluate()
 }
 
 // record records advance. What it fails with is no error of the run, which then
@@ -229,24 +246,33 @@ func (o *state) record() {
 	if torch.EmptyCache(o.device()) != nil { // a graph's memory is its own
 		return
 	}
-	var err error
-	o.graph, err = torch.Record(o.device(), func() {
+	var failed error
+	graph, err := torch.Record(o.device(), func() {
 		o.step()
-		values, gradient := o.evaluator.queue(o.x)
-		torch.Copy(o.values, values)
-		torch.Copy(o.gradient, gradient)
-		o.judge(o.x, o.values)
+		values, gradient, err := o.evaluator.try(o.x)
+		if failed = err; err == nil {
+			torch.Copy(o.values, values)
+			torch.Copy(o.gradient, gradient)
+			o.judge(o.x, o.values)
+		}
 	})
-	o.noGraphs = err != nil
+	if o.noGraphs = errors.Join(err, failed) != nil; o.noGraphs {
+		graph.Close()
+		return
+	}
+	o.graph = graph
 }
 
 // evaluate finds the values and the gradient of x.
-func (o *state) evaluate() {
+func (o *state) evaluate() error {
 	torch.Close(o.values, o.gradient)
-	o.values, o.gradient = o.evaluator.queue(o.x)
-	torch.Keep(o.values)
-	torch.Keep(o.gradient)
+	values, gradient, err := o.evaluator.queue(o.x)
+	if err != nil {
+		return err
+	}
+	o.values, o.gradient = torch.Keep(values), torch.Keep(gradient)
 	o.judge(o.x, o.values)
+	return nil
 }
 
 // judge keeps the pictures of x that are the best so far.
@@ -340,16 +366,14 @@ func (o *state) start() {
 // setScale keeps the scales until close.
 func (o *state) setScale(scale []float64) {
 	torch.Close(o.scales)
-	o.scale, o.scales = scale, torch.Keep(perPicture(scale, o.x))
+	o.scale, o.scales = scale, torch.Keep(perPicture(scale, o.x, 4))
 }
 
 func (o *state) newOptimizer() *torch.Optimizer {
 	if o.settings.Optimizer == Adam {
 		return torch.NewAdam(o.x, o.settings.rate, 0.9, o.settings.beta2, 1e-8)
 	}
-	pair := 2 * int(torch.Count(o.x)) * 4
-	history := min(lbfgsHistory, max(lbfgsLeast, lbfgsMemory/pair))
-	return torch.NewLBFGS(o.x, o.settings.rate, history, lbfgsFirst, lbfgsRadius)
+	return torch.NewLBFGS(o.x, o.settings.rate, o.history, lbfgsFirst, lbfgsRadius)
 }
 
 // L-BFGS runs without a line search, one evaluation a step, as in other

@@ -241,11 +241,23 @@ type Options struct {
 	StyleMasks  []*picture.Picture `json:"-"`
 	// Precision is Fast if empty.
 	Precision Precision `json:"precision,omitempty"`
+	// Tile is TileAuto if empty. MemoryLimit is what the process may use of the
+	// host's memory where it works on the CPU, or of each device's elsewhere; 0
+	// means what is free. It is kept to by smaller tiles, and, if those do not do,
+	// by fewer steps that L-BFGS remembers.
+	Tile        Tile  `json:"tile,omitempty"`
+	MemoryLimit Bytes `json:"memory_limit,omitempty"`
 	// StateEvery has Progress.Picture and Progress.Checkpoint be there at the
 	// iterations that are its multiples, and at the end, alone. 0 means at every
 	// iteration, for which a GPU has to be waited for; else costs are read, and
 	// reported, several iterations at a time.
 	StateEvery int `json:"-"`
+	// Warn, if it is there, is told of what a run goes on in spite of: memory that
+	// ran out, a device that failed. OnTile is told of each tile of a picture that
+	// is done, counted from 1 in each of an evaluation's two passes. Both are called
+	// on the device's thread and must not call the engine.
+	Warn   func(message string) `json:"-"`
+	OnTile func(done int)       `json:"-"`
 	// Resume is where an earlier run of the same options and pictures is gone
 	// on from.
 	Resume *Checkpoint `json:"-"`

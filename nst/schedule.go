@@ -37,6 +37,9 @@ const (
 
 // schedule is the transfer's scales, the last of which is the result's size.
 func (s *settings) schedule(content *picture.Picture, styles []*picture.Picture) ([]scale, error) {
+	if w, h := s.fitContent(content, 1); int64(w)*int64(h) > picture.MaxPixels {
+		return nil, invalid("Size", "makes a picture of %d×%d; at most %d million pixels will do", w, h, picture.MaxPixels/1_000_000)
+	}
 	final := longest(s.fitContent(content, 1))
 	sides := s.scales
 	if n := len(sides); n > 0 && sides[n-1] > final {
@@ -107,6 +110,16 @@ func shares(iterations int, sides []int) []int {
 }
 
 func longest(width, height int) int { return max(width, height) }
+
+// ResultSize is the size of the picture that Stylize makes of content.
+func (o Options) ResultSize(content *picture.Picture) (width, height int, err error) {
+	s, err := o.withDefaults()
+	if err != nil {
+		return 0, 0, err
+	}
+	width, height = s.fitContent(content, 1)
+	return width, height, nil
+}
 
 // fitContent is the result's size, times factor.
 func (s *settings) fitContent(p *picture.Picture, factor float64) (width, height int) {

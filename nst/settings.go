@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/seed9bb5c928/nst/nst/picture"
 	"github.com/seed9bb5c928/nst/nst/vgg19"
 )
 
@@ -113,7 +114,7 @@ func (o Options) withDefaults() (*settings, error) {
 		func() error { return known("Padding", s.Padding, vgg19.ZeroPadding, vgg19.ReplicatePadding) },
 		func() error { return known("Color", s.Color, ColorStyle, ColorContent, ColorMatch) },
 		func() error { return known("Precision", s.Precision, Fast, Exact, TF32, BF16, Double) },
-		s.checkNumbers, s.checkStyleWeights, s.checkSizes, s.checkScales, s.checkPictures,
+		s.checkTile, s.checkNumbers, s.checkStyleWeights, s.checkSizes, s.checkScales, s.checkPictures,
 	} {
 		if err := check(); err != nil {
 			return nil, err
@@ -183,8 +184,8 @@ func (s *settings) checkNumbers() error {
 	return nil
 }
 
-// maxSide is the longest side that picture.MaxPixels lets a square have.
-const maxSide = 1 << 14
+// maxSide is the longest side of a picture.
+const maxSide = picture.MaxSide
 
 // checkStyleWeights makes the style pictures' weights' sum 1.
 func (s *settings) checkStyleWeights() error {

@@ -57,6 +57,7 @@ type styleKey struct {
 	pooling       vgg19.Pooling
 	padding       vgg19.Padding
 	precision     Precision
+	home          torch.Device
 }
 
 // styleCache keeps the targets of the styles used last. It is used on the
@@ -99,20 +100,22 @@ func (c *styleCache) close() { c.lru.Purge() }
 func (t *transfer) styleTargets(i int, at scale) (styleTargets, error) {
 	s, e, p := t.settings, t.engine, t.styles[i]
 	width, height := s.fitStyle(p, at.factor)
-	layers := newEvaluator(e.network, s).styleLayers()
+	layers := newEvaluator(t.farm, s, width, height).styleLayers()
 	key := styleKey{
 		picture: t.styleIDs[i], width: width, height: height, layers: strings.Join(layers, " "),
-		loss: s.StyleLoss, pooling: s.pooling(), padding: s.Padding, precision: s.Precision,
+		loss: s.StyleLoss, pooling: s.pooling(), padding: s.Padding, precision: s.Precision, home: t.farm.home,
 	}
 	if t.styleMasks[i] != nil {
 		key.mask = fingerprintOf(s.StyleMasks[i])
 	}
 	return e.styles.get(key, func() (found styleTargets, err error) {
-		found = styleTargets{}
-		// A scope of its own, so that the features go before the next come.
-		err = torch.Scoped(func() error {
-			torch.NoGrad(func() { t.measureStyle(found, i, layers, width, height) })
-			return nil
+		err = t.farm.fit(width, height, deepest(layers), func() error {
+			found.close()
+			found = styleTargets{}
+			return torch.Scoped(func() (err error) {
+				torch.NoGrad(func() { err = t.measureStyle(found, i, layers, width, height) })
+				return err
+			})
 		})
 		if err != nil {
 			found.close()
@@ -121,14 +124,19 @@ func (t *transfer) styleTargets(i int, at scale) (styleTargets, error) {
 	})
 }
 
-// measureStyle fills found.
-func (t *transfer) measureStyle(found styleTargets, i int, layers []string, width, height int) {
-	device, scalar := t.engine.Device(), t.settings.Precision.scalar()
+// measureStyle fills found, tile by tile.
+func (t *transfer) measureStyle(found styleTargets, i int, layers []string, width, height int) error {
+	s, device := t.settings, t.farm.home
 	var byStride map[int]guides
 	if m := t.styleMasks[i]; m != nil {
-		byStride = m.guides(layers, device, scalar, width, height)
+		byStride = m.guides(layers, device, s.Precision.scalar(), width, height)
 	}
-	pass := t.engine.network.Run(t.settings.tensor(t.styles[i], device, width, height), layers, false)
+	type sum struct {
+		layer string
+		level uint8
+		guide torch.Tensor
+	}
+	var all []sum
 	for _, layer := range layers {
 		levels := guides{0: torch.Tensor{}}
 		if byStride != nil {
@@ -136,13 +144,47 @@ func (t *transfer) measureStyle(found styleTargets, i int, layers []string, widt
 		}
 		found[layer] = map[uint8]statistics{}
 		for level, guide := range levels {
-			s := measure(matrix(pass.Feature(layer)), guide, t.settings.StyleLoss)
-			found[layer][level] = statistics{gram: torch.Keep(s.gram)}
-			if s.mean.T != nil {
-				found[layer][level] = statistics{gram: s.gram, mean: torch.Keep(s.mean)}
-			}
+			all = append(all, sum{layer, level, guide})
 		}
 	}
+	// An evaluator without targets knows how to measure.
+	e := newEvaluator(t.farm, s, width, height)
+	e.tiles = cut(width, height, t.farm.size, deepest(layers))
+	p := t.styles[i].Resized(width, height)
+	err := t.farm.each(len(e.tiles), func(w *worker, i int) (made []torch.Tensor) {
+		w.drop()
+		part := e.tiles[i]
+		pass := w.network.Run(torch.To(s.part(p, part), w.device()), part.local(), layers, false)
+		defer pass.Close()
+		for _, one := range all {
+			made = append(made, e.measure(w, pass, one.layer, one.guide, i)...)
+		}
+		return made
+	}, func(_ int, made []torch.Tensor) {
+		for _, one := range all {
+			sum := found[one.layer][one.level]
+			accumulate(&sum.gram, made[0])
+			if made = made[1:]; e.loss == MomentsLoss {
+				accumulate(&sum.mean, made[0])
+				made = made[1:]
+			}
+			found[one.layer][one.level] = sum
+		}
+	})
+	if err != nil {
+		return err
+	}
+	for _, levels := range found {
+		for level, sum := range levels {
+			now := sum.centred()
+			if now.gram.T != sum.gram.T {
+				torch.Close(sum.gram)
+				torch.Keep(now.gram)
+			}
+			levels[level] = now
+		}
+	}
+	return nil
 }
 
 // blend is the statistics of several styles, weighted: the shares' sum is made

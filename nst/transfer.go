@@ -25,6 +25,9 @@ type transfer struct {
 	schedule    []scale
 	report      func(Progress)
 	members     []*transfer // made at once, this being the first; at least itself
+	farm        *farm
+	history     int // the steps that L-BFGS remembers
+	tiles       int // of the last scale
 
 	began   time.Time
 	earlier float64          // seconds of the run that was resumed
@@ -100,25 +103,49 @@ func (t *transfer) join(others []*transfer) error {
 	return nil
 }
 
-// prepare readies the device and the network, on the device's thread.
-func (t *transfer) prepare() error {
-	s, network := t.settings, t.engine.network
-	network.SetFast(s.Precision == Fast)
+// prepare readies the devices and the network, on the first device's thread.
+func (t *transfer) prepare(ctx context.Context) error {
+	s, e := t.settings, t.engine
 	torch.SetMath(torch.Math{TF32: s.Precision == Fast || s.Precision == TF32, Autotune: s.Precision != Exact && s.Precision != Double})
-	err := errors.Join(torch.ResetPeak(t.engine.Device()), network.SetPooling(s.pooling()), network.SetPadding(s.Padding))
-	if err == nil {
-		err = network.Cast(s.Precision.network())
+	t.farm = &farm{workers: e.workers, channels: map[string]float64{}, ctx: ctx, warn: func(message string) {
+		if s.Warn != nil {
+			s.Warn(message)
+		}
+	}}
+	if s.OnTile != nil {
+		t.farm.told = s.OnTile
 	}
-	if err == nil {
-		_, err = network.Require(t.engine.Device(), s.layers())
+	for _, m := range t.members {
+		m.farm = t.farm
 	}
-	return err
+	for _, w := range e.workers {
+		w.lost = false
+		err := w.thread.Do(ctx, func() error {
+			w.network.SetFast(s.Precision == Fast)
+			if err := errors.Join(torch.ResetPeak(w.device()), w.network.SetPooling(s.pooling()), w.network.SetPadding(s.Padding)); err != nil {
+				return err
+			}
+			if err := w.network.Cast(s.Precision.network()); err != nil {
+				return err
+			}
+			channels, err := w.network.Require(w.device(), s.layers())
+			for i, c := range channels {
+				t.farm.channels[s.layers()[i]] = float64(c)
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return t.plan()
 }
 
 // run runs in a scope on the device's thread. Its results are the members'.
 func (t *transfer) run(ctx context.Context) ([]*Result, error) {
 	s, device := t.settings, t.engine.Device()
-	if err := t.prepare(); err != nil {
+	defer torch.LimitHostTensors(0)
+	if err := t.prepare(ctx); err != nil {
 		return nil, err
 	}
 	var now *state
@@ -147,7 +174,7 @@ func (t *transfer) run(ctx context.Context) ([]*Result, error) {
 	for k, m := range t.members {
 		results = append(results, &Result{
 			Picture: m.result(now, k), Costs: costs[k], Iterations: now.before + now.steps,
-			Seconds: t.seconds(), Precision: s.Precision, Tiles: 1, PeakMemory: memory.Peak,
+			Seconds: t.seconds(), Precision: s.Precision, Tiles: t.tiles, PeakMemory: memory.Peak,
 		})
 	}
 	return results, errors.Join(stopped, err)
@@ -162,6 +189,7 @@ func (t *transfer) scale(ctx context.Context, i int, now **state) (last bool, er
 		return false, err
 	}
 	defer func() { // the next scale's maps have other sizes
+		t.tiles = len(eval.tiles)
 		eval.close()
 		err = errors.Join(err, torch.EmptyCache(t.engine.Device()))
 	}()
@@ -176,7 +204,7 @@ func (t *transfer) scale(ctx context.Context, i int, now **state) (last bool, er
 	case t.settings.Resume != nil:
 		*now = t.restore(eval, i)
 	default:
-		*now = newState(eval, t.settings, t.start(at), at.iterations, 0)
+		*now = newState(eval, t.settings, t.start(at), at.iterations, 0, t.history)
 	}
 	err = (*now).run(ctx, func(steps int, costs []Costs, current bool) { t.tell(i, *now, steps, costs, current, false) }, i == len(t.schedule)-1)
 	if err != nil {
@@ -245,8 +273,8 @@ func (t *transfer) finish(p *picture.Picture) *picture.Picture {
 
 // evaluator makes the evaluator of a scale.
 func (t *transfer) evaluator(at scale) (eval *evaluator, err error) {
-	s, device := t.settings, t.engine.Device()
-	eval = newEvaluator(t.engine.network, s)
+	s := t.settings
+	eval = newEvaluator(t.farm, s, at.width, at.height)
 	eval.alpha = s.alphaAt(at)
 	complete := false
 	defer func() {
@@ -254,15 +282,29 @@ func (t *transfer) evaluator(at scale) (eval *evaluator, err error) {
 			eval.close()
 		}
 	}()
-	err = torch.Scoped(func() error { // the picture goes when its features are there
-		eval.setContent(t.each(func(m *transfer) torch.Tensor { return s.tensor(m.content, device, at.width, at.height) }))
-		return nil
-	})
-	if err == nil && len(eval.style) > 0 {
+	var sized []*picture.Picture
+	for _, m := range t.members {
+		sized = append(sized, m.content.Resized(at.width, at.height))
+	}
+	if len(eval.style) > 0 {
 		err = torch.Scoped(func() error { return t.setStyles(eval, at) })
+	}
+	if err == nil {
+		err = eval.setContent(func(part tile) torch.Tensor {
+			var parts []torch.Tensor
+			for _, p := range sized {
+				parts = append(parts, s.part(p, part))
+			}
+			return stack(parts)
+		})
 	}
 	complete = err == nil
 	return eval, err
+}
+
+// part is what a tile sees of a picture, on the CPU, in the precision of the run.
+func (s *settings) part(p *picture.Picture, t tile) torch.Tensor {
+	return torch.Cast(p.Part(t.seen.Left, t.seen.Top, t.seen.Right-t.seen.Left, t.seen.Bottom-t.seen.Top), s.Precision.scalar())
 }
 
 // each stacks a tensor [1,…] of each member to [N,…].
@@ -294,7 +336,7 @@ func (t *transfer) setStyles(eval *evaluator, at scale) error {
 	var byStride map[int]guides
 	levels := []uint8{0}
 	if t.contentMask != nil {
-		byStride = t.contentMask.guides(eval.styleLayers(), t.engine.Device(), s.Precision.scalar(), at.width, at.height)
+		byStride = t.contentMask.guides(eval.styleLayers(), t.farm.home, s.Precision.scalar(), at.width, at.height)
 		levels = t.contentMask.levels()
 	}
 	for i, term := range eval.style {
@@ -366,7 +408,7 @@ func (s *settings) tensor(p *picture.Picture, device torch.Device, width, height
 func (t *transfer) start(at scale) torch.Tensor {
 	return torch.Local(func() torch.Tensor {
 		return t.each(func(m *transfer) torch.Tensor {
-			return torch.Clone(t.settings.tensor(m.startPicture(at), t.engine.Device(), at.width, at.height))
+			return t.settings.tensor(m.startPicture(at), t.farm.home, at.width, at.height)
 		})
 	})
 }
@@ -396,7 +438,7 @@ func (t *transfer) detail(before, at scale) torch.Tensor {
 		return torch.Tensor{}
 	}
 	return torch.Local(func() torch.Tensor {
-		device := t.engine.Device()
+		device := t.farm.home
 		sized := func(at scale) torch.Tensor {
 			return t.each(func(m *transfer) torch.Tensor { return t.settings.tensor(m.content, device, at.width, at.height) })
 		}

@@ -6,12 +6,17 @@ import "C"
 import "runtime"
 
 // NoGrad calls f with automatic differentiation off on this thread.
-func NoGrad(f func()) {
+func NoGrad(f func()) { gradMode(0, f) }
+
+// Grad calls f with automatic differentiation on, as it is at first.
+func Grad(f func()) { gradMode(1, f) }
+
+func gradMode(enabled C.int32_t, f func()) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	var before, off C.int32_t
-	must("grad_mode", C.nst_grad_mode(0, &before))
-	defer func() { must("grad_mode", C.nst_grad_mode(before, &off)) }()
+	var before, ours C.int32_t
+	must("grad_mode", C.nst_grad_mode(enabled, &before))
+	defer func() { must("grad_mode", C.nst_grad_mode(before, &ours)) }()
 	f()
 }
 

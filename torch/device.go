@@ -124,15 +124,29 @@ func MemoryOf(device Device) (Memory, error) {
 	return Memory{Free: int64(f), Total: int64(t), Allocated: int64(a), Peak: int64(p)}, err
 }
 
-// ResetPeak makes Peak count from now. The CPU's peak is the process's whole
-// life's, and stays.
+// ResetPeak makes Peak count from now. The CPU's Peak is the process's whole
+// life's, and stays; HostTensors' begins anew.
 func ResetPeak(device Device) error {
 	if device == CPU {
-		return nil
+		return failure("reset_peak", C.nst_host_memory_reset_peak())
 	}
 	name, free := cString(string(device))
 	defer free()
 	return failure("reset_peak", C.nst_device_reset_peak(name))
+}
+
+// HostTensors returns what large tensors on the CPU (of 256 KiB and more) have of
+// the host's memory, and the most that they had since ResetPeak(CPU).
+func HostTensors() (now, peak int64) {
+	var n, p C.int64_t
+	must("host_memory", C.nst_host_memory(&n, &p))
+	return int64(n), int64(p)
+}
+
+// LimitHostTensors lets large tensors on the CPU have so many bytes and no more, in
+// the whole process: what asks for more fails with ErrOutOfMemory. 0 means no limit.
+func LimitHostTensors(bytes int64) {
+	must("host_memory_limit", C.nst_host_memory_limit(C.int64_t(bytes)))
 }
 
 // EmptyCache gives back to the system the memory that is kept for the device's
@@ -212,4 +226,12 @@ func Threads() int {
 	var count C.int64_t
 	must("threads", C.nst_threads(&count))
 	return int(count)
+}
+
+// SetThreads changes the size of the calling thread's OpenMP pool, to which its
+// goroutine should be locked (see Thread), and returns what it was.
+func SetThreads(count int) (before int) {
+	before = Threads()
+	must("set_threads", C.nst_set_threads(C.int64_t(count)))
+	return before
 }

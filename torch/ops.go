@@ -115,6 +115,28 @@ func MatMul(a, b Tensor) Tensor {
 	return make1("matmul", func(out *C.nst_tensor) *C.char { return C.nst_tensor_matmul(handle(a), handle(b), out) }, a, b)
 }
 
+// SquareSums returns the sums of squares over all dimensions but the first. It
+// needs no memory to speak of.
+func SquareSums(t Tensor) Tensor {
+	return make1("square_sums", func(out *C.nst_tensor) *C.char { return C.nst_tensor_square_sums(handle(t), out) }, t)
+}
+
+// Crop returns a copy of height×width positions of maps [N,C,H,W], from row top
+// and column left.
+func Crop(t Tensor, top, left, height, width int64) Tensor {
+	return make1("crop", func(out *C.nst_tensor) *C.char {
+		return C.nst_tensor_crop(handle(t), C.int64_t(top), C.int64_t(left), C.int64_t(height), C.int64_t(width), out)
+	}, t)
+}
+
+// Embed returns maps of height×width that are t from row top and column left, and
+// zero elsewhere: what Crop's gradient is to the maps it was of.
+func Embed(t Tensor, top, left, height, width int64) Tensor {
+	return make1("embed", func(out *C.nst_tensor) *C.char {
+		return C.nst_tensor_embed(handle(t), C.int64_t(top), C.int64_t(left), C.int64_t(height), C.int64_t(width), out)
+	}, t)
+}
+
 // Less says which elements of a are less than b's, as a mask.
 func Less(a, b Tensor) Tensor {
 	return make1("less", func(out *C.nst_tensor) *C.char { return C.nst_tensor_less(handle(a), handle(b), out) }, a, b)

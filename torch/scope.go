@@ -68,10 +68,16 @@ func Scoped(f func() error) (err error) {
 // in, and releases all else that f makes. It is numeric code: what f raises
 // goes on to that scope.
 func Local(f func() Tensor) (t Tensor) {
-	if err := Scoped(func() error { t = Keep(f()); return nil }); err != nil {
+	Within(func() { t = Keep(f()) })
+	return Rejoin(t)
+}
+
+// Within calls f and releases all that it makes and does not Keep. It is numeric
+// code, like Local.
+func Within(f func()) {
+	if err := Scoped(func() error { f(); return nil }); err != nil {
 		panic(err)
 	}
-	return Rejoin(t)
 }
 
 // Rejoin gives a kept tensor to the innermost scope, and returns it.

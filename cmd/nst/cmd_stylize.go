@@ -131,6 +131,11 @@ func runStylize(ctx context.Context, o *stylizeOptions, stdout, stderr io.Writer
 	if err != nil {
 		return err
 	}
+	if width, height, err := options.ResultSize(content); err != nil {
+		return err
+	} else if err := picture.CheckSize(o.output, encoding, width, height); err != nil {
+		return err
+	}
 	var styles []*picture.Picture
 	for _, path := range o.styles {
 		p, err := picture.Open(path)
@@ -158,6 +163,7 @@ func runStylize(ctx context.Context, o *stylizeOptions, stdout, stderr io.Writer
 	defer engine.Close()
 
 	options.StateEvery = o.stateEvery()
+	options.Warn = func(message string) { fmt.Fprintf(stderr, "nst: %s\n", message) }
 	show := newProgress(o.quiet, stderr)
 	page := newPage(o.report, o.content, o.styles, content, styles)
 	var saving error // of what is written on the way: the run goes on

@@ -99,11 +99,19 @@ func newTransferFlags(f *pflag.FlagSet) *transferFlags {
 	choice(t, "pooling", "max or avg (default max)", func(o *nst.Options) *vgg19.Pooling { return &o.Pooling })
 	choice(t, "padding", "beyond the picture's edge: zeros or replicate (default zeros)", func(o *nst.Options) *vgg19.Padding { return &o.Padding })
 	choice(t, "color", "whose colours: style, content (lightness alone is styled) or match (the style's are matched to the content's before) (default style)", func(o *nst.Options) *nst.Color { return &o.Color })
+	choice(t, "tile", "side of the tiles that a picture is evaluated in; auto: the whole picture if it fits the memory; off: the whole picture (default auto)", func(o *nst.Options) *nst.Tile { return &o.Tile })
+	setting(t, "memory-limit", "the memory to keep to, such as 2G: of the process on the CPU, of each device elsewhere (default: what is free)", text,
+		func(o *nst.Options, v string) error {
+			if err := o.MemoryLimit.UnmarshalText([]byte(v)); err != nil {
+				return usage("--memory-limit: %w", err)
+			}
+			return nil
+		})
 	f.StringVar(&t.contentMask, "content-mask", "", "regions of the content picture, by grey level")
 	f.StringArrayVar(&t.styleMasks, "style-mask", nil, "regions of the style picture that style those of the same level; once for each style picture")
 	choice(t, "precision", "fast: float32, convolutions by Winograd's method (CUDA: TF32); exact: direct float32; tf32 (CUDA); bf16; double: float64, to compare with (default fast)", func(o *nst.Options) *nst.Precision { return &o.Precision })
 	f.StringVar(&t.settingsFrom, "settings-from", "", "a picture of nst's: use the settings it was made with, but for the flags given")
-	f.StringVar(&t.device, "device", "auto", "auto, cpu, cuda or cuda:N")
+	f.StringVar(&t.device, "device", "auto", "auto, cpu, cuda or cuda:N; several, with commas between, share a picture's tiles; cpu:N: N workers on the CPU")
 	f.StringVar(&t.model, "model", "", "a TorchScript feature network (default: the default VGG-19)")
 	f.IntVar(&t.bits, "bits", 8, "bits per channel: 8, or 16 for .png and .tif")
 	f.IntVar(&t.quality, "quality", 0, "of .jpg and .webp, 1 to 100 (default 95)")

@@ -61,8 +61,8 @@ func Decode(data []byte) (*Picture, error) {
 	if header.Width <= 0 || header.Height <= 0 {
 		return nil, fmt.Errorf("has no pixels: its header says %d×%d", header.Width, header.Height)
 	}
-	if int64(header.Width)*int64(header.Height) > MaxPixels {
-		return nil, fmt.Errorf("claims %d×%d pixels; at most %d million are read", header.Width, header.Height, MaxPixels/1_000_000)
+	if max(header.Width, header.Height) > MaxSide || int64(header.Width)*int64(header.Height) > MaxPixels {
+		return nil, fmt.Errorf("claims %d×%d pixels; at most %d million and %d a side are read", header.Width, header.Height, MaxPixels/1_000_000, MaxSide)
 	}
 	decoded, err := decodeGuarded(data)
 	if err != nil {

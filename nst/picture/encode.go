@@ -45,11 +45,12 @@ func (e Encoding) quality() int {
 
 // format is a kind of file: how its pixels and then its metadata are written.
 type format struct {
-	sixteen bool // it can have 16 bits
-	lossy   bool // it has a quality
-	maxSide int
-	encode  func(*bytes.Buffer, image.Image, Encoding) error
-	tag     func(data []byte, e Encoding, width, height int) ([]byte, error)
+	sixteen  bool // it can have 16 bits
+	lossy    bool // it has a quality
+	maxSide  int
+	maxBytes int64 // of the pixels, uncompressed; 0: any number
+	encode   func(*bytes.Buffer, image.Image, Encoding) error
+	tag      func(data []byte, e Encoding, width, height int) ([]byte, error)
 }
 
 var (
@@ -63,7 +64,7 @@ var (
 		encode: func(w *bytes.Buffer, m image.Image, e Encoding) error {
 			return libwebp.Encode(w, m, libwebp.Options{Quality: e.quality(), Lossless: e.quality() == 100, Method: libwebp.DefaultMethod})
 		}}
-	tiffFormat = format{sixteen: true, maxSide: math.MaxInt32, tag: tagTIFF,
+	tiffFormat = format{sixteen: true, maxSide: math.MaxInt32, maxBytes: math.MaxUint32 - 1<<20, tag: tagTIFF,
 		encode: func(w *bytes.Buffer, m image.Image, _ Encoding) error {
 			return tiff.Encode(w, m, &tiff.Options{Compression: tiff.Deflate, Predictor: true})
 		}}
@@ -122,16 +123,32 @@ func CheckWritable(path string) error {
 	return os.Remove(probe.Name())
 }
 
+// CheckSize says whether the format that path's ending names takes a picture of
+// width×height. The error matches ErrOutput.
+func CheckSize(path string, e Encoding, width, height int) error {
+	f, err := formatOf(path, e)
+	if err != nil {
+		return err
+	}
+	if max(width, height) > f.maxSide {
+		return fmt.Errorf("%w: %s: %d×%d is too large for that format, which takes %d a side; .png takes more", ErrOutput, path, width, height, f.maxSide)
+	}
+	if bytes := int64(width) * int64(height) * int64(max(e.Bits, 8)/2); f.maxBytes > 0 && bytes > f.maxBytes {
+		return fmt.Errorf("%w: %s: %d×%d takes %d bytes uncompressed, and that format %d at most; .png takes more", ErrOutput, path, width, height, bytes, f.maxBytes)
+	}
+	return nil
+}
+
 // Save writes the picture in the format that path's ending names (see Endings),
 // with an sRGB profile. The file appears whole or not at all: an older one of
 // that name stays until the new one is complete.
 func (p *Picture) Save(path string, e Encoding) error {
 	f, err := formatOf(path, e)
+	if err == nil {
+		err = CheckSize(path, e, p.Width, p.Height)
+	}
 	if err != nil {
 		return err
-	}
-	if max(p.Width, p.Height) > f.maxSide {
-		return fmt.Errorf("%w: %s: %d×%d is too large for that format, which takes %d a side", ErrOutput, path, p.Width, p.Height, f.maxSide)
 	}
 	var buffer bytes.Buffer
 	err = f.encode(&buffer, p.image(e.Bits), e)

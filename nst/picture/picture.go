@@ -14,9 +14,12 @@ import (
 // used: no picture, a damaged one, one of a size out of range.
 var ErrPicture = errors.New("unusable picture")
 
-// MaxPixels is the largest number of pixels that a file may claim: 16,384 by
-// 16,384. Beyond it Decode refuses before it asks for memory.
-const MaxPixels = 1 << 28
+// MaxPixels is the largest number of pixels that a file may claim, and MaxSide the
+// longest side: a larger one is refused before it is decoded, and so is a result.
+const (
+	MaxPixels = 1 << 30
+	MaxSide   = 1<<16 - 1
+)
 
 // Picture is an RGB picture in host memory. It is plain data: copy it, keep it,
 // hand it to other goroutines.
@@ -68,6 +71,32 @@ func (p *Picture) Tensor(device torch.Device, width, height int) torch.Tensor {
 	t = torch.Resize(t, int64(height), int64(width))
 	torch.ClampInPlace(t, 0, 1) // a cubic kernel overshoots at edges
 	return torch.To(t, device)
+}
+
+// Resized returns the picture at another size, as Tensor resizes it; itself, if it
+// has that size.
+func (p *Picture) Resized(width, height int) (out *Picture) {
+	if width == p.Width && height == p.Height {
+		return p
+	}
+	torch.Within(func() { out = FromTensor(p.Tensor(torch.CPU, width, height)) })
+	return out
+}
+
+// Part returns width×height pixels of the picture from column left and row top as
+// a tensor [1,3,height,width] on the CPU. It is numeric code, like Tensor.
+func (p *Picture) Part(left, top, width, height int) torch.Tensor {
+	if width == p.Width && height == p.Height {
+		return p.Tensor(torch.CPU, width, height)
+	}
+	part := make([]float32, 0, 3*width*height)
+	for plane := range 3 {
+		for y := top; y < top+height; y++ {
+			from := (plane*p.Height+y)*p.Width + left
+			part = append(part, p.Pixels[from:from+width]...)
+		}
+	}
+	return torch.FromFloats(part, torch.CPU, 1, 3, int64(height), int64(width))
 }
 
 // FromTensor returns a tensor [1,3,H,W] as a picture, its values limited to

@@ -6,20 +6,68 @@ import (
 	"github.com/seed9bb5c928/nst/torch"
 )
 
+// Window is a part of an image, in pixels: the rows from Top to before Bottom, and
+// the columns from Left to before Right.
+type Window struct{ Top, Left, Bottom, Right int }
+
 // Pass is one run of a network over an image, from which gradients can be taken
-// back to the pixels. Its tensors are of the scope that Run was called in, which
-// Backward may close early.
+// back to the pixels. The owner closes it, on any thread.
 type Pass struct {
 	network *Network
-	wanted  map[string]torch.Tensor // features by layer
-	last    int                     // index in Layers of the deepest layer
+	wanted  map[string]tap
+	last    int // index in Layers of the deepest layer
 
 	// Of a chain: the layers' outputs by their index in Layers; none where the
 	// layer was computed together with the next, or is not needed any more.
 	outputs []torch.Tensor
 	pooled  map[int]pooled // by the index of a pool, if its gradient needs no more
+	cropped map[int]crop   // by the index of a pool, if not all of it was used
 
-	image torch.Tensor // without a chain the leaf that autograd takes gradients to
+	image torch.Tensor // without a chain, the leaf that autograd takes gradients to; with one, its like
+}
+
+// tap is a layer's feature maps, of which those of the window are asked for.
+type tap struct {
+	maps torch.Tensor
+	own  crop
+}
+
+// crop is a part of maps that are height×width.
+type crop struct{ top, left, bottom, right, height, width int64 }
+
+func (c crop) whole() bool {
+	return c.top == 0 && c.left == 0 && c.bottom == c.height && c.right == c.width
+}
+
+// of is the part of the maps: themselves, if it is all of them.
+func (c crop) of(maps torch.Tensor) torch.Tensor {
+	if c.whole() {
+		return torch.Slice(maps, 0, 0, torch.Shape(maps)[0])
+	}
+	return torch.Crop(maps, c.top, c.left, c.bottom-c.top, c.right-c.left)
+}
+
+// view is the part of the maps over the same memory.
+func (c crop) view(maps torch.Tensor) torch.Tensor {
+	return torch.Slice(torch.Slice(maps, 2, c.top, c.bottom), 3, c.left, c.right)
+}
+
+// back is the gradient of maps of which the part has gradient g.
+func (c crop) back(g torch.Tensor) torch.Tensor {
+	if c.whole() {
+		return g
+	}
+	return torch.Embed(g, c.top, c.left, c.height, c.width)
+}
+
+// positions are those of the window that lie in maps of a stride, of which the
+// first is at row y and column x of the image.
+func (w Window) positions(maps torch.Tensor, stride, y, x int) crop {
+	shape := torch.Shape(maps)
+	c := crop{height: shape[2], width: shape[3]}
+	c.top, c.left = int64((w.Top-y)/stride), int64((w.Left-x)/stride)
+	c.bottom, c.right = min(int64((w.Bottom-y)/stride), c.height), min(int64((w.Right-x)/stride), c.width)
+	return c
 }
 
 // pooled is what the gradient of a pool, and of the ReLU before it, needs.
@@ -31,37 +79,83 @@ type pooled struct {
 // Run computes the named layers' feature maps of an image [N,3,H,W], RGB in
 // [0,1], and no more. With backward it keeps what Backward needs. It is numeric
 // code in torch's sense.
-func (n *Network) Run(image torch.Tensor, layers []string, backward bool) *Pass {
-	p := &Pass{network: n, wanted: map[string]torch.Tensor{}, image: image}
-	if n.chain != nil {
-		torch.NoGrad(func() { p.forward(image, layers, backward) })
-		return p
-	}
-	if !backward {
-		torch.NoGrad(func() { p.take(layers, n.Features(image, layers)) })
-		return p
-	}
-	p.image = torch.Detach(image)
-	torch.RequireGrad(p.image, true)
-	p.take(layers, n.Features(p.image, layers))
+//
+// Features, and gradients, are those at the positions of the window own. Where
+// that is not all of the image, the image is to reach beyond it by the deepest
+// layer's Halo, unless the picture that it is of ends there; and its upper left
+// corner, and that of own, and the edges of own that are not the picture's, are
+// to lie at multiples of the deepest layer's Stride in that picture. Then they
+// are those of the whole picture.
+func (n *Network) Run(image torch.Tensor, own Window, layers []string, backward bool) *Pass {
+	p := &Pass{network: n, wanted: map[string]tap{}}
+	torch.Within(func() { // what is not kept goes
+		switch {
+		case n.chain != nil:
+			torch.NoGrad(func() { p.forward(image, own, layers, backward) })
+		case backward:
+			p.image = torch.Detach(image)
+			torch.RequireGrad(p.image, true)
+			torch.Grad(func() { p.take(own, layers, n.Features(p.image, layers)) })
+		default:
+			torch.NoGrad(func() { p.take(own, layers, n.Features(image, layers)) })
+		}
+		p.tensors(func(t torch.Tensor) { torch.Keep(t) })
+	})
 	return p
 }
 
-func (p *Pass) take(layers []string, features []torch.Tensor) {
-	for i, f := range features {
-		p.wanted[layers[i]] = f
+// tensors are all that the pass holds.
+func (p *Pass) tensors(do func(torch.Tensor)) {
+	given := func(t torch.Tensor) {
+		if t.T != nil && *t.T != nil {
+			do(t)
+		}
+	}
+	given(p.image)
+	for _, t := range p.outputs {
+		given(t)
+	}
+	for _, t := range p.wanted {
+		given(t.maps)
+	}
+	for _, t := range p.pooled {
+		given(t.chosen)
 	}
 }
 
-// Feature returns a layer's feature maps [N,C,H,W]. Backward may close them.
-func (p *Pass) Feature(layer string) torch.Tensor { return p.wanted[layer] }
+// Close frees what the pass holds. Closing it again does nothing.
+func (p *Pass) Close() { p.tensors(func(t torch.Tensor) { torch.Close(t) }) }
 
-// Backward returns ∂J/∂image [N,3,H,W], in row order. It goes from the deepest of the layers
+func (p *Pass) take(own Window, layers []string, features []torch.Tensor) {
+	for i, f := range features {
+		l, err := Lookup(layers[i])
+		if err != nil {
+			panic(&torch.Error{Op: "forward", Message: err.Error()})
+		}
+		p.wanted[layers[i]] = tap{f, own.positions(f, l.Stride, 0, 0)}
+	}
+}
+
+// Whole is the window that is all of an image [N,3,H,W].
+func Whole(image torch.Tensor) Window {
+	shape := torch.Shape(image)
+	return Window{0, 0, int(shape[2]), int(shape[3])}
+}
+
+// Feature returns a layer's feature maps [N,C,h,w] at the window's positions, which
+// may be the pass's own memory, and belong to the caller's scope.
+func (p *Pass) Feature(layer string) torch.Tensor {
+	t := p.wanted[layer]
+	return t.own.of(t.maps)
+}
+
+// Backward returns ∂J/∂image [N,3,H,W], in row order, and closes the pass. It goes from the deepest of the layers
 // to the pixels, once, and asks at each layer that Run was given for ∂J/∂F: add
 // gets the layer and the gradient that has arrived there from deeper ones (the
 // zero Tensor where none has), which it may change, and returns it with the
 // layer's own gradient added, in the features' type.
 func (p *Pass) Backward(add func(layer string, arriving torch.Tensor) torch.Tensor) torch.Tensor {
+	defer p.Close()
 	if p.network.chain == nil {
 		return p.autograd(add)
 	}
@@ -74,9 +168,9 @@ func (p *Pass) Backward(add func(layer string, arriving torch.Tensor) torch.Tens
 func (p *Pass) autograd(add func(string, torch.Tensor) torch.Tensor) torch.Tensor {
 	var taps, seeds []torch.Tensor
 	torch.NoGrad(func() {
-		for layer, f := range p.wanted {
+		for layer, t := range p.wanted {
 			if seed := add(layer, torch.Tensor{}); seed.T != nil {
-				taps, seeds = append(taps, f), append(seeds, seed)
+				taps, seeds = append(taps, t.maps), append(seeds, t.own.back(seed))
 			}
 		}
 	})
@@ -118,26 +212,30 @@ func (n *Network) poolScale() float64 {
 	return 0
 }
 
-func (p *Pass) forward(image torch.Tensor, layers []string, backward bool) {
+func (p *Pass) forward(image torch.Tensor, own Window, layers []string, backward bool) {
 	c, mode := p.network.chain, p.network.mode()
 	for i, l := range Layers {
 		if slices.Contains(layers, l.Name) {
 			p.last = i
 		}
 	}
-	p.outputs, p.pooled = make([]torch.Tensor, p.last+1), map[int]pooled{}
-	x := torch.Sub(torch.Mul(torch.Cast(image, torch.TypeOf(c.scale)), c.scale), c.shift)
-	x = torch.Cast(x, c.scalar)
+	p.outputs, p.pooled, p.cropped = make([]torch.Tensor, p.last+1), map[int]pooled{}, map[int]crop{}
+	deepest, y0, x0 := Layers[p.last], 0, 0 // where the maps begin in the image
+	p.image = torch.Slice(image, 0, 0, torch.Shape(image)[0])
+	x := torch.Local(func() torch.Tensor {
+		x := torch.Sub(torch.Mul(torch.Cast(image, torch.TypeOf(c.scale)), c.scale), c.shift)
+		return torch.Cast(x, c.scalar)
+	})
 	done := func(i int, y torch.Tensor) { // layer i has made y from x
 		l := Layers[i]
-		tap := slices.Contains(layers, l.Name)
-		if tap {
-			p.wanted[l.Name] = y
+		wanted := slices.Contains(layers, l.Name)
+		if wanted {
+			p.wanted[l.Name] = tap{y, own.positions(y, l.Stride, y0, x0)}
 		}
 		// Behind a ReLU lies the mask of its convolution, and of what pooling
 		// chose from.
 		needed := backward && l.Kind == ReLU
-		if tap || needed {
+		if wanted || needed {
 			p.outputs[i] = y
 		}
 	}
@@ -178,7 +276,27 @@ func (p *Pass) forward(image torch.Tensor, layers []string, backward bool) {
 			torch.Close(x)
 		}
 		x = y
+		if l.Kind == Pool && i < p.last {
+			need := own.within(deepest, l).positions(y, l.Stride, y0, x0)
+			if !need.whole() {
+				p.cropped[i] = need
+				x = need.of(y)
+				if p.outputs[i].T != y.T {
+					torch.Close(y)
+				}
+				y0, x0 = y0+int(need.top)*l.Stride, x0+int(need.left)*l.Stride
+			}
+		}
 	}
+}
+
+// within is what the deepest layer's positions of the window see of layer l's
+// maps. It is cut at multiples of the deepest's stride, so that what is pooled
+// together stays together.
+func (w Window) within(deepest, l Layer) Window {
+	halo, stride := deepest.Halo-l.Halo, deepest.Stride
+	down := func(n int) int { return max(0, n/stride*stride) }
+	return Window{down(w.Top - halo), down(w.Left - halo), down(w.Bottom + halo + stride - 1), down(w.Right + halo + stride - 1)}
 }
 
 func (p *Pass) backward(add func(string, torch.Tensor) torch.Tensor) torch.Tensor {
@@ -190,8 +308,21 @@ func (p *Pass) backward(add func(string, torch.Tensor) torch.Tensor) torch.Tenso
 	}
 	for i := p.last; i >= 0; i-- {
 		l := Layers[i]
-		if _, tap := p.wanted[l.Name]; tap {
-			gradient = add(l.Name, gradient)
+		if c, ok := p.cropped[i]; ok && gradient.T != nil {
+			step(c.back(gradient))
+		}
+		if t, ok := p.wanted[l.Name]; ok && t.own.whole() {
+			if sum := add(l.Name, gradient); sum.T != gradient.T {
+				step(sum)
+			}
+		} else if ok {
+			if g := add(l.Name, torch.Tensor{}); g.T != nil && gradient.T != nil {
+				torch.Within(func() { torch.AddInPlace(t.own.view(gradient), g, 1) })
+				torch.Close(g)
+			} else if g.T != nil {
+				gradient = t.own.back(g)
+				torch.Close(g)
+			}
 		}
 		if gradient.T == nil {
 			torch.Close(p.outputs[i])
@@ -220,7 +351,11 @@ func (p *Pass) backward(add func(string, torch.Tensor) torch.Tensor) torch.Tenso
 		torch.Close(p.outputs[i])
 	}
 	if gradient.T == nil {
-		return torch.Scale(p.image, 0)
+		return torch.Scale(p.image, 0) // nothing to follow
 	}
-	return torch.Contiguous(torch.Mul(torch.Cast(gradient, torch.TypeOf(c.scale)), c.scale))
+	return torch.Local(func() torch.Tensor {
+		g := torch.Mul(torch.Cast(gradient, torch.TypeOf(c.scale)), c.scale)
+		torch.Close(gradient)
+		return torch.Contiguous(g)
+	})
 }

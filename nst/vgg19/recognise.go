@@ -126,7 +126,8 @@ func (n *Network) agrees() bool {
 			}
 			x := torch.Cast(torch.FromFloats(image, n.device, 1, 3, side, side), n.scalar)
 			want := n.Features(x, layers)
-			pass := n.Run(x, layers, false)
+			pass := n.Run(x, Whole(x), layers, false)
+			defer pass.Close()
 			for i, layer := range layers {
 				a, b := torch.Cast(want[i], torch.Float32), torch.Cast(pass.Feature(layer), torch.Float32)
 				if !slices.Equal(torch.Shape(a), torch.Shape(b)) {

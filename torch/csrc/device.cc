@@ -4,6 +4,7 @@
 #include <ATen/Parallel.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 #include <dlfcn.h>
+#include <omp.h>
 #include <torch/version.h>
 
 #include <mutex>
@@ -133,4 +134,13 @@ const char* nst_set_math(int32_t tf32, int32_t autotune) {
 
 const char* nst_threads(int64_t* count) {
   return guard([&] { *count = at::get_num_threads(); });
+}
+
+// OpenMP's own setting is the calling thread's; at::set_num_threads would change
+// MKL's, which is the process's.
+const char* nst_set_threads(int64_t count) {
+  return guard([&] {
+    at::get_num_threads();  // a thread's first use of libtorch sets it
+    omp_set_num_threads(static_cast<int>(count));
+  });
 }

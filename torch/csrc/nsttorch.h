@@ -52,6 +52,11 @@ const char* nst_tensor_matmul(nst_tensor a, nst_tensor b, nst_tensor* out);
 const char* nst_tensor_add_in_place(nst_tensor t, nst_tensor other, double factor);
 const char* nst_tensor_mul_in_place(nst_tensor t, nst_tensor other);
 const char* nst_tensor_sums(nst_tensor t, nst_tensor* out);
+// The sums of squares over all dimensions but the first.
+const char* nst_tensor_square_sums(nst_tensor t, nst_tensor* out);
+// Rows and columns of maps [N,C,H,W]; and maps of h x w that are zero but there.
+const char* nst_tensor_crop(nst_tensor t, int64_t top, int64_t left, int64_t h, int64_t w, nst_tensor* out);
+const char* nst_tensor_embed(nst_tensor t, int64_t top, int64_t left, int64_t h, int64_t w, nst_tensor* out);
 // Which of the elements of a are less than b's.
 const char* nst_tensor_less(nst_tensor a, nst_tensor b, nst_tensor* out);
 // Where mask [N] is set, t [N,...] takes what other has, which may be of one element.
@@ -146,9 +151,15 @@ const char* nst_device_reset_peak(const char* device);
 const char* nst_device_empty_cache(const char* device);
 // Gives back the host memory that is kept for large tensors (pool.cc).
 const char* nst_host_memory_trim(void);
+// What large tensors on the host have, at most since the reset; and a limit to it
+// (0: none), beyond which allocations fail.
+const char* nst_host_memory(int64_t* in_use, int64_t* peak);
+const char* nst_host_memory_reset_peak(void);
+const char* nst_host_memory_limit(int64_t bytes);
 const char* nst_device_control(const char* command, int64_t value, int64_t* result);
 const char* nst_set_math(int32_t tf32, int32_t autotune);
 const char* nst_threads(int64_t* count);
+const char* nst_set_threads(int64_t count);
 
 #ifdef __cplusplus
 }

@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <mutex>
 #include <set>
 #include <unordered_map>
@@ -37,8 +38,23 @@ class Pool final : public c10::Allocator {
   // Gives back to the system what no tensor uses.
   void trim() {
     std::lock_guard<std::mutex> lock(mutex_);
-    for (const auto& [size, start] : free_) madvise(start, size, MADV_DONTNEED);
+    forget();
     malloc_trim(0);
+  }
+
+  // What is in use, and was at most since begin_peak.
+  std::pair<size_t, size_t> use() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return {in_use_, peak_};
+  }
+  void begin_peak() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    peak_ = in_use_;
+  }
+  // Lets tensors have so much and no more; 0: no limit.
+  void limit(size_t bytes) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    limit_ = bytes;
   }
 
   static Pool& get() {
@@ -72,8 +88,17 @@ class Pool final : public c10::Allocator {
   // never been used.
   void* take(size_t size) {
     std::lock_guard<std::mutex> lock(mutex_);
+    TORCH_CHECK_WITH(OutOfMemoryError, limit_ == 0 || in_use_ + size <= limit_, "tensors may have ", limit_,
+                     " bytes of host memory; ", size, " more than ", in_use_, " are asked for");
+    if (limit_ > 0 && in_use_ + dirty_ + size > limit_) forget();
+    in_use_ += size;
+    peak_ = std::max(peak_, in_use_);
+    dirty_ -= std::min(dirty_, size);
     auto best = free_.lower_bound({size, nullptr});
-    if (best == free_.end()) return nullptr;  // libtorch's allocator says what that means
+    if (best == free_.end()) {
+      in_use_ -= size;
+      return nullptr;  // libtorch's allocator says what that means
+    }
     const auto [whole, start] = *best;
     erase(start, whole);
     if (whole > size) insert(start + size, whole - size);
@@ -90,6 +115,8 @@ class Pool final : public c10::Allocator {
         auto start = found->first;
         auto size = found->second;
         pool.used_.erase(found);
+        pool.in_use_ -= size;
+        pool.dirty_ += size;
         if (auto after = pool.begins_.find(start + size); after != pool.begins_.end()) {
           const size_t more = after->second;
           pool.erase(start + size, more);
@@ -108,7 +135,14 @@ class Pool final : public c10::Allocator {
     c10::GetDefaultCPUAllocator()->raw_deleter()(data);
   }
 
+  void forget() {
+    for (const auto& [size, start] : free_) madvise(start, size, MADV_DONTNEED);
+    dirty_ = 0;
+  }
+
   std::mutex mutex_;
+  size_t in_use_ = 0, peak_ = 0, limit_ = 0;
+  size_t dirty_ = 0;  // of what is free, about what the system has given pages for
   std::set<std::pair<size_t, char*>> free_;
   std::unordered_map<char*, size_t> begins_, ends_, used_;
 };
@@ -123,4 +157,20 @@ const bool installed = [] {
 
 const char* nst_host_memory_trim(void) {
   return nst::guard([] { Pool::get().trim(); });
+}
+
+const char* nst_host_memory(int64_t* in_use, int64_t* peak) {
+  return nst::guard([&] {
+    const auto [now, most] = Pool::get().use();
+    *in_use = static_cast<int64_t>(now);
+    *peak = static_cast<int64_t>(most);
+  });
+}
+
+const char* nst_host_memory_reset_peak(void) {
+  return nst::guard([] { Pool::get().begin_peak(); });
+}
+
+const char* nst_host_memory_limit(int64_t bytes) {
+  return nst::guard([&] { Pool::get().limit(static_cast<size_t>(bytes)); });
 }

@@ -12,11 +12,14 @@
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/mul.h>
 #include <ATen/ops/pow.h>
+#include <ATen/ops/stack.h>
 #include <ATen/ops/sum.h>
 #include <ATen/ops/where.h>
+#include <ATen/ops/zeros.h>
 #include <c10/core/DefaultDtype.h>
 #include <c10/core/GradMode.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <vector>
 
@@ -237,6 +240,48 @@ const char* nst_tensor_mul_in_place(nst_tensor t, nst_tensor other) {
 // Sums over all dimensions but the first.
 const char* nst_tensor_sums(nst_tensor t, nst_tensor* out) {
   return guard([&] { *out = give(nst::sums(tensor(t))); });
+}
+
+// Piece by piece, so that no second tensor of that size is needed; in the order in
+// which the elements lie.
+const char* nst_tensor_square_sums(nst_tensor t, nst_tensor* out) {
+  return guard([&] {
+    constexpr int64_t kPiece = 1 << 22;
+    const auto& x = tensor(t);
+    if (c10::GradMode::is_enabled() && x.requires_grad()) {
+      *out = give(nst::sums(x.square()));
+      return;
+    }
+    c10::NoGradGuard off;
+    std::vector<at::Tensor> each;
+    for (int64_t i = 0; i < x.size(0); i++) {
+      const auto one = x.select(0, i);
+      const auto row = one.is_non_overlapping_and_dense() ? one.as_strided({one.numel()}, {1}) : one.reshape({-1});
+      auto sum = at::zeros({}, x.options());
+      for (int64_t begin = 0; begin < row.numel(); begin += kPiece)
+        sum.add_(row.narrow(0, begin, std::min(kPiece, row.numel() - begin)).square().sum());
+      each.push_back(sum);
+    }
+    *out = give(at::stack(each));
+  });
+}
+
+const char* nst_tensor_crop(nst_tensor t, int64_t top, int64_t left, int64_t h, int64_t w, nst_tensor* out) {
+  return guard([&] {
+    c10::NoGradGuard off;
+    const auto part = tensor(t).narrow(2, top, h).narrow(3, left, w);
+    *out = give(part.contiguous(part.suggest_memory_format()));
+  });
+}
+
+const char* nst_tensor_embed(nst_tensor t, int64_t top, int64_t left, int64_t h, int64_t w, nst_tensor* out) {
+  return guard([&] {
+    c10::NoGradGuard off;
+    const auto& part = tensor(t);
+    auto whole = at::empty({part.size(0), part.size(1), h, w}, part.options(), part.suggest_memory_format()).zero_();
+    whole.narrow(2, top, part.size(2)).narrow(3, left, part.size(3)).copy_(part);
+    *out = give(whole);
+  });
 }
 
 const char* nst_tensor_less(nst_tensor a, nst_tensor b, nst_tensor* out) {

@@ -6,7 +6,7 @@
 //    allows too) or tensors of two devices is an error;
 //  - copies to the device, copies to the host and synchronisations are counted;
 //  - a memory limit raises libtorch's own OutOfMemoryError;
-//  - a fault can be ordered for the n-th operation from now;
+//  - a fault can be ordered for the n-th operation from now, and pretend:1 be slow;
 //  - what it is sent can be recorded and sent again, as with CUDA graphs: after
 //    the recording nothing has been done, and what needs the host is an error.
 //
@@ -37,9 +37,11 @@
 
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <cstring>
 #include <functional>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -55,6 +57,7 @@ struct {
   std::atomic<int64_t> fault{0};         // operations until the fault; 0: none
   std::atomic<int64_t> graphs{1};        // whether there are any
   std::atomic<int64_t> replays{0};
+  std::atomic<int64_t> slow{0};  // microseconds that an operation on pretend:1 takes longer
 } state;
 
 // What is being recorded on this thread. It is done meanwhile, to know what
@@ -232,6 +235,10 @@ struct OneDevice {
   }
   void see(const at::Tensor& t) {
     if (t.defined() && t.device().type() == kPretend) see(t.device());
+  }
+  ~OneDevice() {
+    if (device.type() == kPretend && device.index() == 1 && state.slow > 0)
+      std::this_thread::sleep_for(std::chrono::microseconds(state.slow));
   }
   void check(const at::Tensor& t) const {
     TORCH_CHECK(!t.defined() || t.device() == device || (t.device().is_cpu() && t.dim() == 0),
@@ -503,11 +510,13 @@ extern "C" const char* nst_device_library_control(const char* command, int64_t v
     *result = state.fault.exchange(value);
   } else if (c == "graphs") {
     *result = state.graphs.exchange(value);
+  } else if (c == "slow") {
+    *result = state.slow.exchange(value);
   } else if (c == "replays") {
     *result = state.replays;
   } else {
     return "the pretend device knows copies-to-device, copies-to-host, synchronisations, operations, "
-           "memory-limit, fault, graphs and replays";
+           "memory-limit, fault, graphs, replays and slow";
   }
   return nullptr;
 }

@@ -1,0 +1,242 @@
+package nst
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/seed9bb5c928/nst/nst/vgg19"
+	"github.com/seed9bb5c928/nst/torch"
+)
+
+// worker is a device with the network on it. All its work runs on its thread.
+type worker struct {
+	thread  *torch.Thread
+	network *vgg19.Network
+	threads int // of the processor, for one of several workers on it; 0: all
+
+	kept *vgg19.Pass // of tile keptTile
+	tile int
+	lost bool // it failed, and is not used any more
+}
+
+func (w *worker) device() torch.Device { return w.thread.Device() }
+
+// drop frees the pass that is kept.
+func (w *worker) drop() {
+	if w.kept != nil {
+		w.kept.Close()
+		w.kept = nil
+	}
+}
+
+// farm shares the tiles of pictures out over workers. The first one's thread is
+// the one that the farm is used on.
+type farm struct {
+	workers  []*worker
+	channels map[string]float64 // n_C of the layers in use
+	ctx      context.Context
+	home     torch.Device // of the pictures and the sums: the first worker's, or the CPU
+	fixed    bool         // the tiles' size may not change
+	size     size         // of tiles
+	forget   bool         // content features are computed for each evaluation, not kept
+	warn     func(string)
+	told     func(done int) // after each tile
+}
+
+// fit calls do, and again with smaller tiles as long as it has not enough memory
+// for the parts of a picture of width×height. It fails when tiles are as small as
+// a position of the deepest layer.
+func (f *farm) fit(width, height int, deepest vgg19.Layer, do func() error) error {
+	for {
+		err := do()
+		now := longest(width, height)
+		if f.size.side > 0 {
+			now = min(now, f.size.side)
+		}
+		if !errors.Is(err, torch.ErrOutOfMemory) || f.fixed || now < 2*deepest.Stride {
+			return err
+		}
+		f.size.side = max(deepest.Stride, now/2/deepest.Stride*deepest.Stride)
+		f.warn(fmt.Sprintf("there is not enough memory: going on with tiles of %d pixels", f.size.side))
+		for _, w := range f.workers {
+			if err := torch.EmptyCache(w.device()); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// ahead is how many results for each worker may wait for an earlier tile's.
+const ahead = 4
+
+// each has do make something of each of n tiles, on whichever worker is free, and
+// take take it, on the calling thread and in the order of the tiles, so that sums
+// do not depend on who was fast. What do returns is of its scope; take gets it on
+// the farm's home, and has it for the call, unless it takes a tensor out
+// by leaving the zero value. A worker begins with the tile of which it has kept
+// the pass.
+//
+// A worker that fails is not used again, and its tile goes to another one; only
+// the last one's failure is each's. Having no memory is a failure of the tiles'
+// size, and each's at once, as is that the context is done.
+func (f *farm) each(n int, do func(w *worker, i int) []torch.Tensor, take func(i int, made []torch.Tensor)) error {
+	q := &queue{farm: f, todo: make([]bool, n), made: map[int][]torch.Tensor{}, do: do}
+	q.changed = sync.NewCond(&q.mutex)
+	for i := range q.todo {
+		q.todo[i] = true
+	}
+	for _, w := range f.workers {
+		if !w.lost {
+			q.working++
+		}
+	}
+	var others sync.WaitGroup
+	for _, w := range f.workers[1:] {
+		if w.lost {
+			continue
+		}
+		others.Go(func() {
+			// A worker that cannot even begin is lost like one that fails.
+			if err := w.thread.Do(context.Background(), func() error { q.work(w, nil); return nil }); err != nil {
+				q.lose(w, -1, err)
+			}
+		})
+	}
+	q.work(f.workers[0], take)
+	others.Wait()
+	for _, made := range q.made { // of a run that failed
+		torch.Close(made...)
+	}
+	return q.err
+}
+
+// queue is the tiles of one call of each.
+type queue struct {
+	farm    *farm
+	do      func(w *worker, i int) []torch.Tensor
+	mutex   sync.Mutex
+	changed *sync.Cond
+	todo    []bool // tiles that nobody has begun
+	made    map[int][]torch.Tensor
+	taken   int // tiles
+	working int // workers
+	err     error
+}
+
+// work is a worker's part. The first one also takes what was made.
+func (q *queue) work(w *worker, take func(i int, made []torch.Tensor)) {
+	if w.threads > 0 {
+		defer torch.SetThreads(torch.SetThreads(w.threads))
+	}
+	q.mutex.Lock()
+	defer q.mutex.Unlock()
+	for q.err == nil && q.taken < len(q.todo) {
+		if made, ok := q.made[q.taken]; ok && take != nil {
+			i := q.taken
+			delete(q.made, i)
+			q.mutex.Unlock()
+			err := torch.Scoped(func() error {
+				torch.NoGrad(func() { take(i, made) })
+				return nil
+			})
+			torch.Close(made...)
+			q.mutex.Lock()
+			q.taken++
+			if err != nil {
+				q.fail(err)
+			}
+			if q.farm.told != nil {
+				q.farm.told(q.taken)
+			}
+			q.changed.Broadcast()
+			continue
+		}
+		i := -1
+		if !w.lost {
+			i = q.next(w)
+		}
+		if i < 0 {
+			if take == nil && (w.lost || q.begun()) {
+				return
+			}
+			q.changed.Wait()
+			continue
+		}
+		q.mutex.Unlock()
+		var made []torch.Tensor
+		err := q.farm.ctx.Err()
+		if err == nil {
+			err = torch.Scoped(func() error {
+				torch.NoGrad(func() { made = q.do(w, i) })
+				for k, t := range made {
+					made[k] = torch.To(t, q.farm.home)
+				}
+				for _, t := range made {
+					torch.Keep(t)
+				}
+				return nil
+			})
+		}
+		q.mutex.Lock()
+		if err != nil {
+			q.mutex.Unlock()
+			q.lose(w, i, err)
+			q.mutex.Lock()
+			continue
+		}
+		q.made[i] = made
+		q.changed.Broadcast()
+	}
+}
+
+// next is the tile that a worker begins, or -1 if there is none for it now.
+func (q *queue) next(w *worker) int {
+	if w.kept != nil && q.todo[w.tile] {
+		q.todo[w.tile] = false
+		return w.tile
+	}
+	for i, todo := range q.todo {
+		if !todo || slices.ContainsFunc(q.farm.workers, func(o *worker) bool { return o != w && !o.lost && o.kept != nil && o.tile == i }) {
+			continue
+		}
+		if i >= q.taken+ahead*len(q.farm.workers) {
+			break
+		}
+		q.todo[i] = false
+		return i
+	}
+	return -1
+}
+
+// begun says whether all tiles are.
+func (q *queue) begun() bool {
+	return !slices.Contains(q.todo, true) && q.taken+len(q.made) == len(q.todo)
+}
+
+// lose deals with a worker's failure at tile i (none: -1).
+func (q *queue) lose(w *worker, i int, err error) {
+	q.mutex.Lock()
+	defer q.mutex.Unlock()
+	w.drop()
+	if errors.Is(err, torch.ErrOutOfMemory) || q.farm.ctx.Err() != nil || q.working == 1 {
+		q.fail(err)
+		return
+	}
+	w.lost = true
+	q.working--
+	q.farm.warn(fmt.Sprintf("%s failed and is not used any more (%v)", w.device(), err))
+	if i >= 0 {
+		q.todo[i] = true
+	}
+	q.changed.Broadcast()
+}
+
+func (q *queue) fail(err error) {
+	if q.err == nil {
+		q.err = err
+	}
+	q.changed.Broadcast()
+}

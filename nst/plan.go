@@ -1,0 +1,211 @@
+package nst
+
+import (
+	"fmt"
+	"runtime/debug"
+	"slices"
+	"strconv"
+
+	"github.com/dustin/go-humanize"
+
+	"github.com/seed9bb5c928/nst/nst/vgg19"
+	"github.com/seed9bb5c928/nst/torch"
+)
+
+// Tile is how a picture is divided to be evaluated: TileAuto, TileOff, or the side
+// of a tile in pixels, such as "512". However it is divided, the costs and the
+// gradient are those of the whole picture; smaller tiles take less memory and more
+// time.
+type Tile string
+
+const (
+	// TileAuto takes the whole picture if it fits the memory, else the largest
+	// tiles that do. Memory that runs out all the same halves them.
+	TileAuto Tile = "auto"
+	// TileOff takes the whole picture, whatever comes.
+	TileOff Tile = "off"
+)
+
+// Bytes is an amount of memory. As text it is such as "2G" or "1500M": K, M, G and
+// T are powers of 1024.
+type Bytes int64
+
+// MarshalText writes a number that UnmarshalText reads.
+func (b Bytes) MarshalText() ([]byte, error) { return strconv.AppendInt(nil, int64(b), 10), nil }
+
+// UnmarshalText reads "2G", "2GiB" or "2147483648".
+func (b *Bytes) UnmarshalText(text []byte) error {
+	t := string(text)
+	if n := len(t); n > 1 && (t[n-1]|0x20) != 'b' && (t[n-1] < '0' || t[n-1] > '9') {
+		t += "iB"
+	}
+	v, err := humanize.ParseBytes(t)
+	if err != nil || v > 1<<50 {
+		return fmt.Errorf("%q is no amount of memory; 2G or 1500M is", text)
+	}
+	*b = Bytes(v)
+	return nil
+}
+
+// tileSide is the side that Tile names; 0 for the words.
+func (s *settings) tileSide() int {
+	n, _ := strconv.Atoi(string(s.Tile))
+	return n
+}
+
+func (s *settings) checkTile() error {
+	if s.Tile = either(s.Tile, TileAuto); s.Tile != TileAuto && s.Tile != TileOff {
+		if n, err := strconv.Atoi(string(s.Tile)); err != nil || n < 16 {
+			return invalid("Tile", "is %q; auto, off or a side of 16 pixels and more will do", s.Tile)
+		}
+	}
+	if s.MemoryLimit < 0 {
+		return invalid("MemoryLimit", "is %d; a number of bytes, or 0, will do", s.MemoryLimit)
+	}
+	return nil
+}
+
+// plan decides for the result's size, which is the largest, where pictures are, how
+// they are cut, what is kept, and how many steps L-BFGS remembers.
+func (t *transfer) plan() error {
+	s, f := t.settings, t.farm
+	at := t.schedule[len(t.schedule)-1]
+	f.home, f.fixed = f.workers[0].device(), s.Tile == TileOff
+	picture := int64(len(t.members)) * 3 * int64(at.width) * int64(at.height) * map[torch.ScalarType]int64{torch.Float32: 4, torch.Float64: 8}[s.Precision.scalar()]
+	free := map[torch.Device]int64{}
+	for _, device := range append(t.engine.Devices(), torch.CPU) {
+		bytes, err := t.free(device, picture)
+		if err != nil {
+			return err
+		}
+		free[device] = bytes
+	}
+	t.history = min(lbfgsHistory, max(lbfgsLeast, int(lbfgsMemory/(2*picture))))
+	if s.MemoryLimit > 0 { // a third of it
+		t.history = max(1, min(t.history, int(free[f.home]/(6*picture))))
+	}
+	state := int64(2) // x and its gradient
+	switch {
+	case s.iterations == 0:
+	case s.Optimizer == Adam:
+		state += 4 // the best, m, v and the average
+	default:
+		state += 8 + 2*int64(t.history) // the best, the last gradient and step, and while it makes one
+	}
+	if f.home != torch.CPU && state*picture > free[f.home]*3/4 {
+		f.home = torch.CPU
+	}
+	free[f.home] -= state * picture
+	if s.Tile == TileOff {
+		return nil
+	}
+	if f.size.side = s.tileSide(); f.size.side == 0 {
+		f.size = t.largest(at, free, false)
+		// To compute the content's features anew costs a fifth more time: smaller
+		// tiles cost it only when they are small.
+		if f.size.side > 0 && f.size.side < comfortable {
+			if other := t.largest(at, free, true); other.side == 0 || other.side > f.size.side {
+				f.size, f.forget = other, true
+			}
+		}
+	}
+	return nil
+}
+
+// comfortable is the side of a tile from which on its halo costs little.
+const comfortable = 384
+
+// free is how much of a device's memory this process may still use.
+func (t *transfer) free(device torch.Device, picture int64) (int64, error) {
+	if err := torch.EmptyCache(device); err != nil {
+		return 0, err
+	}
+	m, err := torch.MemoryOf(device)
+	if err != nil {
+		return 0, err
+	}
+	limit := int64(t.settings.MemoryLimit)
+	if device != torch.CPU {
+		free := m.Free * 9 / 10
+		if limit > 0 {
+			free = min(free, limit-m.Allocated)
+		}
+		return free, nil
+	}
+	if limit == 0 || !slices.Contains(t.engine.Devices(), torch.CPU) {
+		return m.Free * 8 / 10, nil
+	}
+	debug.FreeOSMemory() // what decoding has left
+	if m, err = torch.MemoryOf(device); err != nil {
+		return 0, err
+	}
+	// Beside tensors there will be the result, and what Go's collector is behind.
+	tensors, _ := torch.HostTensors()
+	others := m.Allocated - tensors + picture + hostReserve
+	torch.LimitHostTensors(max(1<<20, limit-others))
+	return limit - others - tensors, nil
+}
+
+// hostReserve is what the host needs beside tensors and pictures: libraries that
+// are not loaded yet, the kernels' own memory, and small tensors.
+const hostReserve = 160 << 20
+
+// largest is the size of the largest tiles that every worker has memory for: the
+// whole picture, or a band of it for each of several, if that will do; the smallest
+// ones if there is memory for none.
+func (t *transfer) largest(at scale, free map[torch.Device]int64, forget bool) size {
+	e := newEvaluator(t.farm, t.settings, at.width, at.height)
+	fits := func(size size) bool {
+		tiles := cut(at.width, at.height, size, deepest(e.layers))
+		need := map[torch.Device]int64{}
+		for _, w := range t.farm.workers {
+			var most, keeps int64
+			for _, part := range tiles {
+				m, k := e.memory(w.network, part, len(t.members), forget)
+				most, keeps = max(most, m), max(keeps, k)
+			}
+			need[w.device()] += most*109/100 + keeps // the estimate is within 15 %, and low as a rule
+		}
+		if !forget {
+			for _, c := range e.content {
+				need[t.farm.home] += int64(c.values) * int64(len(t.members)) * 4
+			}
+		}
+		for device, bytes := range need {
+			if bytes > free[device] {
+				return false
+			}
+		}
+		return true
+	}
+	stride := deepest(e.layers).Stride
+	all := longest(at.width, at.height) / stride
+	var out size
+	if n := len(t.farm.workers); n > 1 {
+		out.band = max(1, (all+n-1)/n) * stride
+	}
+	if fits(out) {
+		return out
+	}
+	for side := all * stride; side > stride; side -= stride {
+		if out.side = side; fits(out) {
+			return out
+		}
+	}
+	out.side = stride
+	return out
+}
+
+// memory is what a tile needs, and what the network keeps of it.
+func (e *evaluator) memory(network *vgg19.Network, t tile, pictures int, forget bool) (need, keeps int64) {
+	height, width := t.seen.Bottom-t.seen.Top, t.seen.Right-t.seen.Left
+	need, keeps = network.Memory(t.local(), height, width, e.layers, pictures, true)
+	if forget && len(e.content) > 0 {
+		content, _ := network.Memory(t.local(), height, width, e.contentLayers(), pictures, false)
+		need = max(need, content)
+		for _, c := range e.content { // at the tile's positions
+			need += int64(c.values*float64((t.own.Bottom-t.own.Top)*(t.own.Right-t.own.Left))/float64(e.width*e.height)) * int64(pictures) * 4
+		}
+	}
+	return need, keeps
+}

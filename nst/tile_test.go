@@ -1,0 +1,224 @@
+package nst
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed9bb5c928/nst/nst/nsttest"
+	"github.com/seed9bb5c928/nst/nst/picture"
+	"github.com/seed9bb5c928/nst/nst/vgg19"
+	"github.com/seed9bb5c928/nst/torch"
+)
+
+// Tiles cover a picture once, are no larger than they may be, and see their halo.
+func TestCut(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 0))
+	for range 200 {
+		deepest := vgg19.Layers[random.IntN(len(vgg19.Layers))]
+		stride := deepest.Stride
+		width, height := stride+random.IntN(500), stride+random.IntN(500)
+		size := size{side: random.IntN(2) * (1 + random.IntN(300)), band: random.IntN(2) * stride * (1 + random.IntN(10))}
+		covered := make([]int, width*height)
+		for _, part := range cut(width, height, size, deepest) {
+			own, seen := part.own, part.seen
+			for y := own.Top; y < own.Bottom; y++ {
+				for x := own.Left; x < own.Right; x++ {
+					covered[y*width+x]++
+				}
+			}
+			if size.side > 0 {
+				most := max(size.side, stride) + stride - 1
+				assert.LessOrEqual(t, own.Bottom-own.Top, most)
+				assert.LessOrEqual(t, own.Right-own.Left, most)
+			}
+			for _, edge := range []int{own.Top, own.Left, seen.Top, seen.Left} {
+				assert.Zero(t, edge%stride)
+			}
+			assert.LessOrEqual(t, seen.Top, max(0, own.Top-deepest.Halo))
+			assert.LessOrEqual(t, seen.Left, max(0, own.Left-deepest.Halo))
+			assert.GreaterOrEqual(t, seen.Bottom, min(height, own.Bottom+deepest.Halo))
+			assert.GreaterOrEqual(t, seen.Right, min(width, own.Right+deepest.Halo))
+		}
+		for _, n := range covered {
+			require.Equal(t, 1, n)
+		}
+	}
+}
+
+// difference is the relative L2 difference of two gradients.
+func difference(a, b []float32) float64 {
+	var d, size float64
+	for i := range a {
+		d += math.Pow(float64(a[i])-float64(b[i]), 2)
+		size += math.Pow(float64(b[i]), 2)
+	}
+	return math.Sqrt(d / size)
+}
+
+// In tiles, the gradient is that of the whole picture, whatever the sizes, layers
+// and tiles.
+func TestTilesAreExact(t *testing.T) {
+	e, err := Open(context.Background(), nsttest.Model(t), "cpu")
+	require.NoError(t, err)
+	defer e.Close()
+	random := rand.New(rand.NewPCG(2, 0))
+	layers := func(most int) (out []LayerWeight) {
+		for _, k := range random.Perm(most)[:1+random.IntN(3)] {
+			if l := vgg19.Layers[k]; l.Stride <= 16 {
+				out = append(out, LayerWeight{Layer: l.Name})
+			}
+		}
+		return out
+	}
+	for range 20 {
+		w, h := 16+random.IntN(100), 16+random.IntN(100)
+		tile := 16 + random.IntN(60)
+		o := Options{
+			Size: new(0), Precision: Double, ContentLayers: layers(30), StyleLayers: layers(37),
+			Preset: []Preset{Balanced, Classic}[random.IntN(2)], TVWeight: new(float64(random.IntN(2)) * 10),
+			Pooling: []vgg19.Pooling{vgg19.MaxPooling, vgg19.AveragePooling}[random.IntN(2)],
+			Padding: []vgg19.Padding{vgg19.ZeroPadding, vgg19.ReplicatePadding}[random.IntN(2)],
+		}
+		content, style := noise(random.Uint64(), w, h), noise(random.Uint64(), 16+random.IntN(120), 16+random.IntN(120))
+		o.Start, o.Tile = StartNoise, TileOff // of one grey all activations would tie
+		costs, want, err := e.Evaluate(context.Background(), content, style, o)
+		require.NoError(t, err)
+		o.Tile = Tile(fmt.Sprint(tile))
+		tiled, got, err := e.Evaluate(context.Background(), content, style, o)
+		require.NoError(t, err)
+		assert.InEpsilon(t, costs.Total, tiled.Total, 1e-6)
+		assert.LessOrEqual(t, difference(got, want), 1e-6, "%d×%d in tiles of %d: %+v", w, h, tile, o)
+	}
+}
+
+// Steps go the same way in tiles.
+func TestTilesKeepTheWay(t *testing.T) {
+	e, err := Open(context.Background(), nsttest.Model(t), "cpu")
+	require.NoError(t, err)
+	defer e.Close()
+	for _, preset := range []Preset{Classic, Balanced} {
+		var totals [2][]float64
+		for i, tile := range []Tile{TileOff, "32"} {
+			o := Options{Preset: preset, Size: new(0), Scales: ScalesOff, Optimizer: Adam, Iterations: new(20), Precision: Double, Start: StartNoise, Tile: tile}
+			r, err := e.Stylize(context.Background(), noise(1, 64, 48), []*picture.Picture{noise(2, 60, 70)}, o, func(p Progress) {
+				totals[i] = append(totals[i], p.Total)
+			})
+			require.NoError(t, err)
+			assert.Equal(t, []int{1, 4}[i], r.Tiles)
+		}
+		for i := range totals[0] {
+			assert.InEpsilon(t, totals[0][i], totals[1][i], 1e-6, "%s, step %d", preset, i)
+		}
+	}
+}
+
+// Pictures made by several devices are those of one with the same tiles, to the
+// last bit, also if one is slow, or fails on the way.
+func TestSeveralDevices(t *testing.T) {
+	open := func(devices string) *Engine {
+		e, err := Open(context.Background(), nsttest.Model(t), devices)
+		require.NoError(t, err)
+		t.Cleanup(e.Close)
+		return e
+	}
+	alone, both := open("pretend:0"), open("pretend:0,pretend:1")
+	assert.Equal(t, []torch.Device{"pretend:0", "pretend:1"}, both.Devices())
+	control := func(command string, value int64) int64 {
+		n, err := torch.ControlDevice(command, value)
+		require.NoError(t, err)
+		return n
+	}
+	for _, optimizer := range []Optimizer{Adam, LBFGS} {
+		o := Options{Size: new(80), Iterations: new(3), Optimizer: optimizer, Tile: "32"}
+		var warnings []string
+		o.Warn = func(m string) { warnings = append(warnings, m) }
+		run := func(e *Engine) *Result {
+			warnings = nil
+			r, err := e.Stylize(context.Background(), noise(1, 80, 60), []*picture.Picture{noise(2, 60, 60)}, o, nil)
+			require.NoError(t, err)
+			return r
+		}
+		want := run(alone)
+		assert.Greater(t, want.Tiles, 2)
+		run(both) // which remembers the style
+		operations := control("operations", 0)
+		assert.Equal(t, want.Picture, run(both).Picture)
+		operations = control("operations", 0) - operations
+		assert.Empty(t, warnings)
+		control("slow", 300)
+		assert.Equal(t, want.Picture, run(both).Picture)
+		control("slow", 0)
+		survived := 0
+		for n := operations / 4; n < operations*9/10; n += operations / 6 {
+			control("fault", n)
+			warnings = nil
+			r, err := both.Stylize(context.Background(), noise(1, 80, 60), []*picture.Picture{noise(2, 60, 60)}, o, nil)
+			if control("fault", 0); err != nil { // it was not a tile's work
+				assert.ErrorContains(t, err, "the fault ordered")
+				continue
+			}
+			survived++
+			assert.Len(t, warnings, 1)
+			assert.Equal(t, want.Picture, r.Picture)
+		}
+		assert.Positive(t, survived)
+	}
+}
+
+// With less and less memory a picture is made in smaller and smaller tiles, until
+// there is not enough for the smallest.
+func TestLessAndLessMemory(t *testing.T) {
+	const device = "pretend:1"
+	e, err := Open(context.Background(), nsttest.Model(t), device)
+	require.NoError(t, err)
+	defer e.Close()
+	content, style := noise(1, 160, 120), []*picture.Picture{noise(2, 120, 120)}
+	for _, how := range []string{"planned", "run out of"} {
+		var want float64
+		tiles, failures := 0, 0
+		for _, limit := range []int64{0, 160, 100, 60, 40, 30, 20, 14, 8, 2} { // MiB beside the network
+			m, err := torch.MemoryOf(device)
+			require.NoError(t, err)
+			warned := 0
+			o := Options{Preset: Classic, Size: new(0), Iterations: new(2), Precision: Exact, Warn: func(string) { warned++ },
+				StyleLayers: []LayerWeight{{Layer: "relu1_1"}, {Layer: "relu3_1"}}, ContentLayers: []LayerWeight{{Layer: "relu2_2"}}} // of a small halo
+			if limit > 0 && how == "planned" {
+				o.MemoryLimit = Bytes(m.Allocated + limit<<20)
+			}
+			if limit > 0 {
+				_, err = torch.ControlDevice("memory-limit", m.Allocated+limit<<20)
+				require.NoError(t, err)
+			}
+			if how == "run out of" { // begin with the whole picture
+				o.Tile = "160"
+			}
+			r, err := e.Stylize(context.Background(), content, style, o, nil)
+			_, controlErr := torch.ControlDevice("memory-limit", 0)
+			require.NoError(t, controlErr)
+			if err != nil {
+				require.ErrorIs(t, err, torch.ErrOutOfMemory)
+				failures++
+				continue
+			}
+			assert.Zero(t, failures, "more memory did not do")
+			if limit == 0 {
+				want = r.Costs.Total
+				assert.Equal(t, 1, r.Tiles)
+			}
+			assert.InEpsilon(t, want, r.Costs.Total, 1e-4)
+			assert.GreaterOrEqual(t, r.Tiles, tiles, "%s, %d MiB", how, limit)
+			if how == "run out of" {
+				assert.Equal(t, r.Tiles > 1, warned > 0)
+			}
+			tiles = r.Tiles
+		}
+		assert.Greater(t, tiles, 4, how)
+		assert.Positive(t, failures, how)
+	}
+}

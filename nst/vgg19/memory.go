@@ -1,0 +1,134 @@
+package vgg19
+
+import (
+	"slices"
+
+	"github.com/seed9bb5c928/nst/torch"
+)
+
+// Memory estimates, from the table of layers, the most bytes that are in use while
+// the layers are run, and with backward while their gradient is taken back, over
+// pictures images of height×width of which the window own is asked for (see Run),
+// and what the network keeps from then on, for any number of images of that size.
+// A backend's own scratch memory is not in it.
+func (n *Network) Memory(own Window, height, width int, layers []string, pictures int, backward bool) (most, keeps int64) {
+	value := int64(pictures) * map[torch.ScalarType]int64{torch.Float64: 8, torch.Float32: 4}[n.scalar]
+	if n.chain != nil && n.chain.scalar != n.scalar {
+		value /= 2
+	}
+	ours := n.device == torch.CPU && n.chain != nil && n.chain.scalar == torch.Float32
+	kernels := ours && n.fast && n.padding == ZeroPadding
+	chooses := ours && n.pooling == MaxPooling // a byte for each value says which it was
+	tapped := func(i int) bool { return slices.Contains(layers, Layers[i].Name) }
+	last := 0
+	for i := range Layers {
+		if tapped(i) {
+			last = i
+		}
+	}
+	whole := own == Window{0, 0, height, width}
+	// What a layer's maps, and its own positions, take; and what is held of it.
+	maps, features, held := make([]int64, last+1), make([]int64, last+1), make([]int64, last+1)
+	region, uncropped := Window{0, 0, height, width}, make([]int64, last+1)
+	size := func(l Layer, w Window) int64 {
+		return value * int64(l.Channels) * int64((w.Bottom-w.Top)/l.Stride) * int64((w.Right-w.Left)/l.Stride)
+	}
+	regions := make([]Window, last+1)
+	for i, l := range Layers[:last+1] {
+		uncropped[i], regions[i] = size(l, region), region
+		if maps[i] = uncropped[i]; l.Kind == Pool && i < last {
+			need := own.within(Layers[last], l)
+			region = Window{max(region.Top, need.Top), max(region.Left, need.Left), min(region.Bottom, need.Bottom), min(region.Right, need.Right)}
+			maps[i] = size(l, region)
+		}
+		if !whole {
+			features[i] = size(l, own)
+		}
+		if tapped(i) || backward && l.Kind == ReLU {
+			held[i] = maps[i]
+		}
+		if l.Kind == Pool && backward && chooses {
+			held[i] += uncropped[i] / 4
+			if !tapped(i - 1) {
+				held[i-1] = 0
+			}
+		}
+	}
+	for i := range last + 1 {
+		if weights, kept := transformed(kernels, i, regions[i]); kept && backward {
+			keeps += 2 * weights
+		} else if kept {
+			keeps += weights
+		}
+	}
+	image := value * 3 * int64(height) * int64(width)
+	peak, sum := 3*image, image // cut out, and normalised in two steps
+	scratch := func(i int) int64 {
+		if weights, kept := transformed(kernels, i, regions[i]); !kept {
+			return weights
+		}
+		return 0
+	}
+	from := func(i int) int64 { // what layer i is computed from
+		if i == 0 {
+			return image
+		}
+		return maps[i-1]
+	}
+	for i, l := range Layers[:last+1] { // forward
+		if l.Kind == ReLU && !tapped(i-1) {
+			sum += held[i]
+			continue // computed with its convolution
+		}
+		in := from(i)
+		if i > 0 && held[i-1] > 0 {
+			in = 0 // it is in the sum
+		}
+		peak = max(peak, sum+in+uncropped[i]+scratch(i))
+		sum += held[i]
+	}
+	for i := range last + 1 { // the features that are asked for
+		if tapped(i) {
+			peak = max(peak, sum+features[i])
+		}
+	}
+	if !backward {
+		return peak + statistics, keeps
+	}
+	for i := last; i >= 0; i-- { // backward: g is the gradient that arrives
+		l, g := Layers[i], maps[i]
+		if tapped(i) {
+			if peak = max(peak, sum+g+2*features[i]); whole {
+				peak = max(peak, sum+g+maps[i]) // the content's difference
+			}
+		}
+		in := from(i)
+		switch {
+		case l.Kind == Pool:
+			peak = max(peak, sum+uncropped[i]+maps[i-1])
+		case l.Kind == Conv && i < last && !tapped(i): // with the mask behind it
+			if peak = max(peak, sum+held[i+1]+g+in+scratch(i)); !kernels {
+				peak = max(peak, sum+held[i+1]+2*g+in)
+			}
+		case l.Kind == Conv:
+			peak = max(peak, sum+g+in+scratch(i))
+		}
+		sum -= held[i]
+	}
+	return peak + statistics, keeps
+}
+
+// statistics is what Gram matrices, their slopes and small tensors take beside.
+const statistics = 6 << 20
+
+// transformed is what the weights of layer i take when the CPU's kernels have
+// transformed them for maps of a window: while these are computed or, if they are
+// small, for ever (see torch/csrc/conv.cc).
+func transformed(kernels bool, i int, maps Window) (bytes int64, kept bool) {
+	if !kernels || i == 0 || Layers[i].Kind != Conv {
+		return 0, false
+	}
+	l := Layers[i]
+	side := func(n int) int { return (n/l.Stride + 3) / 4 }
+	return 4 * 36 * int64(Layers[i-1].Channels) * int64(l.Channels), side(maps.Bottom-maps.Top)*side(maps.Right-maps.Left) <= 128
+}
