@@ -138,9 +138,13 @@ func TestGradientIsAutograds(t *testing.T) {
 				torch.RequireGrad(x, true)
 				total, want := judge(e, x)
 				// As one, in tiles, and shared out.
-				for _, side := range []int{0, 16, 32} {
-					for workers := 1; workers <= 2; workers++ {
-						e.farm.size, e.farm.forget, e.farm.workers = size{side: side}, side == 32, both[:workers]
+				for _, how := range []struct {
+					side, workers int
+					forget        bool
+				}{{0, 1, false}, {16, 2, false}, {32, 1, true}} {
+					{
+						side, workers := how.side, how.workers
+						e.farm.size, e.farm.forget, e.farm.workers = size{side: side}, how.forget, both[:workers]
 						require.NoError(t, e.recut())
 						all, gradient, err := e.evaluate(x)
 						require.NoError(t, err)

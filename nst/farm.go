@@ -43,7 +43,7 @@ type farm struct {
 	size     size         // of tiles
 	forget   bool         // content features are computed for each evaluation, not kept
 	warn     func(string)
-	told     func(done int) // after each tile
+	told     func(done, all int) // after each tile
 }
 
 // fit calls do, and again with smaller tiles as long as it has not enough memory
@@ -149,7 +149,7 @@ func (q *queue) work(w *worker, take func(i int, made []torch.Tensor)) {
 				q.fail(err)
 			}
 			if q.farm.told != nil {
-				q.farm.told(q.taken)
+				q.farm.told(q.taken, len(q.todo))
 			}
 			q.changed.Broadcast()
 			continue

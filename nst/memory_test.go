@@ -19,7 +19,7 @@ func TestMemoryEstimate(t *testing.T) {
 	e, err := Open(context.Background(), nsttest.Model(t), "cpu")
 	require.NoError(t, err)
 	defer e.Close()
-	for _, c := range []struct{ width, height, side int }{{512, 384, 0}, {512, 512, 256}, {520, 300, 160}} {
+	for _, c := range []struct{ width, height, side int }{{400, 300, 0}, {520, 300, 160}} {
 		for name, o := range map[string]Options{
 			"balanced":      {},
 			"classic exact": {Preset: Classic, Precision: Exact},
@@ -37,7 +37,7 @@ func TestMemoryEstimate(t *testing.T) {
 					require.NoError(t, err)
 					defer ev.close()
 					x := tr.start(tr.schedule[0])
-					_, _, err = ev.evaluate(x)
+					_, _, err = ev.evaluate(x) // the network keeps what it will
 					require.NoError(t, err)
 					before, _ := torch.HostTensors()
 					require.NoError(t, torch.ResetPeak(torch.CPU))

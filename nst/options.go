@@ -253,11 +253,11 @@ type Options struct {
 	// reported, several iterations at a time.
 	StateEvery int `json:"-"`
 	// Warn, if it is there, is told of what a run goes on in spite of: memory that
-	// ran out, a device that failed. OnTile is told of each tile of a picture that
-	// is done, counted from 1 in each of an evaluation's two passes. Both are called
+	// ran out, a device that failed. OnTile is told how many of a picture's tiles
+	// are done, in each of an evaluation's two passes. Both are called
 	// on the device's thread and must not call the engine.
 	Warn   func(message string) `json:"-"`
-	OnTile func(done int)       `json:"-"`
+	OnTile func(done, all int)  `json:"-"`
 	// Resume is where an earlier run of the same options and pictures is gone
 	// on from.
 	Resume *Checkpoint `json:"-"`

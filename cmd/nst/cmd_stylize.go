@@ -165,6 +165,7 @@ func runStylize(ctx context.Context, o *stylizeOptions, stdout, stderr io.Writer
 	options.StateEvery = o.stateEvery()
 	options.Warn = func(message string) { fmt.Fprintf(stderr, "nst: %s\n", message) }
 	show := newProgress(o.quiet, stderr)
+	options.OnTile = show.tile
 	page := newPage(o.report, o.content, o.styles, content, styles)
 	var saving error // of what is written on the way: the run goes on
 	result, err := engine.Stylize(ctx, content, styles, options, func(p nst.Progress) {

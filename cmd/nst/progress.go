@@ -21,6 +21,7 @@ type progress struct {
 	last time.Time
 
 	prefix string // of what is shown
+	now    string // what is shown
 }
 
 // permille is the bar's length: iterations take longer as scales grow, so it
@@ -52,7 +53,8 @@ func (p *progress) update(n nst.Progress) {
 				progressbar.OptionSetWidth(30), progressbar.OptionClearOnFinish(),
 				progressbar.OptionThrottle(100*time.Millisecond))
 		}
-		p.bar.Describe(fmt.Sprintf("%s%d px, %d/%d, cost %.4g", p.prefix, n.Scale, n.Iteration, n.Iterations, n.Total))
+		p.now = fmt.Sprintf("%s%d px, %d/%d, cost %.4g", p.prefix, n.Scale, n.Iteration, n.Iterations, n.Total)
+		p.bar.Describe(p.now)
 		_ = p.bar.Set(int(n.Fraction * permille))
 	case time.Since(p.last) >= lineEvery:
 		p.last = time.Now()
@@ -62,6 +64,20 @@ func (p *progress) update(n nst.Progress) {
 			left = time.Duration(seconds * float64(time.Second)).Round(time.Second).String()
 		}
 		fmt.Fprintf(p.out, "%s%d px, iteration %d of %d, cost %.4g, %s left\n", p.prefix, n.Scale, n.Iteration, n.Iterations, n.Total, left)
+	}
+}
+
+// tile shows how far an evaluation is that takes several tiles.
+func (p *progress) tile(done, all int) {
+	switch {
+	case p.out == nil || all == 1:
+	case p.bar != nil:
+		p.bar.Describe(fmt.Sprintf("%s, tile %d/%d", p.now, done, all))
+	case p.tty:
+		fmt.Fprintf(p.out, "reading the pictures' features, tile %d/%d…   \r", done, all)
+	case time.Since(p.last) >= lineEvery:
+		p.last = time.Now()
+		fmt.Fprintf(p.out, "%stile %d of %d\n", p.prefix, done, all)
 	}
 }
 
