@@ -167,7 +167,10 @@ func (q *queue) work(w *worker, take func(i int, made []torch.Tensor)) {
 		}
 		q.mutex.Unlock()
 		var made []torch.Tensor
-		err := q.farm.ctx.Err()
+		var err error
+		if len(q.todo) > 1 { // one is soon done, and then there is a picture
+			err = q.farm.ctx.Err()
+		}
 		if err == nil {
 			err = torch.Scoped(func() error {
 				torch.NoGrad(func() { made = q.do(w, i) })
@@ -221,7 +224,7 @@ func (q *queue) lose(w *worker, i int, err error) {
 	q.mutex.Lock()
 	defer q.mutex.Unlock()
 	w.drop()
-	if errors.Is(err, torch.ErrOutOfMemory) || q.farm.ctx.Err() != nil || q.working == 1 {
+	if errors.Is(err, torch.ErrOutOfMemory) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || q.working == 1 {
 		q.fail(err)
 		return
 	}

@@ -360,7 +360,7 @@ func TestOptionsAreChecked(t *testing.T) {
 		"layer weight":     {nst.Options{ContentLayers: layer("relu1_1", -2)}, "ContentLayers", "negative"},
 		"iterations":       {nst.Options{Iterations: new(-1)}, "Iterations", "is -1"},
 		"size":             {nst.Options{Size: new(-7)}, "Size", "is -7"},
-		"large size":       {nst.Options{StyleSize: new(100000)}, "StyleSize", "at most 16384"},
+		"large size":       {nst.Options{StyleSize: new(100000)}, "StyleSize", "at most 65535"},
 		"start":            {nst.Options{Start: "blue"}, "Start", "known are content, noise, gray and picture"},
 		"no picture":       {nst.Options{Start: nst.StartPicture}, "Picture", "cannot be started from"},
 		"pooling":          {nst.Options{Pooling: "median"}, "Pooling", "known are max and avg"},
