@@ -129,8 +129,7 @@ func runBench(ctx context.Context, o *benchOptions, stdout, stderr io.Writer) er
 	var rivals peers
 	var folder, pastiche string
 	if o.peers {
-		folder, err := os.MkdirTemp("", "nst-bench-")
-		if err != nil {
+		if folder, err = os.MkdirTemp("", "nst-bench-"); err != nil {
 			return err
 		}
 		defer os.RemoveAll(folder)
