@@ -60,7 +60,7 @@ func (e *Engine) StartBenchmark(ctx context.Context, content, style *picture.Pic
 	b := &Benchmark{precision: t.settings.Precision, flops: float64(batch) * flops(t.settings, size), asked: make(chan int), answered: make(chan timing)}
 	ready := make(chan error, 1)
 	go func() {
-		err := e.thread().Do(ctx, func() error { return b.serve(ctx, t, ready) })
+		err := t.do(ctx, func() error { return b.serve(ctx, t, ready) })
 		select {
 		case ready <- err: // it failed before it was ready
 		default:
@@ -76,12 +76,9 @@ func (e *Engine) StartBenchmark(ctx context.Context, content, style *picture.Pic
 	return b, nil
 }
 
-// serve runs iterations as they are asked for, in a scope on the device's thread.
+// serve runs iterations as they are asked for. It is work for transfer.do.
 func (b *Benchmark) serve(ctx context.Context, t *transfer, ready chan<- error) error {
 	device := t.engine.Device()
-	if err := t.prepare(ctx); err != nil {
-		return err
-	}
 	defer torch.EmptyCache(device)
 	at := t.schedule[0]
 	eval, err := t.evaluator(at)
@@ -89,7 +86,7 @@ func (b *Benchmark) serve(ctx context.Context, t *transfer, ready chan<- error) 
 		return err
 	}
 	defer eval.close()
-	now := newState(eval, t.settings, t.start(at), at.iterations, 0, t.history)
+	now := newState(eval, t.settings, t.start(at), at.iterations, 0, t.memory)
 	defer now.close()
 	iterate := func() error {
 		var err error
@@ -126,10 +123,7 @@ func (e *Engine) Evaluate(ctx context.Context, content, style *picture.Picture, 
 	if err != nil {
 		return Costs{}, nil, err
 	}
-	err = e.thread().Do(ctx, func() error {
-		if err := t.prepare(ctx); err != nil {
-			return err
-		}
+	err = t.do(ctx, func() error {
 		eval, err := t.evaluator(t.schedule[0])
 		if err != nil {
 			return err

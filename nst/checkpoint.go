@@ -148,7 +148,7 @@ func (t *transfer) checkpoint(i int, now *state) (*Checkpoint, error) {
 // restore makes the state of scale i from the checkpoint.
 func (t *transfer) restore(eval *evaluator, i int) *state {
 	c, device := t.settings.Resume, t.farm.home
-	now := newState(eval, t.settings, c.tensors[tensorPicture].tensor(device), t.schedule[i].iterations, c.state.Before, t.history)
+	now := newState(eval, t.settings, c.tensors[tensorPicture].tensor(device), t.schedule[i].iterations, c.state.Before, t.memory)
 	now.steps = c.state.Steps
 	kept := func(name string) (t torch.Tensor) {
 		if h, ok := c.tensors[name]; ok {

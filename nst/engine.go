@@ -219,7 +219,7 @@ func (e *Engine) StylizeTogether(ctx context.Context, pairs []Pair, o Options) (
 		return nil, err
 	}
 	var results []*Result
-	err := e.thread().Do(ctx, func() (err error) {
+	err := t.do(ctx, func() (err error) {
 		results, err = t.run(ctx)
 		return err
 	})

@@ -374,7 +374,7 @@ func (e *evaluator) run(w *worker, x torch.Tensor, i int) *vgg19.Pass {
 	if w.kept == nil || w.tile != i {
 		w.drop()
 		t := e.tiles[i]
-		w.kept, w.tile = w.network.Run(torch.To(t.of(x), w.device()), t.local(), e.layers, true), i
+		w.kept, w.tile = w.network.Run(torch.To(t.seen.Of(x), w.device()), t.local(), e.layers, true), i
 	}
 	return w.kept
 }
@@ -479,18 +479,6 @@ func (e *evaluator) positions(layer string) float64 {
 	return float64((e.height / stride) * (e.width / stride))
 }
 
-// guide is the tile's part [1,P] of a layer's guide; none of none.
-func (t tile) guide(guide torch.Tensor, layer string, device torch.Device) torch.Tensor {
-	if guide.T == nil {
-		return guide
-	}
-	stride, shape := strideOf(layer), torch.Shape(guide)
-	top, left := int64(t.own.Top/stride), int64(t.own.Left/stride)
-	bottom, right := min(shape[2], int64(t.own.Bottom/stride)), min(shape[3], int64(t.own.Right/stride))
-	part := torch.Crop(guide, top, left, bottom-top, right-left)
-	return torch.To(torch.View(part, 1, torch.Count(part)), device)
-}
-
 // propagate is step 3: the content terms' values, and the gradient of all terms.
 func (e *evaluator) propagate(x torch.Tensor, slopes [][]slope) (terms []torch.Tensor, gradient torch.Tensor, err error) {
 	sums := make([]torch.Tensor, len(e.content))
@@ -512,7 +500,7 @@ func (e *evaluator) propagate(x torch.Tensor, slopes [][]slope) (terms []torch.T
 		if one {
 			gradient, made[0] = made[0], torch.Tensor{}
 		} else {
-			e.tiles[i].addTo(gradient, made[0])
+			torch.AddInPlace(e.tiles[i].seen.View(gradient), made[0], 1)
 		}
 		for k := range sums {
 			accumulate(&sums[k], made[1+k])

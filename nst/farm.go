@@ -159,7 +159,7 @@ func (q *queue) work(w *worker, take func(i int, made []torch.Tensor)) {
 			i = q.next(w)
 		}
 		if i < 0 {
-			if take == nil && (w.lost || q.begun()) {
+			if take == nil && (w.lost || q.finished()) {
 				return
 			}
 			q.changed.Wait()
@@ -214,8 +214,8 @@ func (q *queue) next(w *worker) int {
 	return -1
 }
 
-// begun says whether all tiles are.
-func (q *queue) begun() bool {
+// finished says whether nobody has anything to do but to take what was made.
+func (q *queue) finished() bool {
 	return !slices.Contains(q.todo, true) && q.taken+len(q.made) == len(q.todo)
 }
 

@@ -24,7 +24,7 @@ type state struct {
 	iterations int // of this scale
 	steps      int // done
 	before     int // done at the scales before
-	history    int // steps that L-BFGS remembers
+	memory     lbfgsMemory
 
 	x                torch.Tensor // the pictures, [N,3,H,W], after that many steps
 	values, gradient torch.Tensor // of x, once it is evaluated: see evaluator.queue
@@ -44,8 +44,8 @@ type state struct {
 }
 
 // newState begins with pictures x, which it owns and will change.
-func newState(e *evaluator, s *settings, x torch.Tensor, iterations, before, history int) *state {
-	return &state{evaluator: e, settings: s, iterations: iterations, before: before, history: history, x: torch.Keep(x)}
+func newState(e *evaluator, s *settings, x torch.Tensor, iterations, before int, memory lbfgsMemory) *state {
+	return &state{evaluator: e, settings: s, iterations: iterations, before: before, memory: memory, x: torch.Keep(x)}
 }
 
 // close releases the state.
@@ -74,7 +74,7 @@ func (o *state) finer(e *evaluator, at scale, detail torch.Tensor) *state {
 		torch.ClampInPlace(t, 0, 1) // a cubic kernel overshoots at edges
 		return t
 	})
-	next := newState(e, o.settings, x, at.iterations, o.before+o.steps, o.history)
+	next := newState(e, o.settings, x, at.iterations, o.before+o.steps, o.memory)
 	if o.settings.Optimizer != Adam || o.optimizer == nil {
 		return next
 	}
@@ -185,13 +185,9 @@ const (
 // CPU does a step as it is sent, so there its costs are read at once.
 func (o *state) proceed(ctx context.Context, last bool) (costs [][]Costs, err error) {
 	n := 1
-	if o.pace > 0 && o.device() != torch.CPU {
+	if every := o.settings.StateEvery; every > 0 && o.pace > 0 && o.device() != torch.CPU {
 		n = int(min(mostAhead, max(1, readSeconds/o.pace)))
-	}
-	if every := o.settings.StateEvery; every > 0 { // to the next multiple
-		n = min(n, every-(o.before+o.steps)%every)
-	} else {
-		n = 1
+		n = min(n, every-(o.before+o.steps)%every) // to the next multiple
 	}
 	left := o.iterations - o.steps
 	if !last {
@@ -373,7 +369,7 @@ func (o *state) newOptimizer() *torch.Optimizer {
 	if o.settings.Optimizer == Adam {
 		return torch.NewAdam(o.x, o.settings.rate, 0.9, o.settings.beta2, 1e-8)
 	}
-	return torch.NewLBFGS(o.x, o.settings.rate, o.history, lbfgsFirst, lbfgsRadius)
+	return torch.NewLBFGS(o.x, o.settings.rate, o.memory.steps(int64(torch.Count(o.x))*4), lbfgsFirst, lbfgsRadius)
 }
 
 // L-BFGS runs without a line search, one evaluation a step, as in other
@@ -381,13 +377,23 @@ func (o *state) newOptimizer() *torch.Optimizer {
 // lengths are root mean squares of the change of a pixel. (Half or twice as much
 // makes no difference; 50 steps remembered save 2 % of the iterations, 10 cost 5 %.)
 const (
-	lbfgsHistory = 20        // steps remembered
-	lbfgsMemory  = 512 << 20 // for fewer where they would take more
-	lbfgsLeast   = 5
+	lbfgsHistory = 20   // steps remembered
 	lbfgsFirst   = 0.01 // length of the first step, along the gradient
 	lbfgsRadius  = 0.05 // longest step at first
 	lbfgsSetback = 2    // times the best cost: go back to the best picture
 )
+
+// lbfgsMemory is what remembered steps may take, in bytes, but for the least number
+// of them; of each, two pictures are kept.
+type lbfgsMemory struct {
+	bytes int64
+	least int64
+}
+
+// steps is how many are remembered of a picture of so many bytes.
+func (m lbfgsMemory) steps(picture int64) int {
+	return int(min(lbfgsHistory, max(m.least, m.bytes/(2*picture))))
+}
 
 // retreat puts pictures whose costs have gone astray back to their best, where
 // L-BFGS will begin anew with shorter steps. They make no step now: their

@@ -80,9 +80,9 @@ func (t *transfer) plan() error {
 		}
 		free[device] = bytes
 	}
-	t.history = min(lbfgsHistory, max(lbfgsLeast, int(lbfgsMemory/(2*picture))))
+	t.memory = lbfgsMemory{bytes: 512 << 20, least: 5}
 	if s.MemoryLimit > 0 { // a third of it
-		t.history = max(1, min(t.history, int(free[f.home]/(6*picture))))
+		t.memory = lbfgsMemory{bytes: min(max(t.memory.bytes, t.memory.least*2*picture), free[f.home]/3), least: 1}
 	}
 	state := int64(2) // x and its gradient
 	switch {
@@ -90,7 +90,7 @@ func (t *transfer) plan() error {
 	case s.Optimizer == Adam:
 		state += 4 // the best, m, v and the average
 	default:
-		state += 8 + 2*int64(t.history) // the best, the last gradient and step, and while it makes one
+		state += 8 + 2*int64(t.memory.steps(int64(len(t.members))*3*int64(at.width)*int64(at.height)*4)) // the best, the last gradient and step, and while it makes one
 	}
 	if f.home != torch.CPU && state*picture > free[f.home]*3/4 {
 		f.home = torch.CPU

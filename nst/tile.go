@@ -19,21 +19,13 @@ func (t tile) local() vgg19.Window {
 	}
 }
 
-// of is the part of pictures [N,3,H,W] that the tile sees: a copy, unless it is
-// all of them.
-func (t tile) of(pictures torch.Tensor) torch.Tensor {
-	s := t.seen
-	if s == vgg19.Whole(pictures) {
-		return torch.Slice(pictures, 0, 0, torch.Shape(pictures)[0])
+// guide is the tile's part [1,P] of a layer's guide; none of none.
+func (t tile) guide(guide torch.Tensor, layer string, device torch.Device) torch.Tensor {
+	if guide.T == nil {
+		return guide
 	}
-	return torch.Crop(pictures, int64(s.Top), int64(s.Left), int64(s.Bottom-s.Top), int64(s.Right-s.Left))
-}
-
-// addTo adds what the tile has to the pictures.
-func (t tile) addTo(pictures, part torch.Tensor) {
-	s := t.seen
-	rows := torch.Slice(pictures, 2, int64(s.Top), int64(s.Bottom))
-	torch.AddInPlace(torch.Slice(rows, 3, int64(s.Left), int64(s.Right)), part, 1)
+	part := t.own.Positions(guide, strideOf(layer)).Of(guide)
+	return torch.To(torch.View(part, 1, torch.Count(part)), device)
 }
 
 // size is how large tiles may be, in pixels; 0: as large as the picture.

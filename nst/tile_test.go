@@ -53,12 +53,20 @@ func TestCut(t *testing.T) {
 
 // difference is the relative L2 difference of two gradients.
 func difference(a, b []float32) float64 {
-	var d, size float64
+	d := make([]float32, len(a))
 	for i := range a {
-		d += math.Pow(float64(a[i])-float64(b[i]), 2)
-		size += math.Pow(float64(b[i]), 2)
+		d[i] = a[i] - b[i]
 	}
-	return math.Sqrt(d / size)
+	return norm(d) / norm(b)
+}
+
+// norm is the L2 norm.
+func norm(v []float32) float64 {
+	sum := 0.0
+	for _, x := range v {
+		sum += math.Pow(float64(x), 2)
+	}
+	return math.Sqrt(sum)
 }
 
 // In tiles, the gradient is that of the whole picture, whatever the sizes, layers

@@ -26,7 +26,7 @@ type transfer struct {
 	report      func(Progress)
 	members     []*transfer // made at once, this being the first; at least itself
 	farm        *farm
-	history     int // the steps that L-BFGS remembers
+	memory      lbfgsMemory
 	tiles       int // of the last scale
 
 	began   time.Time
@@ -103,17 +103,24 @@ func (t *transfer) join(others []*transfer) error {
 	return nil
 }
 
+// do has work done on the first device's thread, in a scope, with everything ready.
+func (t *transfer) do(ctx context.Context, work func() error) error {
+	return t.engine.thread().Do(ctx, func() error {
+		defer torch.LimitHostTensors(0) // see plan
+		if err := t.prepare(ctx); err != nil {
+			return err
+		}
+		return work()
+	})
+}
+
 // prepare readies the devices and the network, on the first device's thread.
 func (t *transfer) prepare(ctx context.Context) error {
 	s, e := t.settings, t.engine
 	torch.SetMath(torch.Math{TF32: s.Precision == Fast || s.Precision == TF32, Autotune: s.Precision != Exact && s.Precision != Double})
-	t.farm = &farm{workers: e.workers, channels: map[string]float64{}, ctx: ctx, warn: func(message string) {
-		if s.Warn != nil {
-			s.Warn(message)
-		}
-	}}
-	if s.OnTile != nil {
-		t.farm.told = s.OnTile
+	t.farm = &farm{workers: e.workers, channels: map[string]float64{}, ctx: ctx, told: s.OnTile, warn: s.Warn}
+	if t.farm.warn == nil {
+		t.farm.warn = func(string) {}
 	}
 	for _, m := range t.members {
 		m.farm = t.farm
@@ -141,13 +148,9 @@ func (t *transfer) prepare(ctx context.Context) error {
 	return t.plan()
 }
 
-// run runs in a scope on the device's thread. Its results are the members'.
+// run is work for do. Its results are the members'.
 func (t *transfer) run(ctx context.Context) ([]*Result, error) {
 	s, device := t.settings, t.engine.Device()
-	defer torch.LimitHostTensors(0)
-	if err := t.prepare(ctx); err != nil {
-		return nil, err
-	}
 	var now *state
 	defer func() {
 		if now != nil {
@@ -204,7 +207,7 @@ func (t *transfer) scale(ctx context.Context, i int, now **state) (last bool, er
 	case t.settings.Resume != nil:
 		*now = t.restore(eval, i)
 	default:
-		*now = newState(eval, t.settings, t.start(at), at.iterations, 0, t.history)
+		*now = newState(eval, t.settings, t.start(at), at.iterations, 0, t.memory)
 	}
 	err = (*now).run(ctx, func(steps int, costs []Costs, current bool) { t.tell(i, *now, steps, costs, current, false) }, i == len(t.schedule)-1)
 	if err != nil {

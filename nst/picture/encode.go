@@ -130,6 +130,10 @@ func CheckSize(path string, e Encoding, width, height int) error {
 	if err != nil {
 		return err
 	}
+	return f.check(path, e, width, height)
+}
+
+func (f format) check(path string, e Encoding, width, height int) error {
 	if max(width, height) > f.maxSide {
 		return fmt.Errorf("%w: %s: %d×%d is too large for that format, which takes %d a side; .png takes more", ErrOutput, path, width, height, f.maxSide)
 	}
@@ -145,7 +149,7 @@ func CheckSize(path string, e Encoding, width, height int) error {
 func (p *Picture) Save(path string, e Encoding) error {
 	f, err := formatOf(path, e)
 	if err == nil {
-		err = CheckSize(path, e, p.Width, p.Height)
+		err = f.check(path, e, p.Width, p.Height)
 	}
 	if err != nil {
 		return err

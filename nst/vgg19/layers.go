@@ -8,6 +8,7 @@ package vgg19
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -80,19 +81,23 @@ var blockNote = func() string {
 // Deepest returns the last of the named layers in the order of computation,
 // which is as far as the network runs for them.
 func Deepest(names []string) (Layer, error) {
-	deepest := -1
 	for _, name := range names {
 		if _, err := Lookup(name); err != nil {
 			return Layer{}, err
 		}
-		for i, l := range Layers {
-			if l.Name == name && i > deepest {
-				deepest = i
-			}
-		}
 	}
-	if deepest < 0 {
+	if len(names) == 0 {
 		return Layer{}, fmt.Errorf("no layers are named")
 	}
-	return Layers[deepest], nil
+	return Layers[last(names)], nil
+}
+
+// last is the index of the last of the named layers, 0 if there is none.
+func last(names []string) (index int) {
+	for i, l := range Layers {
+		if slices.Contains(names, l.Name) {
+			index = i
+		}
+	}
+	return index
 }

@@ -20,12 +20,7 @@ func (n *Network) Memory(own Window, height, width int, layers []string, picture
 	kernels := ours && n.fast && n.padding == ZeroPadding
 	chooses := ours && n.pooling == MaxPooling // a byte for each value says which it was
 	tapped := func(i int) bool { return slices.Contains(layers, Layers[i].Name) }
-	last := 0
-	for i := range Layers {
-		if tapped(i) {
-			last = i
-		}
-	}
+	last := last(layers)
 	whole := own == Window{0, 0, height, width}
 	// What a layer's maps, and its own positions, take; and what is held of it.
 	maps, features, held := make([]int64, last+1), make([]int64, last+1), make([]int64, last+1)

@@ -10,6 +10,30 @@ import (
 // the columns from Left to before Right.
 type Window struct{ Top, Left, Bottom, Right int }
 
+// Whole is the window that is all of an image, or maps, [N,C,H,W].
+func Whole(image torch.Tensor) Window {
+	shape := torch.Shape(image)
+	return Window{0, 0, int(shape[2]), int(shape[3])}
+}
+
+// Of returns the window of an image [N,C,H,W]: a copy, unless it is all of it.
+func (w Window) Of(image torch.Tensor) torch.Tensor {
+	if w == Whole(image) {
+		return torch.Slice(image, 0, 0, torch.Shape(image)[0])
+	}
+	return torch.Crop(image, int64(w.Top), int64(w.Left), int64(w.Bottom-w.Top), int64(w.Right-w.Left))
+}
+
+// View returns the window of an image [N,C,H,W] over the same memory.
+func (w Window) View(image torch.Tensor) torch.Tensor {
+	return torch.Slice(torch.Slice(image, 2, int64(w.Top), int64(w.Bottom)), 3, int64(w.Left), int64(w.Right))
+}
+
+// Positions are those of the window that lie in a whole image's maps of a stride.
+func (w Window) Positions(maps torch.Tensor, stride int) Window {
+	return w.positions(maps, stride, 0, 0).Window
+}
+
 // Pass is one run of a network over an image, from which gradients can be taken
 // back to the pixels. The owner closes it, on any thread.
 type Pass struct {
@@ -32,42 +56,30 @@ type tap struct {
 	own  crop
 }
 
-// crop is a part of maps that are height×width.
-type crop struct{ top, left, bottom, right, height, width int64 }
-
-func (c crop) whole() bool {
-	return c.top == 0 && c.left == 0 && c.bottom == c.height && c.right == c.width
+// crop is a window of maps that are height×width, in their positions.
+type crop struct {
+	Window
+	height, width int
 }
 
-// of is the part of the maps: themselves, if it is all of them.
-func (c crop) of(maps torch.Tensor) torch.Tensor {
-	if c.whole() {
-		return torch.Slice(maps, 0, 0, torch.Shape(maps)[0])
-	}
-	return torch.Crop(maps, c.top, c.left, c.bottom-c.top, c.right-c.left)
-}
-
-// view is the part of the maps over the same memory.
-func (c crop) view(maps torch.Tensor) torch.Tensor {
-	return torch.Slice(torch.Slice(maps, 2, c.top, c.bottom), 3, c.left, c.right)
-}
+func (c crop) whole() bool { return c.Window == Window{0, 0, c.height, c.width} }
 
 // back is the gradient of maps of which the part has gradient g.
 func (c crop) back(g torch.Tensor) torch.Tensor {
 	if c.whole() {
 		return g
 	}
-	return torch.Embed(g, c.top, c.left, c.height, c.width)
+	return torch.Embed(g, int64(c.Top), int64(c.Left), int64(c.height), int64(c.width))
 }
 
 // positions are those of the window that lie in maps of a stride, of which the
 // first is at row y and column x of the image.
 func (w Window) positions(maps torch.Tensor, stride, y, x int) crop {
-	shape := torch.Shape(maps)
-	c := crop{height: shape[2], width: shape[3]}
-	c.top, c.left = int64((w.Top-y)/stride), int64((w.Left-x)/stride)
-	c.bottom, c.right = min(int64((w.Bottom-y)/stride), c.height), min(int64((w.Right-x)/stride), c.width)
-	return c
+	all := Whole(maps)
+	return crop{Window{
+		Top: (w.Top - y) / stride, Left: (w.Left - x) / stride,
+		Bottom: min((w.Bottom-y)/stride, all.Bottom), Right: min((w.Right-x)/stride, all.Right),
+	}, all.Bottom, all.Right}
 }
 
 // pooled is what the gradient of a pool, and of the ReLU before it, needs.
@@ -136,17 +148,11 @@ func (p *Pass) take(own Window, layers []string, features []torch.Tensor) {
 	}
 }
 
-// Whole is the window that is all of an image [N,3,H,W].
-func Whole(image torch.Tensor) Window {
-	shape := torch.Shape(image)
-	return Window{0, 0, int(shape[2]), int(shape[3])}
-}
-
 // Feature returns a layer's feature maps [N,C,h,w] at the window's positions, which
 // may be the pass's own memory, and belong to the caller's scope.
 func (p *Pass) Feature(layer string) torch.Tensor {
 	t := p.wanted[layer]
-	return t.own.of(t.maps)
+	return t.own.Of(t.maps)
 }
 
 // Backward returns ∂J/∂image [N,3,H,W], in row order, and closes the pass. It goes from the deepest of the layers
@@ -214,14 +220,10 @@ func (n *Network) poolScale() float64 {
 
 func (p *Pass) forward(image torch.Tensor, own Window, layers []string, backward bool) {
 	c, mode := p.network.chain, p.network.mode()
-	for i, l := range Layers {
-		if slices.Contains(layers, l.Name) {
-			p.last = i
-		}
-	}
+	p.last = last(layers)
 	p.outputs, p.pooled, p.cropped = make([]torch.Tensor, p.last+1), map[int]pooled{}, map[int]crop{}
 	deepest, y0, x0 := Layers[p.last], 0, 0 // where the maps begin in the image
-	p.image = torch.Slice(image, 0, 0, torch.Shape(image)[0])
+	p.image = Whole(image).Of(image)
 	x := torch.Local(func() torch.Tensor {
 		x := torch.Sub(torch.Mul(torch.Cast(image, torch.TypeOf(c.scale)), c.scale), c.shift)
 		return torch.Cast(x, c.scalar)
@@ -280,11 +282,11 @@ func (p *Pass) forward(image torch.Tensor, own Window, layers []string, backward
 			need := own.within(deepest, l).positions(y, l.Stride, y0, x0)
 			if !need.whole() {
 				p.cropped[i] = need
-				x = need.of(y)
+				x = need.Of(y)
 				if p.outputs[i].T != y.T {
 					torch.Close(y)
 				}
-				y0, x0 = y0+int(need.top)*l.Stride, x0+int(need.left)*l.Stride
+				y0, x0 = y0+need.Top*l.Stride, x0+need.Left*l.Stride
 			}
 		}
 	}
@@ -317,7 +319,7 @@ func (p *Pass) backward(add func(string, torch.Tensor) torch.Tensor) torch.Tenso
 			}
 		} else if ok {
 			if g := add(l.Name, torch.Tensor{}); g.T != nil && gradient.T != nil {
-				torch.Within(func() { torch.AddInPlace(t.own.view(gradient), g, 1) })
+				torch.Within(func() { torch.AddInPlace(t.own.View(gradient), g, 1) })
 				torch.Close(g)
 			} else if g.T != nil {
 				gradient = t.own.back(g)

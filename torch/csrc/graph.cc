@@ -27,12 +27,12 @@ struct Graph {
   explicit Graph(c10::Device device)
       : backend(device.type()),
         before(backend.exchangeDevice(device)),
-        stream(backend.getStream(device)),
-        graph(at::create_graph_impl(device.type())) {
-    TORCH_CHECK(graph != nullptr, "libtorch has no graphs for ", device);
-    backend.synchronizeDevice(device.index());
-    stream = backend.exchangeStream(backend.getNewStream(device));
+        stream(backend.getStream(device)) {
     try {
+      graph = at::create_graph_impl(device.type());
+      TORCH_CHECK(graph != nullptr, "libtorch has no graphs for ", device);
+      backend.synchronizeDevice(device.index());
+      stream = backend.exchangeStream(backend.getNewStream(device));
       graph->capture_begin({0, 0}, at::GraphCaptureMode::ThreadLocal);
     } catch (...) {
       leave();
