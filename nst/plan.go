@@ -14,8 +14,8 @@ import (
 
 // Tile is how a picture is divided to be evaluated: TileAuto, TileOff, or the side
 // of a tile in pixels, such as "512". However it is divided, the costs and the
-// gradient are those of the whole picture; smaller tiles take less memory and more
-// time.
+// gradient are those of the whole picture. Smaller tiles take more time and, as
+// long as they are not mostly halo, less memory.
 type Tile string
 
 const (
