@@ -63,7 +63,11 @@ func Open(ctx context.Context, model, device string) (e *Engine, err error) {
 			e.workers = append(e.workers, &worker{thread: torch.StartThread(d), threads: threads})
 		}
 	}
-	for _, w := range e.workers {
+	for i, w := range e.workers {
+		if i > 0 && w.device() == e.workers[i-1].device() { // they can share it on the CPU
+			w.network = e.workers[i-1].network
+			continue
+		}
 		err := w.thread.Do(ctx, func() (err error) {
 			w.network, err = vgg19.Load(model, w.device())
 			return err

@@ -96,9 +96,13 @@ func (t *transfer) plan() error {
 		f.home = torch.CPU
 	}
 	free[f.home] -= state * picture
+	for _, w := range f.workers {
+		w.network.SetKeep(false)
+	}
 	if s.Tile == TileOff {
 		return nil
 	}
+	defer t.keepWeights(at, free)
 	if f.size.side = s.tileSide(); f.size.side == 0 {
 		f.size = t.largest(at, free, false)
 		// To compute the content's features anew costs a fifth more time: smaller
@@ -150,34 +154,54 @@ func (t *transfer) free(device torch.Device, picture int64) (int64, error) {
 // are not loaded yet, the kernels' own memory, and small tensors.
 const hostReserve = 160 << 20
 
+// keepWeights has the networks keep what they make of their weights, if there is
+// more than one tile and memory for it.
+func (t *transfer) keepWeights(at scale, free map[torch.Device]int64) {
+	e := newEvaluator(t.farm, t.settings, at.width, at.height)
+	set := func(keep bool) {
+		for _, w := range t.farm.workers {
+			w.network.SetKeep(keep)
+		}
+	}
+	several := len(cut(at.width, at.height, t.farm.size, deepest(e.layers))) > 1
+	set(several)
+	set(several && t.fits(e, t.farm.size, free, t.farm.forget))
+}
+
+// fits says whether every worker has memory for tiles of a size.
+func (t *transfer) fits(e *evaluator, size size, free map[torch.Device]int64, forget bool) bool {
+	tiles := cut(e.width, e.height, size, deepest(e.layers))
+	need := map[torch.Device]int64{}
+	for i, w := range t.farm.workers {
+		var most, keeps int64
+		for _, part := range tiles {
+			m, k := e.memory(w.network, part, len(t.members), forget)
+			most, keeps = max(most, m), max(keeps, k)
+		}
+		need[w.device()] += most * 109 / 100 // the estimate is within 15 %, and low as a rule
+		if i == 0 || w.network != t.farm.workers[i-1].network {
+			need[w.device()] += keeps
+		}
+	}
+	if !forget {
+		for _, c := range e.content {
+			need[t.farm.home] += int64(c.values) * int64(len(t.members)) * 4
+		}
+	}
+	for device, bytes := range need {
+		if bytes > free[device] {
+			return false
+		}
+	}
+	return true
+}
+
 // largest is the size of the largest tiles that every worker has memory for: the
 // whole picture, or a band of it for each of several, if that will do; the smallest
 // ones if there is memory for none.
 func (t *transfer) largest(at scale, free map[torch.Device]int64, forget bool) size {
 	e := newEvaluator(t.farm, t.settings, at.width, at.height)
-	fits := func(size size) bool {
-		tiles := cut(at.width, at.height, size, deepest(e.layers))
-		need := map[torch.Device]int64{}
-		for _, w := range t.farm.workers {
-			var most, keeps int64
-			for _, part := range tiles {
-				m, k := e.memory(w.network, part, len(t.members), forget)
-				most, keeps = max(most, m), max(keeps, k)
-			}
-			need[w.device()] += most*109/100 + keeps // the estimate is within 15 %, and low as a rule
-		}
-		if !forget {
-			for _, c := range e.content {
-				need[t.farm.home] += int64(c.values) * int64(len(t.members)) * 4
-			}
-		}
-		for device, bytes := range need {
-			if bytes > free[device] {
-				return false
-			}
-		}
-		return true
-	}
+	fits := func(size size) bool { return t.fits(e, size, free, forget) }
 	stride := deepest(e.layers).Stride
 	all := longest(at.width, at.height) / stride
 	var out size

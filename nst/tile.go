@@ -76,8 +76,7 @@ func spans(length, side int, deepest vgg19.Layer) []span {
 		if i == n-1 {
 			s.to = length
 		}
-		s.first = max(0, (s.from-deepest.Halo)/stride*stride)
-		s.last = min(length, (s.to+deepest.Halo+stride-1)/stride*stride)
+		s.first, s.last = max(0, s.from-deepest.Halo), min(length, s.to+deepest.Halo)
 		all = append(all, s)
 	}
 	return all

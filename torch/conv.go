@@ -24,11 +24,18 @@ type ConvolutionMode struct {
 	Fast bool
 	// Replicate repeats the outermost values beyond the edge, in place of zeros.
 	Replicate bool
+	// Keep keeps weights that Fast has transformed: see NewConvolution.
+	Keep bool
+}
+
+func (m ConvolutionMode) c() C.nst_convolution_mode {
+	return C.nst_convolution_mode{fast: flag(m.Fast), replicate: flag(m.Replicate), keep: flag(m.Keep)}
 }
 
 // NewConvolution makes one of weights [out,in,3,3] and a bias [out], which it
-// keeps hold of. Fast transforms them when it is first used, in each direction,
-// which takes four times their memory.
+// keeps hold of. Fast transforms them for each direction, which takes four times
+// their memory: each time, or with Keep, and for small maps, once. Several threads
+// may use one convolution.
 func NewConvolution(weight, bias Tensor) *Convolution {
 	var h C.nst_convolution
 	change("convolution", func() *C.char { return C.nst_convolution_new(handle(weight), handle(bias), &h) }, weight, bias)
@@ -57,7 +64,7 @@ func flag(b bool) C.int32_t {
 // innermost in memory; with relu its positive part.
 func (c *Convolution) Forward(x Tensor, mode ConvolutionMode, relu bool) Tensor {
 	t := make1("convolution", func(out *C.nst_tensor) *C.char {
-		return C.nst_convolution_forward(c.handle, handle(x), flag(mode.Fast), flag(mode.Replicate), flag(relu), out)
+		return C.nst_convolution_forward(c.handle, handle(x), mode.c(), flag(relu), out)
 	}, x)
 	runtime.KeepAlive(c)
 	return t
@@ -74,7 +81,7 @@ func (c *Convolution) Backward(gradient, y Tensor, mode ConvolutionMode) Tensor 
 		mask = handle(y)
 	}
 	t := make1("convolution_backward", func(out *C.nst_tensor) *C.char {
-		return C.nst_convolution_backward(c.handle, handle(gradient), mask, flag(mode.Fast), flag(mode.Replicate), out)
+		return C.nst_convolution_backward(c.handle, handle(gradient), mask, mode.c(), out)
 	}, inputs...)
 	runtime.KeepAlive(c)
 	return t

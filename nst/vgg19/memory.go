@@ -9,7 +9,8 @@ import (
 // Memory estimates, from the table of layers, the most bytes that are in use while
 // the layers are run, and with backward while their gradient is taken back, over
 // pictures images of height×width of which the window own is asked for (see Run),
-// and what the network keeps from then on, for any number of images of that size.
+// and what the network keeps from then on (see SetKeep), for any number of images
+// of that size.
 // A backend's own scratch memory is not in it.
 func (n *Network) Memory(own Window, height, width int, layers []string, pictures int, backward bool) (most, keeps int64) {
 	value := int64(pictures) * map[torch.ScalarType]int64{torch.Float64: 8, torch.Float32: 4}[n.scalar]
@@ -50,7 +51,7 @@ func (n *Network) Memory(own Window, height, width int, layers []string, picture
 		}
 	}
 	for i := range last + 1 {
-		if weights, kept := transformed(kernels, i, regions[i]); kept && backward {
+		if weights, kept := n.transformed(kernels, i, regions[i]); kept && backward {
 			keeps += 2 * weights
 		} else if kept {
 			keeps += weights
@@ -59,7 +60,7 @@ func (n *Network) Memory(own Window, height, width int, layers []string, picture
 	image := value * 3 * int64(height) * int64(width)
 	peak, sum := 3*image, image // cut out, and normalised in two steps
 	scratch := func(i int) int64 {
-		if weights, kept := transformed(kernels, i, regions[i]); !kept {
+		if weights, kept := n.transformed(kernels, i, regions[i]); !kept {
 			return weights
 		}
 		return 0
@@ -119,11 +120,11 @@ const statistics = 6 << 20
 // transformed is what the weights of layer i take when the CPU's kernels have
 // transformed them for maps of a window: while these are computed or, if they are
 // small, for ever (see torch/csrc/conv.cc).
-func transformed(kernels bool, i int, maps Window) (bytes int64, kept bool) {
+func (n *Network) transformed(kernels bool, i int, maps Window) (bytes int64, kept bool) {
 	if !kernels || i == 0 || Layers[i].Kind != Conv {
 		return 0, false
 	}
 	l := Layers[i]
 	side := func(n int) int { return (n/l.Stride + 3) / 4 }
-	return 4 * 36 * int64(Layers[i-1].Channels) * int64(l.Channels), side(maps.Bottom-maps.Top)*side(maps.Right-maps.Left) <= 128
+	return 4 * 36 * int64(Layers[i-1].Channels) * int64(l.Channels), n.keep || side(maps.Bottom-maps.Top)*side(maps.Right-maps.Left) <= 128
 }

@@ -40,7 +40,8 @@ const (
 var ErrNetwork = errors.New("unusable feature network")
 
 // Network is a loaded feature network on one device. It is used on its device's
-// torch.Thread alone. The owner closes it.
+// torch.Thread; of a network on the CPU, several threads may run passes at once
+// (what changes it is for one alone). The owner closes it.
 type Network struct {
 	path    string
 	device  torch.Device
@@ -49,6 +50,7 @@ type Network struct {
 	pooling Pooling
 	padding Padding
 	fast    bool
+	keep    bool
 	chain   *chain // nil for a module that is not just VGG-19
 }
 
@@ -108,6 +110,11 @@ func (n *Network) Close() {
 // SetFast chooses the fast convolutions (see torch.ConvolutionMode), if the
 // network is computed layer by layer.
 func (n *Network) SetFast(fast bool) { n.fast = fast }
+
+// SetKeep chooses whether what the fast convolutions make of their weights is
+// kept, for which Memory has the bytes. Many passes over small images are then
+// faster.
+func (n *Network) SetKeep(keep bool) { n.keep = keep }
 
 // LayerByLayer says whether the network was recognised as VGG-19, and is
 // computed from its parameters. Others run as the TorchScript they are.

@@ -94,10 +94,10 @@ type pooled struct {
 //
 // Features, and gradients, are those at the positions of the window own. Where
 // that is not all of the image, the image is to reach beyond it by the deepest
-// layer's Halo, unless the picture that it is of ends there; and its upper left
-// corner, and that of own, and the edges of own that are not the picture's, are
-// to lie at multiples of the deepest layer's Stride in that picture. Then they
-// are those of the whole picture.
+// layer's Halo, no less and no more, unless the picture that it is of ends there,
+// and edges of own that are not the picture's are to lie at multiples of the
+// deepest layer's Stride in that picture. Then they are those of the whole
+// picture.
 func (n *Network) Run(image torch.Tensor, own Window, layers []string, backward bool) *Pass {
 	p := &Pass{network: n, wanted: map[string]tap{}}
 	torch.Within(func() { // what is not kept goes
@@ -204,7 +204,7 @@ func (c *chain) close() {
 }
 
 func (n *Network) mode() torch.ConvolutionMode {
-	return torch.ConvolutionMode{Fast: n.fast, Replicate: n.padding == ReplicatePadding}
+	return torch.ConvolutionMode{Fast: n.fast, Replicate: n.padding == ReplicatePadding, Keep: n.keep}
 }
 
 // poolScale is what torch.Pool is told.
@@ -293,12 +293,11 @@ func (p *Pass) forward(image torch.Tensor, own Window, layers []string, backward
 }
 
 // within is what the deepest layer's positions of the window see of layer l's
-// maps. It is cut at multiples of the deepest's stride, so that what is pooled
-// together stays together.
+// maps. What the next pool takes together stays together, since every block but
+// the deepest layer's has an even number of convolutions.
 func (w Window) within(deepest, l Layer) Window {
-	halo, stride := deepest.Halo-l.Halo, deepest.Stride
-	down := func(n int) int { return max(0, n/stride*stride) }
-	return Window{down(w.Top - halo), down(w.Left - halo), down(w.Bottom + halo + stride - 1), down(w.Right + halo + stride - 1)}
+	halo := deepest.Halo - l.Halo
+	return Window{max(0, w.Top-halo), max(0, w.Left-halo), w.Bottom + halo, w.Right + halo}
 }
 
 func (p *Pass) backward(add func(string, torch.Tensor) torch.Tensor) torch.Tensor {

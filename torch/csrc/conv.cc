@@ -20,6 +20,7 @@
 #include <c10/core/GradMode.h>
 
 #include <array>
+#include <mutex>
 #include <optional>
 #include <vector>
 
@@ -70,13 +71,16 @@ at::Tensor one_by_one(const at::Tensor& x, const Compute& compute) {
 }
 
 // Maps of so few tiles are faster done directly, and those of so few that the
-// weights' transform would cost more than the convolution keep it.
+// weights' transform would cost more than the convolution keep it unasked.
 constexpr int64_t kFewTiles = 10, kKeepTiles = 128;
 
 // A 3×3 convolution of stride 1 that keeps its picture's size.
 struct Convolution {
+  Convolution(at::Tensor w, at::Tensor b) : weight(std::move(w)), bias(std::move(b)) {}
+
   at::Tensor weight, bias;
-  at::Tensor transformed[2];  // weights, forward and backward: see kKeepTiles
+  at::Tensor transformed[2];  // weights, forward and backward: see weights
+  std::mutex mutex;           // of transformed: threads may share the convolution
 
   int64_t in() const { return weight.size(1); }
   int64_t out() const { return weight.size(0); }
@@ -84,16 +88,19 @@ struct Convolution {
   bool first() const { return on_cpu(weight) && in() <= 4 && out() % kChannels == 0; }
 
   // Transformed weights take four times the memory of the plain ones, for each
-  // direction: 400 MB for VGG-19, which a large picture cannot spare.
-  at::Tensor weights(bool backward, int64_t tiles) {
+  // direction: 400 MB for VGG-19, which a large picture may not be able to spare.
+  at::Tensor weights(bool backward, bool keep, const at::Tensor& x) {
+    keep = keep || tiles(x) <= kKeepTiles;
+    std::unique_lock<std::mutex> one(mutex);
     auto& kept = transformed[backward];
-    if (kept.defined() && tiles <= kKeepTiles) return kept;
+    if (kept.defined() && keep) return kept;
     kept = at::Tensor();
+    if (!keep) one.unlock();
     const auto& k = nst::cpu::kernels();
     const int64_t from = backward ? out() : in(), to = backward ? in() : out();
     auto t = at::empty({k.winograd_size(from, to)}, weight.options());
     k.winograd_weights(weight.const_data_ptr<float>(), in(), out(), backward, data(t), threads());
-    if (tiles <= kKeepTiles) kept = t;
+    if (keep) kept = t;
     return t;
   }
 
@@ -102,57 +109,57 @@ struct Convolution {
     return on_cpu(x) && (first() || (winograds() && tiles(x) >= kFewTiles));
   }
 
-  at::Tensor forward(at::Tensor x, bool fast, bool replicate, bool relu) {
+  at::Tensor forward(at::Tensor x, nst_convolution_mode mode, bool relu) {
     TORCH_CHECK(x.dim() == 4 && x.size(1) == in(), "the convolution takes [N,", in(), ",H,W], not ", x.sizes());
     x = x.contiguous(kLast);
-    if (fast && !replicate && has_kernel(x)) {
+    if (mode.fast && !mode.replicate && has_kernel(x)) {
       auto y = empty_maps(x, out(), x.size(2), x.size(3));
       const auto& k = nst::cpu::kernels();
       if (first())
         k.first(data(x), maps(x), weight.contiguous().const_data_ptr<float>(), bias.const_data_ptr<float>(), relu,
                 data(y), out(), threads());
       else
-        k.winograd(data(x), nullptr, maps(x), data(weights(false, tiles(x))), bias.const_data_ptr<float>(), relu, data(y), out(),
-                   threads());
+        k.winograd(data(x), nullptr, maps(x), data(weights(false, mode.keep, x)),
+                   bias.const_data_ptr<float>(), relu, data(y), out(), threads());
       return y;
     }
     if (x.is_cpu() && x.size(0) > 1)
-      return one_by_one(x, [&](const at::Tensor& one, int64_t) { return forward(one, fast, replicate, relu); });
-    auto y = replicate ? at::conv2d(at::replication_pad2d(x, {1, 1, 1, 1}), weight, bias)
+      return one_by_one(x, [&](const at::Tensor& one, int64_t) { return forward(one, mode, relu); });
+    auto y = mode.replicate ? at::conv2d(at::replication_pad2d(x, {1, 1, 1, 1}), weight, bias)
                        : at::conv2d(x, weight, bias, 1, 1);
     return relu ? at::relu_(y) : y;
   }
 
-  at::Tensor backward(at::Tensor gradient, std::optional<at::Tensor> mask, bool fast, bool replicate) {
+  at::Tensor backward(at::Tensor gradient, std::optional<at::Tensor> mask, nst_convolution_mode mode) {
     TORCH_CHECK(gradient.dim() == 4 && gradient.size(1) == out(), "the convolution's gradient is [N,", out(),
                 ",H,W], not ", gradient.sizes());
     gradient = gradient.contiguous(kLast);
     if (mask) mask = mask->contiguous(kLast);
     const int64_t h = gradient.size(2), w = gradient.size(3);
-    if (fast && !replicate && has_kernel(gradient)) {
+    if (mode.fast && !mode.replicate && has_kernel(gradient)) {
       auto dx = empty_maps(gradient, in(), h, w);
       const auto& k = nst::cpu::kernels();
       if (first())
         k.first_backward(data(gradient), data(mask), maps(gradient), weight.contiguous().const_data_ptr<float>(),
                          data(dx), in(), threads());
       else
-        k.winograd(data(gradient), data(mask), maps(gradient), data(weights(true, tiles(gradient))), nullptr, false, data(dx), in(),
-                   threads());
+        k.winograd(data(gradient), data(mask), maps(gradient), data(weights(true, mode.keep, gradient)), nullptr,
+                   false, data(dx), in(), threads());
       return dx;
     }
     if (gradient.is_cpu() && gradient.size(0) > 1) {
       return one_by_one(gradient, [&](const at::Tensor& one, int64_t i) {
-        return backward(one, mask ? std::optional<at::Tensor>(mask->narrow(0, i, 1)) : std::nullopt, fast, replicate);
+        return backward(one, mask ? std::optional<at::Tensor>(mask->narrow(0, i, 1)) : std::nullopt, mode);
       });
     }
     gradient = masked(gradient, mask);
-    const int64_t pad = replicate ? 0 : 1, margin = replicate ? 2 : 0;
+    const int64_t pad = mode.replicate ? 0 : 1, margin = 2 * (1 - pad);
     // Only the input's shape counts for its gradient.
     auto x = at::empty({1}, gradient.options()).expand({gradient.size(0), in(), h + margin, w + margin});
     if (!x.is_cpu()) x = empty_maps(gradient, in(), h + margin, w + margin);
     auto dx = std::get<0>(at::convolution_backward(gradient, x, weight, at::OptionalIntArrayRef(), {1, 1}, {pad, pad},
                                                    {1, 1}, false, {0, 0}, 1, {true, false, false}));
-    if (!replicate) return dx;
+    if (!mode.replicate) return dx;
     return at::replication_pad2d_backward(dx, empty_maps(gradient, in(), h, w), {1, 1, 1, 1});
   }
 };
@@ -185,25 +192,25 @@ const char* nst_convolution_new(nst_tensor weight, nst_tensor bias, nst_convolut
     const auto& w = tensor(weight);
     TORCH_CHECK(w.dim() == 4 && w.size(2) == 3 && w.size(3) == 3, "a convolution's weights are [out,in,3,3], not ",
                 w.sizes());
-    *out = new Convolution{w.detach().contiguous(kLast), tensor(bias).detach().contiguous(), {}};
+    *out = new Convolution(w.detach().contiguous(kLast), tensor(bias).detach().contiguous());
   });
 }
 
 void nst_convolution_free(nst_convolution c) { delete static_cast<Convolution*>(c); }
 
-const char* nst_convolution_forward(nst_convolution c, nst_tensor x, int32_t fast, int32_t replicate, int32_t relu,
+const char* nst_convolution_forward(nst_convolution c, nst_tensor x, nst_convolution_mode mode, int32_t relu,
                                     nst_tensor* out) {
   return guard([&] {
     c10::NoGradGuard off;
-    *out = give(convolution(c).forward(tensor(x), fast, replicate, relu));
+    *out = give(convolution(c).forward(tensor(x), mode, relu));
   });
 }
 
-const char* nst_convolution_backward(nst_convolution c, nst_tensor gradient, nst_tensor mask, int32_t fast,
-                                     int32_t replicate, nst_tensor* out) {
+const char* nst_convolution_backward(nst_convolution c, nst_tensor gradient, nst_tensor mask,
+                                     nst_convolution_mode mode, nst_tensor* out) {
   return guard([&] {
     c10::NoGradGuard off;
-    *out = give(convolution(c).backward(tensor(gradient), optional_tensor(mask), fast, replicate));
+    *out = give(convolution(c).backward(tensor(gradient), optional_tensor(mask), mode));
   });
 }
 

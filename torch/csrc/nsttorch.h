@@ -96,14 +96,18 @@ const char* nst_module_forward(nst_module m, nst_tensor image, const char* names
 // [out,in,3,3] and bias [out] and keeps references to them. A mask is the
 // layer's output after a ReLU, through which the gradient comes; NULL: none.
 // A pool's scale is what the sum of 2x2 is multiplied by; 0: their maximum, for
-// which chosen may be written, which maximum it is, or NULL.
+// which chosen may be written, which maximum it is, or NULL. Of a mode each is 0
+// or 1: see ConvolutionMode in conv.go. Threads may share a convolution.
+typedef struct {
+  int32_t fast, replicate, keep;
+} nst_convolution_mode;
 const char* nst_kernels_name(void);
 const char* nst_convolution_new(nst_tensor weight, nst_tensor bias, nst_convolution* out);
 void nst_convolution_free(nst_convolution c);
-const char* nst_convolution_forward(nst_convolution c, nst_tensor x, int32_t fast, int32_t replicate,
-                                    int32_t relu, nst_tensor* out);
+const char* nst_convolution_forward(nst_convolution c, nst_tensor x, nst_convolution_mode mode, int32_t relu,
+                                    nst_tensor* out);
 const char* nst_convolution_backward(nst_convolution c, nst_tensor gradient, nst_tensor mask,
-                                     int32_t fast, int32_t replicate, nst_tensor* out);
+                                     nst_convolution_mode mode, nst_tensor* out);
 const char* nst_relu(nst_tensor x, nst_tensor* out);
 const char* nst_relu_backward(nst_tensor gradient, nst_tensor y, nst_tensor* out);
 const char* nst_pool(nst_tensor x, double scale, nst_tensor* out, nst_tensor* chosen);

@@ -164,10 +164,10 @@ void convolutions_are_libtorchs() {
     succeeds(nst_convolution_new(weight, bias, &c), "convolution");
     for (int relu = 0; relu < 2; relu++) {
       nst_tensor y[2], dx[2];
-      for (int fast = 0; fast < 2; fast++) succeeds(nst_convolution_forward(c, x, fast, 0, relu, &y[fast]), "forward");
+      for (int fast = 0; fast < 2; fast++) succeeds(nst_convolution_forward(c, x, {fast, 0, 0}, relu, &y[fast]), "forward");
       near(y[1], y[0], 5e-6, name + " forward");
       for (int fast = 0; fast < 2; fast++)
-        succeeds(nst_convolution_backward(c, gradient, relu ? y[0] : nullptr, fast, 0, &dx[fast]), "backward");
+        succeeds(nst_convolution_backward(c, gradient, relu ? y[0] : nullptr, {fast, 0, 0}, &dx[fast]), "backward");
       near(dx[1], dx[0], 5e-6, name + " backward");
       for (auto t : {y[0], y[1], dx[0], dx[1]}) nst_tensor_free(t);
     }
@@ -186,7 +186,7 @@ void nan_is_not_lost() {
     succeeds(nst_tensor_from_floats(values.data(), sizes, 4, "cpu", &x), "upload");
     nst_convolution c = nullptr;
     succeeds(nst_convolution_new(weight, bias, &c), "convolution");
-    succeeds(nst_convolution_forward(c, x, 1, 0, 1, &y), "forward");
+    succeeds(nst_convolution_forward(c, x, {1, 0, 0}, 1, &y), "forward");
     succeeds(nst_pool(y, 0, &half, &chosen), "pool");
     for (auto t : {y, half}) {
       const auto all = values_of(t);
