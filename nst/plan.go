@@ -96,6 +96,9 @@ func (t *transfer) plan() error {
 		f.home = torch.CPU
 	}
 	free[f.home] -= state * picture
+	if free[f.home] < 0 {
+		f.warn(fmt.Sprintf("there is memory for the smallest tiles alone, which take long: the picture and %s's state take %s", s.Optimizer, humanize.IBytes(uint64(state*picture))))
+	}
 	for _, w := range f.workers {
 		w.network.SetKeep(false)
 	}

@@ -111,11 +111,21 @@ func shares(iterations int, sides []int) []int {
 
 func longest(width, height int) int { return max(width, height) }
 
-// ResultSize is the size of the picture that Stylize makes of content.
-func (o Options) ResultSize(content *picture.Picture) (width, height int, err error) {
+// ResultSize is the size of the picture that Stylize makes of content. It looks at
+// the pictures' sizes alone, and the error, which is Stylize's, says what of them
+// and the options does not go together.
+func (o Options) ResultSize(content *picture.Picture, styles ...*picture.Picture) (width, height int, err error) {
 	s, err := o.withDefaults()
 	if err != nil {
 		return 0, 0, err
+	}
+	if n := len(s.StyleWeights); n > 0 && len(styles) > 0 && n != len(styles) {
+		return 0, 0, invalid("StyleWeights", "are %d, for %d style pictures", n, len(styles))
+	}
+	if len(styles) > 0 {
+		if err := s.checkSizesAt(1, content, styles); err != nil {
+			return 0, 0, err
+		}
 	}
 	width, height = s.fitContent(content, 1)
 	return width, height, nil

@@ -48,21 +48,9 @@ func Open(path string) (*Picture, error) {
 // relative colorimetry; colours beyond sRGB are clipped), transparent parts over
 // white. The error completes "PICTURE …".
 func Decode(data []byte) (*Picture, error) {
-	if len(data) == 0 {
-		return nil, errors.New("is empty")
-	}
-	header, format, err := decodeConfig(data)
-	if errors.Is(err, image.ErrFormat) {
-		return nil, errors.New("is not a picture of a known format (PNG, JPEG, WebP, TIFF, GIF, BMP)")
-	}
+	_, _, format, err := Header(data)
 	if err != nil {
-		return nil, damaged(err)
-	}
-	if header.Width <= 0 || header.Height <= 0 {
-		return nil, fmt.Errorf("has no pixels: its header says %d×%d", header.Width, header.Height)
-	}
-	if max(header.Width, header.Height) > MaxSide || int64(header.Width)*int64(header.Height) > MaxPixels {
-		return nil, fmt.Errorf("claims %d×%d pixels; at most %d million and %d a side are read", header.Width, header.Height, MaxPixels/1_000_000, MaxSide)
+		return nil, err
 	}
 	decoded, err := decodeGuarded(data)
 	if err != nil {
@@ -71,12 +59,40 @@ func Decode(data []byte) (*Picture, error) {
 	return managed(decoded, profileOf(data, format)).orient(orientation(data, format)), nil
 }
 
+// Header returns the size that a picture file claims to have, and its format, by
+// what is in it: "png", "jpeg", "webp", "tiff", "gif" or "bmp". No pixel is
+// decoded. The errors are Decode's.
+func Header(data []byte) (width, height int, format string, err error) {
+	if len(data) == 0 {
+		return 0, 0, "", errors.New("is empty")
+	}
+	header, format, err := decodeConfig(data)
+	if errors.Is(err, image.ErrFormat) {
+		return 0, 0, "", errors.New("is not a picture of a known format (PNG, JPEG, WebP, TIFF, GIF, BMP)")
+	}
+	if err != nil {
+		return 0, 0, "", damaged(err)
+	}
+	if header.Width <= 0 || header.Height <= 0 {
+		return 0, 0, "", fmt.Errorf("has no pixels: its header says %d×%d", header.Width, header.Height)
+	}
+	if max(header.Width, header.Height) > MaxSide || int64(header.Width)*int64(header.Height) > MaxPixels {
+		return 0, 0, "", fmt.Errorf("claims %d×%d pixels; at most %d million and %d a side are read", header.Width, header.Height, MaxPixels/1_000_000, MaxSide)
+	}
+	return header.Width, header.Height, format, nil
+}
+
 // isWebP tells WebP, which two of our dependencies register a decoder for.
 func isWebP(data []byte) bool {
 	return len(data) > 12 && string(data[:4]) == "RIFF" && string(data[8:12]) == "WEBP"
 }
 
-func decodeConfig(data []byte) (image.Config, string, error) {
+func decodeConfig(data []byte) (c image.Config, format string, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("the decoder failed: %v", r)
+		}
+	}()
 	if isWebP(data) {
 		c, err := webp.DecodeConfig(bytes.NewReader(data))
 		return c, "webp", err

@@ -143,16 +143,25 @@ func (f format) check(path string, e Encoding, width, height int) error {
 	return nil
 }
 
-// Save writes the picture in the format that path's ending names (see Endings),
-// with an sRGB profile. The file appears whole or not at all: an older one of
-// that name stays until the new one is complete.
+// Save writes the picture to a file, as Encode makes it. The file appears whole or
+// not at all: an older one of that name stays until the new one is complete.
 func (p *Picture) Save(path string, e Encoding) error {
+	data, err := p.Encode(path, e)
+	if err != nil {
+		return err
+	}
+	return WriteFile(path, data)
+}
+
+// Encode returns the picture in the format that the ending of path names (see
+// Endings), with an sRGB profile. The error matches ErrOutput.
+func (p *Picture) Encode(path string, e Encoding) ([]byte, error) {
 	f, err := formatOf(path, e)
 	if err == nil {
 		err = f.check(path, e, p.Width, p.Height)
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var buffer bytes.Buffer
 	err = f.encode(&buffer, p.image(e.Bits), e)
@@ -161,9 +170,9 @@ func (p *Picture) Save(path string, e Encoding) error {
 		data, err = f.tag(data, e, p.Width, p.Height)
 	}
 	if err != nil {
-		return fmt.Errorf("%w: %s: %w", ErrOutput, path, err)
+		return nil, fmt.Errorf("%w: %s: %w", ErrOutput, path, err)
 	}
-	return WriteFile(path, data)
+	return data, nil
 }
 
 // WriteFile writes a file that appears whole or not at all. The error matches

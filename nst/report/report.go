@@ -11,8 +11,6 @@ import (
 	"html/template"
 	"image/color"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -110,23 +108,14 @@ func firstError(a, b error) error {
 
 // show embeds a picture, no larger than a side.
 func show(title string, p *picture.Picture, side int) (s shown, err error) {
-	folder, err := os.MkdirTemp("", "nst-report-*")
-	if err != nil {
-		return s, err
-	}
-	defer os.RemoveAll(folder)
 	if max(p.Width, p.Height) > side {
 		w, h := picture.Fit(p.Width, p.Height, side)
-		err = torch.Scoped(func() error { p = picture.FromTensor(p.Tensor(torch.CPU, w, h)); return nil })
+		err = torch.Scoped(func() error { p = p.Resized(w, h); return nil })
 	}
-	file := filepath.Join(folder, "picture.jpg")
+	var data []byte
 	if err == nil {
-		err = p.Save(file, picture.Encoding{})
+		data, err = p.Encode(".jpg", picture.Encoding{})
 	}
-	if err != nil {
-		return s, err
-	}
-	data, err := os.ReadFile(file)
 	source := "data:image/jpeg;base64," + base64.StdEncoding.EncodeToString(data)
 	return shown{title, p.Width, p.Height, template.URL(source)}, err
 }

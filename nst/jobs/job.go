@@ -1,0 +1,194 @@
+// Package jobs is a queue of transfers on NATS JetStream. A Queue takes jobs,
+// tells of them and hands out their pictures; workers, in this process or on other
+// machines, take jobs from it, one at a time each, and a job of a worker that dies
+// goes on with another from its last checkpoint.
+//
+// In JetStream are a work-queue stream with a message for each job that is not
+// finished, a key-value bucket of records (Job, in JSON), one of previews, one of
+// workers, and an object store with what is large: pictures, checkpoints and
+// results.
+package jobs
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/seed9bb5c928/nst/nst"
+	"github.com/seed9bb5c928/nst/nst/picture"
+)
+
+// State is where a job is.
+type State string
+
+const (
+	Queued    State = "queued"    // it waits for a worker
+	Running   State = "running"   // a worker has it
+	Done      State = "done"      // there is a result
+	Failed    State = "failed"    // Job.Error says why
+	Cancelled State = "cancelled" // by request
+)
+
+// Finished says whether nothing more will happen.
+func (s State) Finished() bool { return s == Done || s == Failed || s == Cancelled }
+
+// Job is what is known of a job.
+type Job struct {
+	ID    string `json:"id"`
+	State State  `json:"state"`
+	// Revision grows with each change of the record.
+	Revision uint64 `json:"revision"`
+
+	Created  time.Time  `json:"created"`
+	Started  *time.Time `json:"started,omitempty"`  // by the first worker
+	Finished *time.Time `json:"finished,omitempty"` // when nothing more happens
+
+	Options nst.Options `json:"options"`
+	// Styles is the number of style pictures, Width and Height the result's size.
+	Styles int `json:"styles"`
+	Width  int `json:"width"`
+	Height int `json:"height"`
+
+	Worker   string `json:"worker,omitempty"` // that has it, or had it last
+	Device   string `json:"device,omitempty"`
+	Attempts int    `json:"attempts"` // times that a worker began
+
+	Progress *Progress  `json:"progress,omitempty"`
+	Costs    *nst.Costs `json:"costs,omitempty"` // the last known; at the end the result's
+	Curve    []Point    `json:"curve,omitempty"` // of the total, about evenly spaced
+	Preview  int        `json:"preview"`         // how many previews there have been
+	Result   *Result    `json:"result,omitempty"`
+	// Warnings are what the run went on in spite of.
+	Warnings []string `json:"warnings,omitempty"`
+	Error    string   `json:"error,omitempty"`
+
+	// Inputs are the objects that the pictures are kept as.
+	Inputs inputs `json:"inputs"`
+	// Failures are the errors of attempts; Deaths is how often in a row a worker
+	// vanished before it came further than DeathAt.
+	Failures []string `json:"failures,omitempty"`
+	Deaths   int      `json:"deaths,omitempty"`
+	DeathAt  int      `json:"death_at,omitempty"`
+}
+
+// inputs say which pictures there are beside the content.
+type inputs struct {
+	Styles      int  `json:"styles"`
+	ContentMask bool `json:"content_mask,omitempty"`
+	StyleMasks  int  `json:"style_masks,omitempty"`
+	Init        bool `json:"init,omitempty"`
+}
+
+// names are the objects' names, after the job's.
+func (in inputs) names() []string {
+	all := []string{"content"}
+	for i := range in.Styles {
+		all = append(all, numbered("style", i))
+	}
+	if in.ContentMask {
+		all = append(all, "content-mask")
+	}
+	for i := range in.StyleMasks {
+		all = append(all, numbered("style-mask", i))
+	}
+	if in.Init {
+		all = append(all, "init")
+	}
+	return all
+}
+
+func numbered(name string, i int) string { return fmt.Sprintf("%s-%d", name, i+1) }
+
+// Progress is how far a running job is: see nst.Progress.
+type Progress struct {
+	Scale       int     `json:"scale"`
+	Iteration   int     `json:"iteration"`
+	Iterations  int     `json:"iterations"`
+	Fraction    float64 `json:"fraction"`
+	Seconds     float64 `json:"seconds"`
+	SecondsLeft float64 `json:"seconds_left"`
+}
+
+// Point is a total of the curve.
+type Point struct {
+	Iteration int     `json:"iteration"`
+	Scale     int     `json:"scale"`
+	Total     float64 `json:"total"`
+}
+
+// maxPoints bounds a curve: when it is full, every second point goes.
+const maxPoints = 240
+
+func (j *Job) addPoint(p Point, step *int) {
+	if *step == 0 {
+		*step = 1
+	}
+	if n := len(j.Curve); n > 0 && p.Iteration < j.Curve[n-1].Iteration+*step {
+		return
+	}
+	j.Curve = append(j.Curve, p)
+	if len(j.Curve) < maxPoints {
+		return
+	}
+	kept := j.Curve[:0]
+	for i, q := range j.Curve {
+		if i%2 == 0 {
+			kept = append(kept, q)
+		}
+	}
+	j.Curve = kept
+	*step *= 2
+}
+
+// Result is what a finished transfer took.
+type Result struct {
+	Bytes      int     `json:"bytes"`
+	Iterations int     `json:"iterations"`
+	Seconds    float64 `json:"seconds"`
+	PeakMemory int64   `json:"peak_memory_bytes"`
+	Tiles      int     `json:"tiles"`
+}
+
+// Request is a transfer to be made. The pictures are files' contents.
+type Request struct {
+	Options nst.Options
+	Content []byte
+	Styles  [][]byte
+	// Init is the picture to start from, for nst.StartPicture; ContentMask and
+	// StyleMasks are nst.Options' (there may be none).
+	Init        []byte
+	ContentMask []byte
+	StyleMasks  [][]byte
+	// Key, if there is one, makes requests with the same key one job.
+	Key string
+}
+
+// Errors of a Queue, matched with errors.Is.
+var (
+	ErrNotFound  = errors.New("there is no such job")
+	ErrNotReady  = errors.New("it is not there yet")
+	ErrQueueFull = errors.New("the queue is full; try again later")
+	ErrNoSpace   = errors.New("the store has no room for the job; finished jobs that are deleted make room")
+	ErrKeyUsed   = errors.New("that key was used for another request")
+)
+
+// PictureError says which picture of a request cannot be used. It matches
+// picture.ErrPicture.
+type PictureError struct {
+	// Part is "content", "style 1", "content mask", "style mask 1" or "init".
+	Part string
+	Err  error
+}
+
+// Error names the picture and completes the sentence.
+func (e *PictureError) Error() string { return "the " + e.Part + " picture " + e.Err.Error() }
+
+// Unwrap is the reason.
+func (e *PictureError) Unwrap() error { return e.Err }
+
+// Is says that the error is a picture.ErrPicture.
+func (e *PictureError) Is(target error) bool { return target == picture.ErrPicture }
+
+// options have their pictures apart, and their choices made by the worker.
+func (j *Job) encode() ([]byte, error) { return json.Marshal(j) }

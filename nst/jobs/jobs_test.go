@@ -1,0 +1,227 @@
+package jobs_test
+
+import (
+	"context"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed9bb5c928/nst/nst"
+	"github.com/seed9bb5c928/nst/nst/jobs"
+	"github.com/seed9bb5c928/nst/nst/nsttest"
+	"github.com/seed9bb5c928/nst/nst/picture"
+)
+
+func demo(t testing.TB, name string) []byte {
+	data, err := os.ReadFile(nsttest.Demo(t, name))
+	require.NoError(t, err)
+	return data
+}
+
+// open starts a server and a queue on it.
+func open(t testing.TB, c jobs.Config) *jobs.Queue {
+	server, err := jobs.StartServer(jobs.ServerConfig{Dir: t.TempDir()})
+	require.NoError(t, err)
+	t.Cleanup(server.Close)
+	nc, err := server.Connect()
+	require.NoError(t, err)
+	t.Cleanup(nc.Close)
+	q, err := jobs.Open(context.Background(), nc, c)
+	require.NoError(t, err)
+	t.Cleanup(q.Close)
+	return q
+}
+
+func engine(t testing.TB) *nst.Engine {
+	e, err := nst.Open(context.Background(), nsttest.Model(t), "cpu")
+	require.NoError(t, err)
+	t.Cleanup(e.Close)
+	return e
+}
+
+// work has a worker work until the function that is returned is called, or the end.
+func work(t testing.TB, q *jobs.Queue, e *nst.Engine) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var done sync.WaitGroup
+	done.Go(func() { assert.NoError(t, q.Work(ctx, e, "")) })
+	stop = sync.OnceFunc(func() { cancel(); done.Wait() })
+	t.Cleanup(stop)
+	return stop
+}
+
+func request(t testing.TB, size, iterations int) jobs.Request {
+	return jobs.Request{
+		Options: nst.Options{Size: &size, Iterations: &iterations, Scales: nst.ScalesOff},
+		Content: demo(t, "content.png"), Styles: [][]byte{demo(t, "style.png")},
+	}
+}
+
+// until waits for a job to be so.
+func until(t testing.TB, q *jobs.Queue, id string, so func(jobs.Job) bool) jobs.Job {
+	changes, stop := q.Changes(id)
+	defer stop()
+	timeout := time.After(2 * time.Minute)
+	for {
+		j, err := q.Get(context.Background(), id)
+		require.NoError(t, err)
+		if so(j) {
+			return j
+		}
+		select {
+		case <-changes:
+		case <-timeout:
+			require.FailNow(t, "it does not come to that", "%+v", j)
+		}
+	}
+}
+
+func finished(j jobs.Job) bool { return j.State.Finished() }
+
+func submit(t testing.TB, q *jobs.Queue, r jobs.Request) jobs.Job {
+	j, created, err := q.Submit(context.Background(), r)
+	require.NoError(t, err)
+	require.True(t, created)
+	return j
+}
+
+// A job's result is what the engine makes.
+func TestJobIsMade(t *testing.T) {
+	nsttest.NoLeaks(t)
+	ctx := context.Background()
+	q, e := open(t, jobs.Config{}), engine(t)
+	r := request(t, 64, 6)
+	j := submit(t, q, r)
+	assert.Equal(t, jobs.Queued, j.State)
+	_, err := q.Picture(ctx, j.ID, "result")
+	require.ErrorIs(t, err, jobs.ErrNotReady)
+	work(t, q, e)
+	j = until(t, q, j.ID, finished)
+	require.Equal(t, jobs.Done, j.State, j.Error)
+	assert.Equal(t, 6, j.Result.Iterations)
+	assert.Equal(t, 1, j.Attempts)
+	assert.Equal(t, 1.0, j.Progress.Fraction)
+	assert.NotEmpty(t, j.Curve)
+	data, err := q.Picture(ctx, j.ID, "result")
+	require.NoError(t, err)
+	made, err := picture.Decode(data)
+	require.NoError(t, err)
+	content, err := picture.Decode(r.Content)
+	require.NoError(t, err)
+	style, err := picture.Decode(r.Styles[0])
+	require.NoError(t, err)
+	want, err := e.Stylize(ctx, content, []*picture.Picture{style}, r.Options, nil)
+	require.NoError(t, err)
+	wanted, err := want.Picture.Encode(".png", picture.Encoding{})
+	require.NoError(t, err)
+	same, err := picture.Decode(wanted)
+	require.NoError(t, err)
+	assert.Equal(t, same, made)
+	preview, err := q.Picture(ctx, j.ID, "preview")
+	require.NoError(t, err)
+	_, _, format, err := picture.Header(preview)
+	require.NoError(t, err)
+	assert.Equal(t, "jpeg", format)
+
+	_, err = q.Delete(ctx, j.ID)
+	require.NoError(t, err)
+	_, err = q.Get(ctx, j.ID)
+	require.ErrorIs(t, err, jobs.ErrNotFound)
+	assert.Empty(t, q.List())
+}
+
+// A worker that is told to end gives its job back, and another goes on with it.
+func TestJobIsGivenBack(t *testing.T) {
+	nsttest.NoLeaks(t)
+	q, e := open(t, jobs.Config{}), engine(t)
+	j := submit(t, q, request(t, 96, 60))
+	stop := work(t, q, e)
+	until(t, q, j.ID, func(j jobs.Job) bool { return j.Progress != nil && j.Progress.Iteration > 3 })
+	stop()
+	j = until(t, q, j.ID, func(j jobs.Job) bool { return j.State == jobs.Queued })
+	at := j.Progress.Iteration
+	work(t, q, e)
+	j = until(t, q, j.ID, func(j jobs.Job) bool { return j.Attempts == 2 && j.Progress.Iteration > 0 })
+	assert.GreaterOrEqual(t, j.Progress.Iteration, at)
+	j = until(t, q, j.ID, finished)
+	assert.Equal(t, jobs.Done, j.State, j.Error)
+	assert.Equal(t, 60, j.Result.Iterations)
+}
+
+func TestCancel(t *testing.T) {
+	nsttest.NoLeaks(t)
+	ctx := context.Background()
+	q, e := open(t, jobs.Config{}), engine(t)
+	running, waiting := submit(t, q, request(t, 96, 5000)), submit(t, q, request(t, 96, 5))
+	work(t, q, e)
+	until(t, q, running.ID, func(j jobs.Job) bool { return j.Progress != nil && j.Preview > 0 })
+	j, err := q.Cancel(ctx, waiting.ID)
+	require.NoError(t, err)
+	assert.Equal(t, jobs.Cancelled, j.State)
+	_, err = q.Cancel(ctx, running.ID)
+	require.NoError(t, err)
+	j = until(t, q, running.ID, finished)
+	assert.Equal(t, jobs.Cancelled, j.State)
+	_, err = q.Picture(ctx, running.ID, "preview") // what there was stays
+	assert.NoError(t, err)
+	after := submit(t, q, request(t, 64, 2)) // the worker goes on
+	assert.Equal(t, jobs.Done, until(t, q, after.ID, finished).State)
+}
+
+func TestLimits(t *testing.T) {
+	ctx := context.Background()
+	q := open(t, jobs.Config{MaxJobs: 2, MaxPixels: 1 << 20, MaxIterations: 100})
+	r := request(t, 64, 2)
+	r.Key = "once"
+	first := submit(t, q, r)
+	again, created, err := q.Submit(ctx, r)
+	require.NoError(t, err)
+	assert.False(t, created)
+	assert.Equal(t, first.ID, again.ID)
+	other := request(t, 80, 2)
+	other.Key = "once"
+	_, _, err = q.Submit(ctx, other)
+	require.ErrorIs(t, err, jobs.ErrKeyUsed)
+	submit(t, q, request(t, 64, 2))
+	_, _, err = q.Submit(ctx, request(t, 64, 2))
+	require.ErrorIs(t, err, jobs.ErrQueueFull)
+	assert.Len(t, q.List(), 2)
+	_, err = q.Cancel(ctx, first.ID) // which makes room
+	require.NoError(t, err)
+	submit(t, q, request(t, 64, 2))
+
+	for name, c := range map[string]struct {
+		change func(*jobs.Request)
+		says   string
+	}{
+		"result too large":   {func(r *jobs.Request) { r.Options.Size = new(2000) }, "at most 1048576 pixels"},
+		"iterations":         {func(r *jobs.Request) { r.Options.Iterations = new(101) }, "at most 100"},
+		"option":             {func(r *jobs.Request) { r.Options.Preset = "best" }, `"best" is unknown`},
+		"weights":            {func(r *jobs.Request) { r.Options.StyleWeights = []float64{1, 2} }, "are 2, for 1 style"},
+		"no style":           {func(r *jobs.Request) { r.Styles = nil }, "style 1 picture is missing"},
+		"no picture":         {func(r *jobs.Request) { r.Content = []byte("GIF89") }, "the content picture is not a picture of a known format"},
+		"cut short":          {func(r *jobs.Request) { r.Styles[0] = r.Styles[0][:900] }, "the style 1 picture is cut short"},
+		"a claim too large":  {func(r *jobs.Request) { r.Content = blank(t, 1200, 1000) }, "claims 1200×1000"},
+		"too small":          {func(r *jobs.Request) { r.Content = blank(t, 8, 8) }, "needs at least 16×16"},
+		"a mask alone":       {func(r *jobs.Request) { r.ContentMask = blank(t, 64, 64) }, "both or neither"},
+		"no start":           {func(r *jobs.Request) { r.Options.Start = nst.StartPicture }, "init"},
+		"a start that is no": {func(r *jobs.Request) { r.Init = []byte("x") }, "the init picture is not"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := request(t, 64, 2)
+			c.change(&r)
+			_, _, err := q.Submit(ctx, r)
+			require.ErrorContains(t, err, c.says)
+		})
+	}
+}
+
+// blank is a PNG of a size.
+func blank(t testing.TB, width, height int) []byte {
+	data, err := picture.New(width, height).Encode(".png", picture.Encoding{})
+	require.NoError(t, err)
+	return data
+}

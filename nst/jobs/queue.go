@@ -1,0 +1,797 @@
+package jobs
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/seed9bb5c928/nst/nst"
+	"github.com/seed9bb5c928/nst/nst/picture"
+)
+
+// Config says how a queue is kept. The zero value is the default.
+type Config struct {
+	// Replicas is on how many servers of a cluster everything is kept; 0 means 1.
+	Replicas int
+	// MaxJobs is how many jobs may wait or run; 0 means 100.
+	MaxJobs int
+	// Retention is how long finished jobs are kept; 0 means a week.
+	Retention time.Duration
+	// MaxPixels is how large a picture, and a result, may be; 0 means 64 million.
+	MaxPixels int64
+	// MaxIterations is how many a job may ask for; 0 means 20,000.
+	MaxIterations int
+	// Dir is the folder of the store if it is on this machine: its disk is kept
+	// from becoming full.
+	Dir string
+	// Log is told of what happens; nil: of nothing.
+	Log *slog.Logger
+}
+
+func (c Config) withDefaults() Config {
+	c.Replicas = cmp.Or(c.Replicas, 1)
+	c.MaxJobs = cmp.Or(c.MaxJobs, 100)
+	c.Retention = cmp.Or(c.Retention, 7*24*time.Hour)
+	c.MaxPixels = cmp.Or(c.MaxPixels, 64<<20)
+	c.MaxIterations = cmp.Or(c.MaxIterations, 20_000)
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+// Names of what is in JetStream.
+const (
+	workStream   = "NST_WORK"
+	workSubject  = "nst.work."
+	workConsumer = "workers"
+)
+
+// ackWait is how long a worker may be silent before its job goes to another.
+const ackWait = 15 * time.Second
+
+// reserve is what is left free of a disk.
+const reserve = 512 << 20
+
+// Queue is a queue of transfers. It is safe for concurrent use, by many processes
+// at once. The owner closes it.
+type Queue struct {
+	config   Config
+	js       jetstream.JetStream
+	work     jetstream.Consumer
+	stream   jetstream.Stream
+	records  jetstream.KeyValue // by job; and "cancel.JOB", "key.HASH"
+	previews jetstream.KeyValue
+	workers  jetstream.KeyValue
+	objects  jetstream.ObjectStore
+
+	decoding chan struct{} // pictures that are decoded at once
+	end      context.CancelFunc
+	ended    sync.WaitGroup
+
+	mutex   sync.Mutex
+	known   map[string]Job
+	changed map[string]map[chan struct{}]bool // by job
+}
+
+// Open opens a queue on a NATS connection, which has to have JetStream, and makes
+// what it lacks. The connection stays the caller's.
+func Open(ctx context.Context, nc *nats.Conn, c Config) (*Queue, error) {
+	c = c.withDefaults()
+	q := &Queue{config: c, decoding: make(chan struct{}, 2), known: map[string]Job{}, changed: map[string]map[chan struct{}]bool{}}
+	var err error
+	for {
+		if err = q.make(ctx, nc); err == nil || !temporary(err) {
+			break
+		}
+		select { // a cluster that has no leader yet
+		case <-ctx.Done():
+			return nil, fmt.Errorf("the queue: %w", err)
+		case <-time.After(500 * time.Millisecond):
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the queue: %w", err)
+	}
+	background, end := context.WithCancel(context.Background())
+	q.end = end
+	watcher, err := q.records.WatchAll(background)
+	if err != nil {
+		end()
+		return nil, fmt.Errorf("the queue: %w", err)
+	}
+	ready := make(chan struct{})
+	q.ended.Go(func() { q.follow(background, watcher, ready) })
+	select {
+	case <-ready:
+	case <-ctx.Done():
+		q.Close()
+		return nil, ctx.Err()
+	}
+	q.ended.Go(func() { q.tidy(background) })
+	return q, nil
+}
+
+func temporary(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout) || errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrNoStreamResponse) || strings.Contains(err.Error(), "temporarily unavailable") || strings.Contains(err.Error(), "no suitable peers")
+}
+
+// make makes what is not there.
+func (q *Queue) make(ctx context.Context, nc *nats.Conn) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	c := q.config
+	if q.js, err = jetstream.New(nc); err != nil {
+		return err
+	}
+	q.stream, err = q.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
+		Name: workStream, Subjects: []string{workSubject + "*"}, Retention: jetstream.WorkQueuePolicy,
+		MaxMsgs: int64(c.MaxJobs), Discard: jetstream.DiscardNew, Replicas: c.Replicas, Duplicates: 2 * time.Minute,
+	})
+	if err != nil {
+		return err
+	}
+	q.work, err = q.stream.CreateOrUpdateConsumer(ctx, jetstream.ConsumerConfig{
+		Durable: workConsumer, AckPolicy: jetstream.AckExplicitPolicy, AckWait: ackWait, MaxDeliver: -1, MaxAckPending: 4096,
+	})
+	if err != nil {
+		return err
+	}
+	keys := func(name string, ttl time.Duration) (kv jetstream.KeyValue) {
+		if err == nil {
+			kv, err = q.js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: name, History: 1, TTL: ttl, Replicas: c.Replicas, MaxValueSize: 4 << 20})
+		}
+		return kv
+	}
+	q.records = keys("nst-jobs", 0)
+	q.previews = keys("nst-previews", 2*c.Retention)
+	q.workers = keys("nst-workers", 3*presence)
+	if err != nil {
+		return err
+	}
+	q.objects, err = q.js.CreateOrUpdateObjectStore(ctx, jetstream.ObjectStoreConfig{Bucket: "nst-pictures", Replicas: c.Replicas, TTL: 2 * c.Retention})
+	return err
+}
+
+// Close ends what the queue does in the background.
+func (q *Queue) Close() {
+	q.end()
+	q.ended.Wait()
+}
+
+// Limits are those of the configuration, its defaults filled in.
+func (q *Queue) Limits() Config { return q.config }
+
+// follow keeps what is known up to date.
+func (q *Queue) follow(ctx context.Context, w jetstream.KeyWatcher, ready chan struct{}) {
+	defer func() { _ = w.Stop() }()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case e, ok := <-w.Updates():
+			switch {
+			case !ok:
+				return
+			case e == nil: // all that there was
+				close(ready)
+			case !strings.Contains(e.Key(), "."):
+				if e.Operation() != jetstream.KeyValuePut {
+					q.forget(e.Key(), e.Revision())
+				} else if j, err := decode(e); err == nil {
+					q.learn(j)
+				}
+			}
+		}
+	}
+}
+
+func decode(e jetstream.KeyValueEntry) (j Job, err error) {
+	err = json.Unmarshal(e.Value(), &j)
+	j.Revision = e.Revision()
+	return j, err
+}
+
+// learn is told of a record, by the server or by who wrote it.
+func (q *Queue) learn(j Job) {
+	q.mutex.Lock()
+	defer q.mutex.Unlock()
+	if q.known[j.ID].Revision >= j.Revision {
+		return
+	}
+	q.known[j.ID] = j
+	q.tell(j.ID)
+}
+
+func (q *Queue) forget(id string, revision uint64) {
+	q.mutex.Lock()
+	defer q.mutex.Unlock()
+	if j, ok := q.known[id]; ok && j.Revision < revision {
+		delete(q.known, id)
+		q.tell(id)
+	}
+}
+
+func (q *Queue) tell(id string) {
+	for c := range q.changed[id] {
+		select {
+		case c <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// Get returns what is known of a job. The error is ErrNotFound, or the
+// connection's.
+func (q *Queue) Get(ctx context.Context, id string) (Job, error) {
+	q.mutex.Lock()
+	j, ok := q.known[id]
+	q.mutex.Unlock()
+	if ok {
+		return j, nil
+	}
+	if !validID(id) {
+		return Job{}, ErrNotFound
+	}
+	return q.load(ctx, id)
+}
+
+// load asks the server.
+func (q *Queue) load(ctx context.Context, id string) (Job, error) {
+	e, err := q.records.Get(ctx, id)
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		return Job{}, ErrNotFound
+	}
+	if err != nil {
+		return Job{}, err
+	}
+	return decode(e)
+}
+
+// validID says whether an id can be one of ours: it is part of subjects and names.
+func validID(id string) bool {
+	return len(id) == 26 && !strings.ContainsFunc(id, func(r rune) bool { return (r < 'a' || r > 'z') && (r < '2' || r > '7') })
+}
+
+// List returns all jobs, the newest first.
+func (q *Queue) List() []Job {
+	q.mutex.Lock()
+	defer q.mutex.Unlock()
+	all := make([]Job, 0, len(q.known))
+	for _, j := range q.known {
+		all = append(all, j)
+	}
+	slices.SortFunc(all, func(a, b Job) int { return cmp.Or(b.Created.Compare(a.Created), cmp.Compare(a.ID, b.ID)) })
+	return all
+}
+
+// Changes returns a channel that has a value soon after each change of a job, and
+// what to call when it is not needed any more. Several changes may be one value:
+// Get has the latest.
+func (q *Queue) Changes(id string) (<-chan struct{}, func()) {
+	c := make(chan struct{}, 1)
+	q.mutex.Lock()
+	defer q.mutex.Unlock()
+	if q.changed[id] == nil {
+		q.changed[id] = map[chan struct{}]bool{}
+	}
+	q.changed[id][c] = true
+	return c, func() {
+		q.mutex.Lock()
+		defer q.mutex.Unlock()
+		if delete(q.changed[id], c); len(q.changed[id]) == 0 {
+			delete(q.changed, id)
+		}
+	}
+}
+
+// Submit checks a request, stores it and queues it. Of a request whose Key was
+// used before it returns the job that there is, and created is false. Errors are
+// ErrQueueFull, ErrNoSpace, ErrKeyUsed, PictureErrors, those that match
+// nst.ErrInvalidOption, and the connection's.
+func (q *Queue) Submit(ctx context.Context, r Request) (j Job, created bool, err error) {
+	if j, err = q.check(ctx, r); err != nil {
+		return j, false, err
+	}
+	if err := q.room(ctx, r, j); err != nil {
+		return j, false, err
+	}
+	j.ID, j.State, j.Created = strings.ToLower(rand.Text()), Queued, time.Now().UTC()
+	if r.Key != "" {
+		other, err := q.claim(ctx, r, j.ID)
+		if err != nil || other != "" {
+			return q.claimed(ctx, other, err)
+		}
+	}
+	if j, err = q.store(ctx, r, j); err != nil {
+		q.remove(context.WithoutCancel(ctx), j)
+		if r.Key != "" {
+			_ = q.records.Purge(context.WithoutCancel(ctx), keyName(r.Key))
+		}
+		return j, false, err
+	}
+	q.config.Log.Info("queued", "job", j.ID, "width", j.Width, "height", j.Height)
+	return j, true, nil
+}
+
+// check validates a request, and makes its job.
+func (q *Queue) check(ctx context.Context, r Request) (j Job, err error) {
+	if err := r.Options.Validate(); err != nil && r.Options.Start != nst.StartPicture {
+		return j, err
+	}
+	if n := r.Options.Iterations; n != nil && *n > q.config.MaxIterations {
+		return j, &nst.OptionError{Field: "Iterations", Problem: fmt.Sprintf("is %d; at most %d are made here", *n, q.config.MaxIterations)}
+	}
+	j.Options = r.Options
+	j.Styles = len(r.Styles)
+	j.Inputs = inputs{Styles: len(r.Styles), ContentMask: r.ContentMask != nil, StyleMasks: len(r.StyleMasks), Init: r.Init != nil}
+	if j.Inputs.Init {
+		j.Options.Start = nst.StartPicture
+	}
+	if len(r.Styles) == 0 {
+		return j, &PictureError{"style 1", errors.New("is missing; one or more will do")}
+	}
+	content, err := q.glance(ctx, "content", r.Content)
+	if err != nil {
+		return j, err
+	}
+	var styles []*picture.Picture
+	for i, data := range r.Styles {
+		s, err := q.glance(ctx, fmt.Sprintf("style %d", i+1), data)
+		if err != nil {
+			return j, err
+		}
+		styles = append(styles, s)
+	}
+	o := j.Options
+	others := map[string][]byte{}
+	if j.Inputs.ContentMask {
+		others["content mask"] = r.ContentMask
+	}
+	for i, data := range r.StyleMasks {
+		others[fmt.Sprintf("style mask %d", i+1)] = data
+	}
+	if j.Inputs.Init {
+		others["init"] = r.Init
+	}
+	for part, data := range others {
+		if _, err := q.glance(ctx, part, data); err != nil {
+			return j, err
+		}
+	}
+	if j.Inputs.ContentMask != (j.Inputs.StyleMasks > 0) || j.Inputs.StyleMasks > 0 && j.Inputs.StyleMasks != len(styles) {
+		return j, &nst.OptionError{Field: "ContentMask", Problem: "and a mask for each style picture go together: give both or neither"}
+	}
+	if o.Start == nst.StartPicture {
+		if !j.Inputs.Init {
+			return j, &nst.OptionError{Field: "Start", Problem: "is a picture, which is missing: send it as the part init"}
+		}
+		o.Start = "" // it has been looked at
+	}
+	if j.Width, j.Height, err = o.ResultSize(content, styles...); err != nil {
+		return j, err
+	}
+	if int64(j.Width)*int64(j.Height) > q.config.MaxPixels {
+		return j, &nst.OptionError{Field: "Size", Problem: fmt.Sprintf("makes a picture of %d×%d; at most %d pixels are made here", j.Width, j.Height, q.config.MaxPixels)}
+	}
+	return j, nil
+}
+
+// glance decodes a picture to see whether it can be, and returns its size alone.
+func (q *Queue) glance(ctx context.Context, part string, data []byte) (*picture.Picture, error) {
+	width, height, _, err := picture.Header(data)
+	if err == nil && int64(width)*int64(height) > q.config.MaxPixels {
+		err = fmt.Errorf("claims %d×%d pixels; at most %d are taken here", width, height, q.config.MaxPixels)
+	}
+	if err != nil {
+		return nil, &PictureError{part, err}
+	}
+	select { // what is decoded is large
+	case q.decoding <- struct{}{}:
+		defer func() { <-q.decoding }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	p, err := picture.Decode(data)
+	if err != nil {
+		return nil, &PictureError{part, err}
+	}
+	return &picture.Picture{Width: p.Width, Height: p.Height}, nil
+}
+
+// room says whether there is room for a job and all that will come of it.
+func (q *Queue) room(ctx context.Context, r Request, j Job) error {
+	need := int64(len(r.Content))
+	for _, s := range r.Styles {
+		need += int64(len(s))
+	}
+	// Beside the result a checkpoint: of L-BFGS up to 45 pictures, and the one
+	// before until it is whole.
+	need += int64(j.Width) * int64(j.Height) * 12 * (2*45 + 1)
+	if q.config.Dir != "" {
+		var s syscall.Statfs_t
+		if err := syscall.Statfs(q.config.Dir, &s); err == nil && int64(s.Bavail)*s.Bsize < need*int64(q.config.Replicas)+reserve {
+			return ErrNoSpace
+		}
+	}
+	a, err := q.js.AccountInfo(ctx)
+	if err != nil {
+		return err
+	}
+	if a.Limits.MaxStore > 0 && int64(a.Store)+need > a.Limits.MaxStore {
+		return ErrNoSpace
+	}
+	return nil
+}
+
+func keyName(key string) string {
+	hash := sha256.Sum256([]byte(key))
+	return "key." + hex.EncodeToString(hash[:])
+}
+
+// claimRecord says whose a key is.
+type claimRecord struct {
+	ID   string    `json:"id"`
+	Hash string    `json:"hash"` // of the request
+	Made time.Time `json:"made"`
+}
+
+func (r Request) hash() string {
+	h := sha256.New()
+	options, _ := json.Marshal(r.Options)
+	for _, part := range slices.Concat([][]byte{options, r.Content, r.Init, r.ContentMask}, r.Styles, r.StyleMasks) {
+		fmt.Fprintf(h, "%d:", len(part))
+		h.Write(part)
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// claim makes a key the job's, or returns the job whose it is.
+func (q *Queue) claim(ctx context.Context, r Request, id string) (other string, err error) {
+	mine := claimRecord{id, r.hash(), time.Now()}
+	value, _ := json.Marshal(mine)
+	for {
+		_, err = q.records.Create(ctx, keyName(r.Key), value)
+		if err == nil || !errors.Is(err, jetstream.ErrKeyExists) {
+			return "", err
+		}
+		e, err := q.records.Get(ctx, keyName(r.Key))
+		if errors.Is(err, jetstream.ErrKeyNotFound) {
+			continue
+		}
+		if err != nil {
+			return "", err
+		}
+		var theirs claimRecord
+		if err := json.Unmarshal(e.Value(), &theirs); err != nil {
+			return "", err
+		}
+		if theirs.Hash != mine.Hash {
+			return "", ErrKeyUsed
+		}
+		if _, err := q.load(ctx, theirs.ID); errors.Is(err, ErrNotFound) && time.Since(theirs.Made) > time.Minute {
+			// Who claimed it died, or the job was deleted.
+			if err := q.records.Purge(ctx, keyName(r.Key), jetstream.LastRevision(e.Revision())); err != nil {
+				return "", err
+			}
+			continue
+		}
+		return theirs.ID, nil
+	}
+}
+
+// claimed waits for a job that another request is making.
+func (q *Queue) claimed(ctx context.Context, id string, err error) (Job, bool, error) {
+	for err == nil {
+		var j Job
+		if j, err = q.load(ctx, id); !errors.Is(err, ErrNotFound) {
+			return j, false, err
+		}
+		select {
+		case <-ctx.Done():
+			err = ctx.Err()
+		case <-time.After(50 * time.Millisecond):
+			err = nil
+		}
+	}
+	return Job{}, false, err
+}
+
+// store writes the pictures, then the record, then the message. Without the last,
+// tidy sends it.
+func (q *Queue) store(ctx context.Context, r Request, j Job) (Job, error) {
+	data := map[string][]byte{"content": r.Content, "content-mask": r.ContentMask, "init": r.Init}
+	for i, s := range r.Styles {
+		data[numbered("style", i)] = s
+	}
+	for i, s := range r.StyleMasks {
+		data[numbered("style-mask", i)] = s
+	}
+	for _, name := range j.Inputs.names() {
+		if _, err := q.objects.PutBytes(ctx, object(j.ID, name), data[name]); err != nil {
+			return j, full(err)
+		}
+	}
+	value, err := j.encode()
+	if err != nil {
+		return j, err
+	}
+	if j.Revision, err = q.records.Create(ctx, j.ID, value); err != nil {
+		return j, full(err)
+	}
+	if err := q.send(ctx, j.ID); err != nil {
+		return j, err
+	}
+	q.learn(j)
+	return j, nil
+}
+
+func object(id, name string) string { return id + "/" + name }
+
+func (q *Queue) send(ctx context.Context, id string) error {
+	_, err := q.js.PublishMsg(ctx, &nats.Msg{Subject: workSubject + id}, jetstream.WithMsgID(id))
+	return full(err)
+}
+
+// full makes errors of limits ours.
+func full(err error) error {
+	if err == nil {
+		return nil
+	}
+	text := err.Error()
+	switch {
+	case strings.Contains(text, "maximum messages exceeded"):
+		return ErrQueueFull
+	case strings.Contains(text, "insufficient storage"), strings.Contains(text, "resource limits exceeded"), strings.Contains(text, "no space left"), strings.Contains(text, "maximum bytes exceeded"), strings.Contains(text, "insufficient resources"):
+		return ErrNoSpace
+	}
+	return err
+}
+
+// Picture returns one of a job's pictures: "content", "style-1", …, "preview" (a
+// JPEG), "result" (a PNG). The error is ErrNotFound or ErrNotReady, or the
+// connection's.
+func (q *Queue) Picture(ctx context.Context, id, name string) ([]byte, error) {
+	j, err := q.Get(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case name == "preview":
+		e, err := q.previews.Get(ctx, id)
+		if errors.Is(err, jetstream.ErrKeyNotFound) {
+			return nil, ErrNotReady
+		}
+		if err != nil {
+			return nil, err
+		}
+		return e.Value(), nil
+	case name == "result" && j.State != Done:
+		return nil, ErrNotReady
+	case name != "result" && !slices.Contains(j.Inputs.names(), name):
+		return nil, ErrNotFound
+	}
+	return q.read(ctx, id, name)
+}
+
+func (q *Queue) read(ctx context.Context, id, name string) ([]byte, error) {
+	data, err := q.objects.GetBytes(ctx, object(id, name))
+	if errors.Is(err, jetstream.ErrObjectNotFound) {
+		return nil, ErrNotFound
+	}
+	return data, err
+}
+
+func (q *Queue) write(ctx context.Context, id, name string, data []byte) error {
+	_, err := q.objects.Put(ctx, jetstream.ObjectMeta{Name: object(id, name)}, bytes.NewReader(data))
+	return full(err)
+}
+
+// Cancel has a job end: at once if it waits, within an iteration if it runs. Of a
+// finished one it changes nothing.
+func (q *Queue) Cancel(ctx context.Context, id string) (Job, error) {
+	var j Job
+	err := q.edit(ctx, id, &j, func(j *Job) error {
+		switch {
+		case j.State.Finished():
+			return errNoChange
+		case j.State == Running:
+			_, err := q.records.Put(ctx, "cancel."+id, nil)
+			return errors.Join(err, errNoChange)
+		}
+		j.finish(Cancelled)
+		return nil
+	})
+	if err == nil { // no worker needs to hear of it
+		err = q.stream.Purge(ctx, jetstream.WithPurgeSubject(workSubject+id))
+	}
+	if errors.Is(err, errNoChange) {
+		err = nil
+	}
+	return j, err
+}
+
+// errNoChange is returned by what edit calls if there is nothing to write.
+var errNoChange = errors.New("no change")
+
+// edit reads a record, has do change it, and writes it, again if another wrote it
+// in between, or a server of a cluster had not heard of the last change.
+func (q *Queue) edit(ctx context.Context, id string, j *Job, do func(*Job) error) (err error) {
+	for {
+		if *j, err = q.load(ctx, id); err != nil {
+			return err
+		}
+		if err := do(j); err != nil {
+			return err
+		}
+		if *j, err = q.update(ctx, *j); !errors.Is(err, errConflict) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+func (j *Job) finish(s State) {
+	now := time.Now().UTC()
+	j.State, j.Finished = s, &now
+}
+
+// Delete forgets a finished job and its pictures; of another it is Cancel.
+func (q *Queue) Delete(ctx context.Context, id string) (Job, error) {
+	j, err := q.Cancel(ctx, id)
+	if err != nil || !j.State.Finished() {
+		return j, err
+	}
+	return j, q.remove(ctx, j)
+}
+
+// remove deletes all of a job, its record last.
+func (q *Queue) remove(ctx context.Context, j Job) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	err := q.stream.Purge(ctx, jetstream.WithPurgeSubject(workSubject+j.ID))
+	for _, name := range append(j.Inputs.names(), "result", "checkpoint") {
+		if e := q.objects.Delete(ctx, object(j.ID, name)); !errors.Is(e, jetstream.ErrObjectNotFound) {
+			err = errors.Join(err, e)
+		}
+	}
+	err = errors.Join(err, q.previews.Purge(ctx, j.ID), q.records.Purge(ctx, "cancel."+j.ID))
+	if err == nil {
+		err = q.records.Purge(ctx, j.ID)
+	}
+	if err == nil {
+		q.forget(j.ID, 1<<63)
+	}
+	return err
+}
+
+// errConflict is update's if another has changed the record since it was read.
+var errConflict = errors.New("another has changed the job")
+
+// update writes a record over the revision that it was made from.
+func (q *Queue) update(ctx context.Context, j Job) (Job, error) {
+	value, err := j.encode()
+	if err != nil {
+		return j, err
+	}
+	revision, err := q.records.Update(ctx, j.ID, value, j.Revision)
+	var api *jetstream.APIError
+	if errors.Is(err, jetstream.ErrKeyExists) || errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence {
+		return j, errConflict
+	}
+	if err != nil {
+		return j, full(err)
+	}
+	j.Revision = revision
+	q.learn(j)
+	return j, nil
+}
+
+// tidyEvery is how often tidy looks.
+const tidyEvery = 5 * time.Minute
+
+// tidy deletes jobs that have been finished for long, sends messages that were
+// never sent, and removes what writers that died have left in the object store.
+func (q *Queue) tidy(ctx context.Context) {
+	orphans := map[string]bool{}
+	for wait := 2 * time.Minute; ; wait = tidyEvery {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+		var err error
+		if orphans, err = q.tidyOnce(ctx, orphans); err != nil && ctx.Err() == nil {
+			q.config.Log.Warn("tidying failed", "error", err)
+		}
+	}
+}
+
+// tidyOnce does so once. Of the chunks in the object store that belong to no
+// object it removes those that it has seen before: others may be being written.
+func (q *Queue) tidyOnce(ctx context.Context, seen map[string]bool) (orphans map[string]bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	for _, j := range q.List() {
+		switch {
+		case j.Finished != nil && time.Since(*j.Finished) > q.config.Retention:
+			q.config.Log.Info("deleted, being old", "job", j.ID)
+			err = errors.Join(err, q.remove(ctx, j))
+		case !j.State.Finished() && time.Since(j.Created) > time.Minute:
+			if _, e := q.stream.GetLastMsgForSubject(ctx, workSubject+j.ID); errors.Is(e, jetstream.ErrMsgNotFound) {
+				err = errors.Join(err, q.send(ctx, j.ID))
+			}
+		}
+	}
+	err = errors.Join(err, q.tidyKeys(ctx), q.records.PurgeDeletes(ctx))
+	const bucket = "OBJ_nst-pictures"
+	store, e := q.js.Stream(ctx, bucket)
+	if e != nil {
+		return seen, errors.Join(err, e)
+	}
+	objects, e := q.objects.List(ctx)
+	if e != nil && !errors.Is(e, jetstream.ErrNoObjectsFound) {
+		return seen, errors.Join(err, e)
+	}
+	owned := map[string]bool{}
+	for _, o := range objects {
+		owned["$O.nst-pictures.C."+o.NUID] = true
+	}
+	info, e := store.Info(ctx, jetstream.WithSubjectFilter("$O.nst-pictures.C.>"))
+	if e != nil {
+		return seen, errors.Join(err, e)
+	}
+	orphans = map[string]bool{}
+	for subject := range info.State.Subjects {
+		if owned[subject] {
+			continue
+		}
+		if seen[subject] {
+			err = errors.Join(err, store.Purge(ctx, jetstream.WithPurgeSubject(subject)))
+		} else {
+			orphans[subject] = true
+		}
+	}
+	return orphans, err
+}
+
+// tidyKeys forgets the keys of requests whose jobs are gone.
+func (q *Queue) tidyKeys(ctx context.Context) error {
+	keys, err := q.records.ListKeysFiltered(ctx, "key.*")
+	if err != nil {
+		return err
+	}
+	for key := range keys.Keys() {
+		e, err := q.records.Get(ctx, key)
+		if err != nil {
+			continue
+		}
+		var c claimRecord
+		_ = json.Unmarshal(e.Value(), &c)
+		if _, err := q.load(ctx, c.ID); errors.Is(err, ErrNotFound) && time.Since(c.Made) > time.Hour {
+			if err := q.records.Purge(ctx, key, jetstream.LastRevision(e.Revision())); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,147 @@
+package jobs
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+)
+
+// Server is a NATS server with JetStream in this process, its store in a folder.
+type Server struct {
+	server *server.Server
+	url    string
+	token  string
+}
+
+// ServerConfig says how a server is embedded.
+type ServerConfig struct {
+	// Dir is the folder of the store.
+	Dir string
+	// Listen is the address for workers in other processes, such as
+	// "127.0.0.1:4222"; empty: none.
+	Listen string
+	// MaxBytes limits the store; 0 means three quarters of what the disk has free.
+	MaxBytes int64
+}
+
+// StartServer starts a server. Who connects over the network needs the token that
+// it keeps in Dir: see URL. The caller closes it.
+func StartServer(c ServerConfig) (*Server, error) {
+	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("the data folder: %w", err)
+	}
+	o := &server.Options{
+		ServerName: "nst", JetStream: true, StoreDir: c.Dir, NoSigs: true, NoLog: true, DontListen: c.Listen == "",
+		// What a power cut may cost; a killed process costs nothing.
+		SyncInterval: 5 * time.Second, JetStreamMaxStore: c.MaxBytes, MaxPayload: 8 << 20,
+	}
+	s := &Server{}
+	if c.Listen != "" {
+		host, port, err := net.SplitHostPort(c.Listen)
+		if err == nil {
+			o.Port, err = strconv.Atoi(port)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%q is no address: 127.0.0.1:4222 is one", c.Listen)
+		}
+		if o.Host = host; o.Port == 0 {
+			o.Port = server.RANDOM_PORT
+		}
+		if s.token, err = token(filepath.Join(c.Dir, "token")); err != nil {
+			return nil, err
+		}
+		o.Authorization = s.token
+	}
+	var err error
+	if s.server, err = server.NewServer(o); err != nil {
+		return nil, fmt.Errorf("the embedded NATS server: %w", err)
+	}
+	s.server.Start()
+	if !s.server.ReadyForConnections(20 * time.Second) {
+		s.Close()
+		return nil, fmt.Errorf("the embedded NATS server does not start; is %s in use by another?", cmp.Or(c.Listen, c.Dir))
+	}
+	if c.Listen != "" {
+		s.url = "nats://" + s.token + "@" + s.server.Addr().String()
+	}
+	return s, nil
+}
+
+// token is the one in a file, which is made if it is not there.
+func token(path string) (string, error) {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		data = []byte(rand.Text())
+		err = os.WriteFile(path, data, 0o600)
+	}
+	if err != nil {
+		return "", fmt.Errorf("the embedded NATS server's token: %w", err)
+	}
+	return strings.TrimSpace(string(data)), nil
+}
+
+// URL is what workers in other processes connect to, the token in it; empty if the
+// server does not listen.
+func (s *Server) URL() string { return s.url }
+
+// Connect connects to the server without a network.
+func (s *Server) Connect() (*nats.Conn, error) {
+	options := []nats.Option{nats.InProcessServer(s.server), nats.Name("nst")}
+	if s.token != "" {
+		options = append(options, nats.Token(s.token))
+	}
+	return nats.Connect("", options...)
+}
+
+// Close stops the server; what it has stored stays.
+func (s *Server) Close() {
+	s.server.Shutdown()
+	s.server.WaitForShutdown()
+}
+
+// Connect connects to NATS servers by their URLs, with commas between, and keeps
+// trying to stay connected until ctx is done or the connection is closed.
+func Connect(ctx context.Context, urls string, options ...nats.Option) (*nats.Conn, error) {
+	options = append([]nats.Option{nats.Name("nst"), nats.MaxReconnects(-1), nats.ReconnectWait(500 * time.Millisecond), nats.Timeout(5 * time.Second)}, options...)
+	for tries := 1; ; tries++ {
+		nc, err := nats.Connect(urls, options...)
+		if err == nil || tries == 5 {
+			if err != nil {
+				err = fmt.Errorf("no NATS server answers at %s: %w", redacted(urls), err)
+			}
+			return nc, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+// redacted leaves out the part of URLs that may be secret.
+func redacted(urls string) string {
+	var out []string
+	for u := range strings.SplitSeq(urls, ",") {
+		scheme, rest, ok := strings.Cut(u, "://")
+		if !ok {
+			scheme, rest = "nats", u
+		}
+		if _, host, ok := strings.Cut(rest, "@"); ok {
+			rest = "…@" + host
+		}
+		out = append(out, scheme+"://"+rest)
+	}
+	return strings.Join(out, ",")
+}

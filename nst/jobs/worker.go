@@ -1,0 +1,604 @@
+package jobs
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/seed9bb5c928/nst/nst"
+	"github.com/seed9bb5c928/nst/nst/picture"
+	"github.com/seed9bb5c928/nst/torch"
+)
+
+const (
+	presence        = 10 * time.Second // a worker says so often that it is there
+	recordEvery     = 400 * time.Millisecond
+	previewEvery    = 1500 * time.Millisecond
+	checkpointEvery = 10 * time.Second
+	checkpointShare = 10 // times what one takes, at least, from one to the next
+	previewSide     = 768
+	maxFailures     = 3 // of one kind
+	maxDeaths       = 5 // in a row without an iteration between them
+)
+
+// WorkerInfo is what a worker says of itself.
+type WorkerInfo struct {
+	Name   string `json:"name"`
+	Device string `json:"device"`
+	Job    string `json:"job,omitempty"`
+	// Memory is that of the device in use by the worker, Free what is free, in bytes.
+	Memory int64 `json:"memory_bytes"`
+	Free   int64 `json:"free_bytes"`
+	// SecondsPerIteration is of the job, lately; 0 without one.
+	SecondsPerIteration float64   `json:"seconds_per_iteration"`
+	Iterations          int64     `json:"iterations"` // since it began
+	At                  time.Time `json:"at"`
+}
+
+// Workers are those that have been heard of in the last half minute.
+func (q *Queue) Workers(ctx context.Context) ([]WorkerInfo, error) {
+	keys, err := q.workers.ListKeys(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var all []WorkerInfo
+	for key := range keys.Keys() {
+		e, err := q.workers.Get(ctx, key)
+		if err != nil {
+			continue
+		}
+		var w WorkerInfo
+		if json.Unmarshal(e.Value(), &w) == nil {
+			all = append(all, w)
+		}
+	}
+	slices.SortFunc(all, func(a, b WorkerInfo) int { return bytes.Compare([]byte(a.Name), []byte(b.Name)) })
+	return all, nil
+}
+
+// worker takes jobs, one at a time.
+type worker struct {
+	queue  *Queue
+	engine *nst.Engine
+	every  int // nst.Options.StateEvery
+
+	mutex sync.Mutex
+	info  WorkerInfo
+}
+
+// Work takes jobs from the queue and makes them with the engine, which keeps its
+// network and what it knows of styles between them, until ctx is done: then the
+// job that runs is kept as a checkpoint and goes back to the queue. name, which is
+// to be unlike other workers' names, may be empty.
+func (q *Queue) Work(ctx context.Context, engine *nst.Engine, name string) error {
+	if name == "" {
+		host, _ := os.Hostname()
+		name = fmt.Sprintf("%s-%d-%s", host, os.Getpid(), nats.NewInbox()[len(nats.InboxPrefix):][:6])
+	}
+	w := &worker{queue: q, engine: engine, every: 1, info: WorkerInfo{Name: name, Device: string(engine.Device())}}
+	if engine.Device() != torch.CPU {
+		w.every = 10 // to wait for each iteration leaves a GPU idle
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var present sync.WaitGroup
+	present.Go(func() { w.present(ctx) })
+	defer present.Wait()
+	defer cancel()
+	q.config.Log.Info("working", "worker", name, "device", w.info.Device)
+	for ctx.Err() == nil {
+		batch, err := q.work.Fetch(1, jetstream.FetchContext(ctx))
+		if err == nil {
+			for m := range batch.Messages() {
+				w.take(ctx, m)
+			}
+			err = batch.Error()
+		}
+		if err != nil && ctx.Err() == nil && !errors.Is(err, nats.ErrTimeout) && !errors.Is(err, context.DeadlineExceeded) {
+			q.config.Log.Warn("no jobs can be had; trying again", "worker", name, "error", err)
+			sleep(ctx, time.Second)
+		}
+	}
+	return nil
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+// present says that the worker is there.
+func (w *worker) present(ctx context.Context) {
+	key := hexName(w.info.Name)
+	for ctx.Err() == nil {
+		m, _ := torch.MemoryOf(w.engine.Device())
+		w.mutex.Lock()
+		w.info.Memory, w.info.Free, w.info.At = m.Allocated, m.Free, time.Now().UTC()
+		value, _ := json.Marshal(w.info)
+		w.mutex.Unlock()
+		put, cancel := context.WithTimeout(ctx, presence/2)
+		_, _ = w.queue.workers.Put(put, key, value)
+		cancel()
+		sleep(ctx, presence)
+	}
+	gone, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	defer cancel()
+	_ = w.queue.workers.Purge(gone, key)
+}
+
+// hexName is a name as a key.
+func hexName(name string) string { return fmt.Sprintf("%x", name) }
+
+// Causes of the end of a run.
+var (
+	errCancelled = errors.New("the job was cancelled")
+	errLost      = errors.New("another worker has the job")
+)
+
+// take deals with one message.
+func (w *worker) take(ctx context.Context, m jetstream.Msg) {
+	id := m.Subject()[len(workSubject):]
+	log := w.queue.config.Log.With("job", id, "worker", w.info.Name)
+	alive, died := context.WithCancel(context.WithoutCancel(ctx))
+	var beat sync.WaitGroup
+	beat.Go(func() {
+		for alive.Err() == nil {
+			_ = m.InProgress()
+			sleep(alive, ackWait/4)
+		}
+	})
+	j, err := w.job(ctx, id)
+	died()
+	beat.Wait()
+	switch {
+	case err == nil, errors.Is(err, ErrNotFound):
+		log.Info("finished", "state", j.State, "error", j.Error)
+		err = w.insist(ctx, func(ctx context.Context) error { return m.DoubleAck(ctx) })
+	case errors.Is(err, errLost):
+		log.Info("lost to another worker")
+		err = nil
+	case ctx.Err() != nil:
+		log.Info("given back, with its checkpoint")
+		err = m.Nak()
+	default:
+		log.Warn("it will be tried again", "error", err)
+		err = m.NakWithDelay(time.Duration(1+len(j.Failures)) * time.Second)
+	}
+	if err != nil { // it will be delivered again, and found finished
+		log.Warn("the server was not told", "error", err)
+	}
+}
+
+// insist does something again until it succeeds, while a server may be away; even
+// when ctx is done it tries for some time.
+func (w *worker) insist(ctx context.Context, do func(context.Context) error) (err error) {
+	for since := time.Now(); ; {
+		once, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		err = do(once)
+		cancel()
+		patience := 5 * time.Minute
+		if ctx.Err() != nil {
+			patience = 10 * time.Second
+		}
+		if err == nil || errors.Is(err, errLost) || errors.Is(err, ErrNoSpace) || errors.Is(err, ErrNotFound) || time.Since(since) > patience {
+			return err
+		}
+		time.Sleep(500 * time.Millisecond)
+	}
+}
+
+// change reads the record anew, changes it and writes it, unless the job is
+// another worker's.
+func (w *worker) change(ctx context.Context, id string, do func(*Job) error) (j Job, err error) {
+	err = w.insist(ctx, func(ctx context.Context) error {
+		return w.queue.edit(ctx, id, &j, do)
+	})
+	return j, err
+}
+
+// mine has change only change the job while it is this worker's.
+func (w *worker) mine(do func(*Job)) func(*Job) error {
+	return func(j *Job) error {
+		if j.State != Running || j.Worker != w.info.Name {
+			return errLost
+		}
+		do(j)
+		return nil
+	}
+}
+
+// job makes a job, from its checkpoint if there is one. An error, other than that
+// the job is lost or gone, has it tried again; others are the job's end.
+func (w *worker) job(ctx context.Context, id string) (Job, error) {
+	q := w.queue
+	done := false
+	j, err := w.change(ctx, id, func(j *Job) error {
+		if done = j.State.Finished(); done {
+			return nil
+		}
+		if j.State == Running { // a worker has vanished
+			at := 0
+			if j.Progress != nil {
+				at = j.Progress.Iteration
+			}
+			if at > j.DeathAt {
+				j.Deaths = 0
+			}
+			j.Deaths, j.DeathAt = j.Deaths+1, at
+		}
+		if j.Deaths >= maxDeaths {
+			j.Error = fmt.Sprintf("workers vanished %d times in a row while they had it, the last one after iteration %d", j.Deaths, j.DeathAt)
+			j.finish(Failed)
+			return nil
+		}
+		now := time.Now().UTC()
+		if j.Started == nil {
+			j.Started = &now
+		}
+		j.State, j.Worker, j.Device = Running, w.info.Name, w.info.Device
+		j.Attempts++
+		return nil
+	})
+	if err != nil || j.State.Finished() {
+		return j, err
+	}
+	run, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	watcher, err := q.records.Watch(run, "cancel."+id)
+	if err != nil {
+		return w.failed(ctx, id, err)
+	}
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		for e := range watcher.Updates() {
+			if e != nil && e.Operation() == jetstream.KeyValuePut {
+				cancel(errCancelled)
+			}
+		}
+	})
+	defer watching.Wait()
+	defer func() { _ = watcher.Stop() }()
+	w.busy(id)
+	defer w.busy("")
+
+	o, content, styles, err := w.inputs(run, j)
+	if err == nil {
+		err = w.stylize(ctx, run, cancel, j, o, content, styles)
+	}
+	switch cause := context.Cause(run); {
+	case err == nil:
+		return q.load(context.WithoutCancel(ctx), id)
+	case errors.Is(cause, errLost), errors.Is(err, errLost):
+		return j, errLost
+	case errors.Is(cause, errCancelled):
+		j, err := w.change(ctx, id, w.mine(func(j *Job) { j.finish(Cancelled) }))
+		w.clean(ctx, id)
+		return j, err
+	case ctx.Err() != nil: // given back
+		j, e := w.change(ctx, id, w.mine(func(j *Job) { j.State, j.Worker = Queued, "" }))
+		if e != nil {
+			return j, e
+		}
+		return j, ctx.Err()
+	}
+	return w.failed(ctx, id, err)
+}
+
+func (w *worker) busy(id string) {
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
+	w.info.Job, w.info.SecondsPerIteration = id, 0
+}
+
+// clean deletes what only a run needs.
+func (w *worker) clean(ctx context.Context, id string) {
+	once, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	_ = w.queue.objects.Delete(once, object(id, "checkpoint"))
+	_ = w.queue.records.Purge(once, "cancel."+id)
+}
+
+// failed notes a failure. Of what cannot be otherwise the next time, and of what
+// was the same several times, the job has failed.
+func (w *worker) failed(ctx context.Context, id string, failure error) (Job, error) {
+	text := failure.Error()
+	j, err := w.change(ctx, id, w.mine(func(j *Job) {
+		j.Failures = append(j.Failures, text)
+		same := 0
+		for _, f := range j.Failures {
+			if f == text {
+				same++
+			}
+		}
+		hopeless := errors.Is(failure, nst.ErrInvalidOption) || errors.Is(failure, picture.ErrPicture) || errors.Is(failure, nst.ErrDiverged)
+		if same < maxFailures && !hopeless {
+			j.State, j.Worker = Queued, ""
+			return
+		}
+		j.Error = text
+		j.finish(Failed)
+	}))
+	if err != nil {
+		return j, err
+	}
+	if j.State == Failed {
+		w.clean(ctx, id)
+		return j, nil
+	}
+	return j, failure
+}
+
+// inputs read a job's pictures and its checkpoint.
+func (w *worker) inputs(ctx context.Context, j Job) (o nst.Options, content *picture.Picture, styles []*picture.Picture, err error) {
+	read := func(name string) *picture.Picture {
+		if err != nil {
+			return nil
+		}
+		var data []byte
+		err = w.insist(ctx, func(once context.Context) (err error) {
+			data, err = w.queue.read(once, j.ID, name)
+			return err
+		})
+		if err != nil {
+			err = fmt.Errorf("the %s picture: %w", name, err)
+			return nil
+		}
+		p, e := picture.Decode(data)
+		if e != nil {
+			err = &PictureError{name, e}
+		}
+		return p
+	}
+	o = j.Options
+	content = read("content")
+	for i := range j.Inputs.Styles {
+		styles = append(styles, read(numbered("style", i)))
+	}
+	if j.Inputs.ContentMask {
+		o.ContentMask = read("content-mask")
+	}
+	for i := range j.Inputs.StyleMasks {
+		o.StyleMasks = append(o.StyleMasks, read(numbered("style-mask", i)))
+	}
+	if j.Inputs.Init {
+		o.Picture = read("init")
+	}
+	if err != nil {
+		return o, nil, nil, err
+	}
+	if data, e := w.queue.read(ctx, j.ID, "checkpoint"); e == nil {
+		if o.Resume, e = nst.ReadCheckpoint(bytes.NewReader(data)); e != nil {
+			w.queue.config.Log.Warn("the checkpoint cannot be used: beginning anew", "job", j.ID, "error", e)
+			o.Resume = nil
+		}
+	}
+	return o, content, styles, nil
+}
+
+// stylize runs the transfer, and stores what it makes.
+func (w *worker) stylize(ctx, run context.Context, cancel context.CancelCauseFunc, j Job, o nst.Options, content *picture.Picture, styles []*picture.Picture) error {
+	s := &saver{worker: w, job: j, cancel: cancel, todo: make(chan saved, 1)}
+	resumed := 0
+	if o.Resume != nil {
+		resumed = o.Resume.Iteration()
+	}
+	o.StateEvery = w.every
+	o.Warn = s.warn
+	var saving sync.WaitGroup
+	saving.Go(func() { s.work(ctx) })
+	result, err := w.try(run, content, styles, o, func(p nst.Progress) {
+		s.report(p, p.Last && ctx.Err() != nil && context.Cause(run) != errCancelled, resumed)
+		w.mutex.Lock()
+		w.info.Iterations++
+		if n := p.Iteration - resumed; n > 0 && p.Seconds > 0 {
+			w.info.SecondsPerIteration = p.Seconds / float64(p.Iteration)
+		}
+		w.mutex.Unlock()
+	})
+	close(s.todo)
+	saving.Wait()
+	if errors.Is(err, nst.ErrCheckpoint) && o.Resume != nil { // of another machine's version, say
+		w.queue.config.Log.Warn("the checkpoint cannot be gone on from: beginning anew", "job", j.ID, "error", err)
+		w.clean(ctx, j.ID)
+		o.Resume = nil
+		return w.stylize(ctx, run, cancel, j, o, content, styles)
+	}
+	if err != nil {
+		return err
+	}
+	if err := context.Cause(run); errors.Is(err, errLost) || errors.Is(err, errCancelled) {
+		return err
+	}
+	settings, err := o.Resolve()
+	if err != nil {
+		return err
+	}
+	comment, err := json.Marshal(map[string]any{"program": "nst", "options": settings})
+	if err != nil {
+		return err
+	}
+	data, err := result.Picture.Encode(".png", picture.Encoding{Comment: string(comment)})
+	if err != nil {
+		return err
+	}
+	if err := w.insist(ctx, func(once context.Context) error { return w.queue.write(once, j.ID, "result", data) }); err != nil {
+		return err
+	}
+	_, err = w.change(ctx, j.ID, w.mine(func(j *Job) {
+		s.fill(j)
+		j.Costs = &result.Costs
+		j.Width, j.Height = result.Picture.Width, result.Picture.Height
+		j.Result = &Result{len(data), result.Iterations, result.Seconds, result.PeakMemory, result.Tiles}
+		if j.Progress != nil {
+			j.Progress.Fraction, j.Progress.SecondsLeft = 1, 0
+		}
+		j.finish(Done)
+	}))
+	if err == nil {
+		w.clean(ctx, j.ID)
+	}
+	return err
+}
+
+// try is Stylize, of which a panic is an error: it is one job's.
+func (w *worker) try(ctx context.Context, content *picture.Picture, styles []*picture.Picture, o nst.Options, report func(nst.Progress)) (r *nst.Result, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			w.queue.config.Log.Error("a transfer panicked", "panic", fmt.Sprint(p))
+			err = errors.New("an error in the program ended the transfer; the worker's log has it")
+		}
+	}()
+	return w.engine.Stylize(ctx, content, styles, o, report)
+}
+
+// saver writes what a run tells of, on a goroutine of its own, so that the run does
+// not wait; what comes while it writes replaces what waits.
+type saver struct {
+	worker *worker
+	cancel context.CancelCauseFunc
+	todo   chan saved
+
+	mutex sync.Mutex
+	job   Job // its progress, costs, curve and warnings
+	step  int // of the curve
+
+	// Of the run's thread:
+	preview, checkpoint time.Time // when the last ones were handed over
+	took                time.Duration
+}
+
+// saved is what is to be written.
+type saved struct {
+	preview    *picture.Picture
+	checkpoint *nst.Checkpoint
+}
+
+func (s *saver) warn(message string) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	if len(s.job.Warnings) < 10 {
+		s.job.Warnings = append(s.job.Warnings, message)
+	}
+}
+
+// report is the run's. At last, what has to be written is waited for.
+func (s *saver) report(p nst.Progress, last bool, resumed int) {
+	now := time.Now()
+	if s.preview.IsZero() {
+		s.preview, s.checkpoint = now.Add(-previewEvery), now
+	}
+	s.mutex.Lock()
+	costs := p.Costs
+	s.job.Costs = &costs
+	s.job.Progress = &Progress{Scale: p.Scale, Iteration: p.Iteration, Iterations: p.Iterations, Fraction: p.Fraction, Seconds: p.Seconds}
+	if p.Fraction > 0 {
+		s.job.Progress.SecondsLeft = p.Seconds * (1 - p.Fraction) / p.Fraction
+	}
+	s.job.addPoint(Point{p.Iteration, p.Scale, p.Total}, &s.step)
+	took := s.took
+	s.mutex.Unlock()
+	var next saved
+	if p.Picture != nil && (now.Sub(s.preview) >= previewEvery || p.Last) {
+		next.preview, s.preview = p.Picture(), now
+	}
+	due := now.Sub(s.checkpoint) >= max(checkpointEvery, checkpointShare*took)
+	if p.Checkpoint != nil && (due && !p.Last && p.Iteration > resumed || last) {
+		c, err := p.Checkpoint()
+		if err == nil {
+			next.checkpoint, s.checkpoint = c, now
+		}
+	}
+	if p.Last {
+		s.todo <- next
+		return
+	}
+	if next.checkpoint != nil {
+		select { // a preview that waits may go
+		case <-s.todo:
+		default:
+		}
+	}
+	select {
+	case s.todo <- next:
+	default:
+	}
+}
+
+// fill copies what the run has told of to a record.
+func (s *saver) fill(j *Job) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	j.Progress, j.Costs, j.Curve, j.Preview, j.Warnings = s.job.Progress, s.job.Costs, slices.Clone(s.job.Curve), s.job.Preview, s.job.Warnings
+	if j.Progress != nil {
+		copied := *j.Progress
+		j.Progress = &copied
+	}
+}
+
+// work writes until todo is closed.
+func (s *saver) work(ctx context.Context) {
+	var recorded time.Time
+	for next := range s.todo {
+		s.write(ctx, next)
+		if next.preview == nil && time.Since(recorded) < recordEvery {
+			continue
+		}
+		recorded = time.Now()
+		once, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		var j Job
+		err := s.worker.queue.edit(once, s.job.ID, &j, s.worker.mine(s.fill))
+		cancel()
+		if errors.Is(err, errLost) || errors.Is(err, ErrNotFound) {
+			s.cancel(errLost)
+		}
+	}
+}
+
+// write stores a preview and a checkpoint. Failing is no failure of the run: there
+// will be others.
+func (s *saver) write(ctx context.Context, next saved) {
+	log := s.worker.queue.config.Log.With("job", s.job.ID)
+	once, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
+	defer cancel()
+	if p := next.preview; p != nil {
+		if max(p.Width, p.Height) > previewSide {
+			p = p.Resized(picture.Fit(p.Width, p.Height, previewSide))
+		}
+		data, err := p.Encode(".jpg", picture.Encoding{Quality: 85})
+		if err == nil {
+			_, err = s.worker.queue.previews.Put(once, s.job.ID, data)
+		}
+		if err != nil {
+			log.Warn("a preview was not stored", "error", err)
+		} else {
+			s.mutex.Lock()
+			s.job.Preview++
+			s.mutex.Unlock()
+		}
+	}
+	if next.checkpoint == nil {
+		return
+	}
+	began := time.Now()
+	var data bytes.Buffer
+	_, err := next.checkpoint.WriteTo(&data)
+	if err == nil {
+		err = s.worker.queue.write(once, s.job.ID, "checkpoint", data.Bytes())
+	}
+	if err != nil {
+		log.Warn("a checkpoint was not stored", "error", err)
+	}
+	s.mutex.Lock()
+	s.took = time.Since(began)
+	s.mutex.Unlock()
+}
