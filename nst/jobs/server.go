@@ -17,6 +17,9 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
+// URLFile is where in its folder a server that listens writes its URL.
+const URLFile = "worker-url"
+
 // Server is a NATS server with JetStream in this process, its store in a folder.
 type Server struct {
 	server *server.Server
@@ -74,6 +77,10 @@ func StartServer(c ServerConfig) (*Server, error) {
 	}
 	if c.Listen != "" {
 		s.url = "nats://" + s.token + "@" + s.server.Addr().String()
+		if err := os.WriteFile(filepath.Join(c.Dir, URLFile), []byte(s.url+"\n"), 0o600); err != nil {
+			s.Close()
+			return nil, fmt.Errorf("the embedded NATS server's URL: %w", err)
+		}
 	}
 	return s, nil
 }

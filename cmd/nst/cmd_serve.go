@@ -1,0 +1,327 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/seed9bb5c928/nst/nst"
+	"github.com/seed9bb5c928/nst/nst/httpapi"
+	"github.com/seed9bb5c928/nst/nst/jobs"
+)
+
+// workerOptions are the flags of what connects to NATS and makes jobs.
+type workerOptions struct {
+	transferFlags // device and model alone
+	nats          string
+	creds         string
+	ca, cert, key string
+	replicas      int
+	jsonLog       bool
+}
+
+func (o *workerOptions) register(f *pflag.FlagSet) {
+	f.SortFlags = false
+	f.StringVar(&o.nats, "nats", "", "URLs of NATS servers with JetStream, with commas between")
+	f.StringVar(&o.creds, "nats-creds", "", "credentials file for NATS (JWT and seed)")
+	f.StringVar(&o.ca, "nats-ca", "", "certificates of the authorities that NATS's are checked by")
+	f.StringVar(&o.cert, "nats-cert", "", "client certificate for NATS, with --nats-key")
+	f.StringVar(&o.key, "nats-key", "", "its key")
+	f.IntVar(&o.replicas, "replicas", 1, "on how many servers of a cluster jobs are kept")
+	f.StringVar(&o.device, "device", "auto", "auto, cpu, cuda or cuda:N; of several, with commas between, each makes jobs of its own")
+	f.StringVar(&o.model, "model", "", "a TorchScript feature network (default: the default VGG-19)")
+	f.BoolVar(&o.jsonLog, "json-log", false, "log as JSON")
+}
+
+func (o *workerOptions) log(w io.Writer) *slog.Logger {
+	if o.jsonLog {
+		return slog.New(slog.NewJSONHandler(w, nil))
+	}
+	return slog.New(slog.NewTextHandler(w, nil))
+}
+
+func (o *workerOptions) connect(ctx context.Context, log *slog.Logger) (*nats.Conn, error) {
+	options := []nats.Option{
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { log.Warn("the connection to NATS is lost", "error", err) }),
+		nats.ReconnectHandler(func(nc *nats.Conn) { log.Info("connected to NATS again") }),
+	}
+	if (o.cert == "") != (o.key == "") {
+		return nil, usage("--nats-cert and --nats-key go together: give both or neither")
+	}
+	for flag, path := range map[string]string{"nats-creds": o.creds, "nats-ca": o.ca, "nats-cert": o.cert, "nats-key": o.key} {
+		if path == "" {
+			continue
+		}
+		if f, err := os.Open(path); err != nil {
+			return nil, usage("--%s: %s cannot be opened: %w", flag, path, err)
+		} else {
+			f.Close()
+		}
+	}
+	if o.creds != "" {
+		options = append(options, nats.UserCredentials(o.creds))
+	}
+	if o.ca != "" {
+		options = append(options, nats.RootCAs(o.ca))
+	}
+	if o.cert != "" {
+		options = append(options, nats.ClientCert(o.cert, o.key))
+	}
+	nc, err := jobs.Connect(ctx, o.nats, options...)
+	if err != nil && ctx.Err() == nil {
+		return nil, fmt.Errorf("--nats: %w", err)
+	}
+	return nc, err
+}
+
+// engines opens count engines on each device.
+func (o *workerOptions) engines(ctx context.Context, count int, stderr io.Writer) (all []*nst.Engine, err error) {
+	for device := range strings.SplitSeq(o.device, ",") {
+		for range count {
+			one := o.transferFlags
+			one.device = device
+			e, err := one.open(ctx, stderr)
+			if err != nil {
+				closeAll(all)
+				return nil, err
+			}
+			all = append(all, e)
+		}
+	}
+	return all, nil
+}
+
+func closeAll(engines []*nst.Engine) {
+	for _, e := range engines {
+		e.Close()
+	}
+}
+
+// work has the engines work until ctx is done.
+func work(ctx context.Context, q *jobs.Queue, engines []*nst.Engine) error {
+	var working sync.WaitGroup
+	errs := make([]error, len(engines))
+	for i, e := range engines {
+		working.Go(func() { errs[i] = q.Work(ctx, e, "") })
+	}
+	working.Wait()
+	return errors.Join(errs...)
+}
+
+func newWorkerCommand() *cobra.Command {
+	o := &workerOptions{}
+	c := &cobra.Command{
+		Use:   "worker --nats URL",
+		Short: "Make the jobs of nst serve on another machine",
+		Long: `nst worker takes jobs from the NATS servers that nst serve uses, one at a time for
+each device. Ended, it gives its job back with a checkpoint; killed, its job goes on
+elsewhere from the last one.`,
+		Args: noArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if o.nats == "" {
+				return usage("--nats is missing: the URL of a NATS server, such as nats://host:4222; nst serve --nats-listen prints its own")
+			}
+			return runWorker(c.Context(), o, c.ErrOrStderr())
+		},
+	}
+	o.register(c.Flags())
+	return c
+}
+
+func noArgs(c *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usage("nst %s takes no arguments, only flags; %q is one", c.Name(), args[0])
+	}
+	return nil
+}
+
+func runWorker(ctx context.Context, o *workerOptions, stderr io.Writer) error {
+	log := o.log(stderr)
+	nc, err := o.connect(ctx, log)
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	q, err := jobs.Open(ctx, nc, jobs.Config{Replicas: o.replicas, Log: log})
+	if err != nil {
+		return err
+	}
+	defer q.Close()
+	engines, err := o.engines(ctx, 1, stderr)
+	if err != nil {
+		return err
+	}
+	defer closeAll(engines)
+	return work(ctx, q, engines)
+}
+
+// serveOptions are the flags of nst serve.
+type serveOptions struct {
+	workerOptions
+	addr, data, listen, tokenFile string
+	workers, maxJobs              int
+	retention                     time.Duration
+	maxPixels                     int64
+	maxStore                      nst.Bytes
+}
+
+func newServeCommand() *cobra.Command {
+	o := &serveOptions{}
+	c := &cobra.Command{
+		Use:   "serve",
+		Short: "Serve a web page and an HTTP API",
+		Long: `nst serve makes pictures for a web page and an HTTP API (/openapi.json describes it).
+Jobs are kept in --data, by a NATS server in this process, or in a NATS cluster that
+--nats names. Killed or restarted, it goes on with the jobs that there were.`,
+		Example: `  nst serve
+  nst serve --addr 0.0.0.0:8080 --token-file token --nats-listen 0.0.0.0:4222
+  nst serve --nats nats://a:4222,nats://b:4222,nats://c:4222 --replicas 3 --workers 0`,
+		Args: noArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return runServe(c.Context(), o, c.ErrOrStderr()) },
+	}
+	f := c.Flags()
+	f.StringVar(&o.addr, "addr", "127.0.0.1:8080", "address to listen at; beyond this machine with --token-file only")
+	f.StringVar(&o.data, "data", "", "folder of the jobs (default: nst in the user's data folder)")
+	f.StringVar(&o.tokenFile, "token-file", "", "a file with the token that clients have to know")
+	f.IntVar(&o.workers, "workers", 1, "workers for each device, in this process; 0: none, only others'")
+	f.StringVar(&o.listen, "nats-listen", "", "address at which the NATS server in this process listens for workers of other processes (default: nowhere)")
+	f.IntVar(&o.maxJobs, "max-jobs", 100, "jobs that may wait or run")
+	f.DurationVar(&o.retention, "retention", 7*24*time.Hour, "how long finished jobs are kept")
+	f.Int64Var(&o.maxPixels, "max-pixels", 64<<20, "how large pictures and results may be")
+	f.Var(textFlag{&o.maxStore}, "max-store", "disk space for jobs, such as 50G (default: three quarters of what is free)")
+	o.register(f)
+	return c
+}
+
+// textFlag is a flag of a type that reads itself.
+type textFlag struct{ value *nst.Bytes }
+
+func (t textFlag) String() string     { return "" }
+func (t textFlag) Type() string       { return "size" }
+func (t textFlag) Set(s string) error { return t.value.UnmarshalText([]byte(s)) }
+
+// check finds out what can be found out before anything starts.
+func (o *serveOptions) check() (token string, err error) {
+	host, _, err := net.SplitHostPort(o.addr)
+	if err != nil {
+		return "", usage("--addr is %q; an address such as 127.0.0.1:8080 will do", o.addr)
+	}
+	if o.workers < 0 || o.maxJobs < 1 || o.retention < time.Minute || o.maxPixels < 1 {
+		return "", usage("--workers is 0 or more, --max-jobs and --max-pixels 1 or more, --retention a minute or more")
+	}
+	if o.nats != "" && o.listen != "" {
+		return "", usage("--nats names a server, --nats-listen is about the one in this process: give one of them")
+	}
+	if o.tokenFile != "" {
+		data, err := os.ReadFile(o.tokenFile)
+		if err != nil {
+			return "", usage("--token-file: %w", err)
+		}
+		if token = strings.TrimSpace(string(data)); len(token) < 16 {
+			return "", usage("--token-file: the token in %s has %d characters; 16 or more will do, such as of: openssl rand -hex 24", o.tokenFile, len(token))
+		}
+	} else if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		return "", usage("--addr %s is beyond this machine, where anyone could use the service: give --token-file too", o.addr)
+	}
+	return token, nil
+}
+
+func runServe(ctx context.Context, o *serveOptions, stderr io.Writer) error {
+	token, err := o.check()
+	if err != nil {
+		return err
+	}
+	log := o.log(stderr)
+	listener, err := net.Listen("tcp", o.addr)
+	if err != nil {
+		return usage("--addr: %w", err)
+	}
+	defer listener.Close()
+	c := jobs.Config{Replicas: o.replicas, MaxJobs: o.maxJobs, Retention: o.retention, MaxPixels: o.maxPixels, Log: log}
+	var nc *nats.Conn
+	if o.nats != "" {
+		nc, err = o.connect(ctx, log)
+	} else {
+		if o.data == "" {
+			if o.data, err = dataFolder(); err != nil {
+				return err
+			}
+		}
+		c.Dir = o.data
+		var server *jobs.Server
+		if server, err = jobs.StartServer(jobs.ServerConfig{Dir: o.data, Listen: o.listen, MaxBytes: int64(o.maxStore)}); err != nil {
+			return err
+		}
+		defer server.Close()
+		if server.URL() != "" {
+			fmt.Fprintf(stderr, "nst: for workers of other processes: nst worker --nats \"$(cat %s)\"\n", filepath.Join(o.data, jobs.URLFile))
+		}
+		nc, err = server.Connect()
+	}
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	q, err := jobs.Open(ctx, nc, c)
+	if err != nil {
+		return err
+	}
+	defer q.Close()
+	engines, err := o.engines(ctx, o.workers, stderr)
+	if err != nil {
+		return err
+	}
+	defer closeAll(engines)
+
+	api := httpapi.New(q, httpapi.Config{Token: token, Log: log})
+	defer api.Close()
+	server := api.Server()
+	fmt.Fprintf(stderr, "nst: serving at http://%s\n", listener.Addr())
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	var working sync.WaitGroup
+	var failed error
+	working.Go(func() {
+		if failed = work(ctx, q, engines); failed != nil {
+			stop()
+		}
+	})
+	working.Go(func() {
+		<-ctx.Done()
+		last, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		_ = server.Shutdown(last)
+	})
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		failed = err
+	}
+	stop()
+	working.Wait() // running jobs are kept
+	return failed
+}
+
+// dataFolder is where jobs are kept if no folder is named.
+func dataFolder() (string, error) {
+	base := os.Getenv("XDG_DATA_HOME")
+	if base == "" {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return "", usage("--data is missing: the folder of the jobs")
+		}
+		base = filepath.Join(home, ".local", "share")
+	}
+	return filepath.Join(base, "nst"), nil
+}

@@ -1,0 +1,450 @@
+// Package httpapi is the HTTP service of a jobs.Queue, and its web page. API is an
+// http.Handler, for a server of one's own too; openapi.json describes its calls,
+// and errors are RFC 9457 problem documents.
+package httpapi
+
+import (
+	"context"
+	"embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/seed9bb5c928/nst/nst"
+	"github.com/seed9bb5c928/nst/nst/jobs"
+	"github.com/seed9bb5c928/nst/nst/picture"
+)
+
+//go:embed openapi.json
+var openAPI []byte
+
+//go:embed page
+var pageFiles embed.FS
+
+// Config says how the service behaves. The zero value is the default, without a
+// token: then it answers only requests that name this machine as their host.
+type Config struct {
+	// Token is what clients have to know; empty: none.
+	Token string
+	// Hosts are names, beside localhost and loopback addresses, that a service
+	// without a token answers to.
+	Hosts []string
+	// MaxBytes is how large a request may be; 0 means 128 MiB.
+	MaxBytes int64
+	// MaxStreams is how many may follow events at once; 0 means 256.
+	MaxStreams int
+	// Log is told of requests and errors; nil: of nothing.
+	Log *slog.Logger
+}
+
+// API is the service. It is an http.Handler; Close ends the streams of events.
+type API struct {
+	queue   *jobs.Queue
+	config  Config
+	handler http.Handler
+	guests  *guests
+	metrics *metrics
+	uploads chan struct{}
+	streams chan struct{}
+	ctx     context.Context
+	end     context.CancelFunc
+	ended   sync.WaitGroup
+}
+
+// maxUploads is how many requests' pictures are in memory at once.
+const maxUploads = 8
+
+// New returns the service of a queue, which stays the caller's.
+func New(q *jobs.Queue, c Config) *API {
+	if c.MaxBytes == 0 {
+		c.MaxBytes = 128 << 20
+	}
+	if c.MaxStreams == 0 {
+		c.MaxStreams = 256
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	a := &API{
+		queue: q, config: c, guests: newGuests(c.Token), metrics: newMetrics(q),
+		uploads: make(chan struct{}, maxUploads), streams: make(chan struct{}, c.MaxStreams),
+	}
+	a.ctx, a.end = context.WithCancel(context.Background())
+
+	mux := http.NewServeMux()
+	open := func(pattern string, h http.HandlerFunc) { mux.Handle(pattern, a.metrics.timed(pattern, h)) }
+	known := func(pattern string, h func(http.ResponseWriter, *http.Request) error) {
+		open(pattern, func(w http.ResponseWriter, r *http.Request) {
+			err := a.guests.check(r)
+			if err == nil {
+				err = h(w, r)
+			}
+			if err != nil {
+				a.fail(w, r, err)
+			}
+		})
+	}
+	known("POST /v1/jobs", a.submit)
+	known("GET /v1/jobs", a.list)
+	known("GET /v1/jobs/{id}", a.job)
+	known("DELETE /v1/jobs/{id}", a.remove)
+	known("GET /v1/jobs/{id}/events", a.events)
+	known("GET /v1/jobs/{id}/{picture}", a.picture)
+	known("GET /v1/limits", a.limits)
+	known("GET /metrics", func(w http.ResponseWriter, r *http.Request) error { a.metrics.ServeHTTP(w, r); return nil })
+	open("POST /v1/session", func(w http.ResponseWriter, r *http.Request) {
+		if err := a.guests.login(w, r); err != nil {
+			a.fail(w, r, err)
+		}
+	})
+	open("GET /healthz", func(w http.ResponseWriter, r *http.Request) { writeJSON(w, 200, map[string]string{"status": "ok"}) })
+	open("GET /readyz", a.ready)
+	open("GET /openapi.json", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write(openAPI)
+	})
+	files, _ := fs.Sub(pageFiles, "page")
+	open("GET /{$}", http.FileServerFS(files).ServeHTTP)
+	open("GET /page/{file}", http.StripPrefix("/page/", http.FileServerFS(files)).ServeHTTP)
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { a.stray(mux, w, r) })
+
+	origins := http.NewCrossOriginProtection()
+	origins.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		a.fail(w, r, problem{Status: 403, Title: "Another site's request", Detail: "a page of another origin may not do this"})
+	}))
+	a.handler = a.shield(origins.Handler(mux))
+	return a
+}
+
+// Close ends what follows events, as a server has to that shuts down.
+func (a *API) Close() {
+	a.end()
+	a.ended.Wait()
+}
+
+// ServeHTTP answers a request.
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.handler.ServeHTTP(w, r) }
+
+// Server is an http.Server for the service with limits on slow clients and large
+// headers. It ends streams of events when it shuts down.
+func (a *API) Server() *http.Server {
+	s := &http.Server{
+		Handler: a, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
+		ErrorLog: slog.NewLogLogger(a.config.Log.Handler(), slog.LevelDebug),
+	}
+	s.RegisterOnShutdown(a.end)
+	return s
+}
+
+// Time for a client to send its request, and to take an answer.
+const (
+	readTime  = 2 * time.Minute
+	writeTime = time.Minute
+)
+
+const pageCSP = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+// shield is what every request goes through: headers, time limits, whose name the
+// service is asked by, and a log line.
+func (a *API) shield(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("Content-Security-Policy", pageCSP)
+		h.Set("Cross-Origin-Resource-Policy", "same-origin")
+		h.Set("Cross-Origin-Opener-Policy", "same-origin")
+		h.Set("Cache-Control", "no-store")
+		control := http.NewResponseController(w)
+		_ = control.SetReadDeadline(time.Now().Add(readTime))
+		_ = control.SetWriteDeadline(time.Now().Add(readTime + writeTime))
+		began := time.Now()
+		seen := &seen{ResponseWriter: w, status: 200}
+		defer func() {
+			if p := recover(); p != nil && p != http.ErrAbortHandler {
+				a.config.Log.Error("a request panicked", "path", r.URL.Path, "panic", fmt.Sprint(p))
+				if !seen.wrote {
+					a.fail(seen, r, errors.New("the request ended in an error of the program"))
+				}
+			}
+			a.config.Log.Info("request", "method", r.Method, "path", r.URL.Path, "status", seen.status, "seconds", time.Since(began).Seconds(), "client", r.RemoteAddr)
+		}()
+		if a.config.Token == "" && !a.here(r.Host) {
+			a.fail(seen, r, problem{Status: 421, Title: "Another host", Detail: "this service has no token, and answers only to requests for localhost, not for " + strconv.Quote(r.Host)})
+			return
+		}
+		next.ServeHTTP(seen, r)
+	})
+}
+
+// here says whether a host is this machine. Else a page of another site, the name
+// of which its server makes this machine's, could use the service.
+func (a *API) here(host string) bool {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	host = strings.Trim(host, "[]")
+	for _, h := range append(a.config.Hosts, "localhost") {
+		if strings.EqualFold(host, h) {
+			return true
+		}
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}
+
+// seen notes the status that is written.
+type seen struct {
+	http.ResponseWriter
+	status int
+	wrote  bool
+}
+
+// WriteHeader notes the status.
+func (s *seen) WriteHeader(status int) {
+	s.status, s.wrote = status, true
+	s.ResponseWriter.WriteHeader(status)
+}
+
+// Write notes that there is an answer.
+func (s *seen) Write(p []byte) (int, error) {
+	s.wrote = true
+	return s.ResponseWriter.Write(p)
+}
+
+// Unwrap is for http.ResponseController.
+func (s *seen) Unwrap() http.ResponseWriter { return s.ResponseWriter }
+
+// stray answers what no route is for.
+func (a *API) stray(mux *http.ServeMux, w http.ResponseWriter, r *http.Request) {
+	var allowed []string
+	for _, method := range []string{"GET", "POST", "DELETE"} {
+		probe := r.Clone(r.Context())
+		probe.Method = method
+		if _, pattern := mux.Handler(probe); pattern != "/" && pattern != "" {
+			allowed = append(allowed, method)
+		}
+	}
+	if len(allowed) == 0 {
+		a.fail(w, r, problem{Status: 404, Title: "Not found", Detail: "there is nothing at this address; /openapi.json lists what there is"})
+		return
+	}
+	w.Header().Set("Allow", strings.Join(allowed, ", "))
+	a.fail(w, r, problem{Status: 405, Title: "Method not allowed", Detail: r.Method + " is not answered here; " + strings.Join(allowed, " and ") + " will do"})
+}
+
+// problem is an RFC 9457 problem document.
+type problem struct {
+	Type   string `json:"type"`
+	Title  string `json:"title"`
+	Status int    `json:"status"`
+	Detail string `json:"detail"`
+	// Field is the option that is wrong, Part the picture.
+	Field string `json:"field,omitempty"`
+	Part  string `json:"part,omitempty"`
+
+	retry time.Duration // Retry-After
+}
+
+// Error is the detail.
+func (p problem) Error() string { return p.Detail }
+
+// problemOf is what a client is told of an error. What it cannot know of is only
+// logged.
+func problemOf(err error) problem {
+	var p problem
+	var option *nst.OptionError
+	var part *jobs.PictureError
+	var tooLarge *http.MaxBytesError
+	var network net.Error
+	switch {
+	case errors.As(err, &p):
+	case errors.As(err, &option):
+		p = problem{Status: 422, Title: "Invalid option", Detail: optionName(option.Field) + " " + option.Problem, Field: optionName(option.Field)}
+	case errors.As(err, &part):
+		p = problem{Status: 422, Title: "Unusable picture", Detail: part.Error(), Part: part.Part}
+	case errors.Is(err, nst.ErrInvalidOption):
+		p = problem{Status: 422, Title: "Invalid option", Detail: err.Error()}
+	case errors.Is(err, picture.ErrPicture):
+		p = problem{Status: 422, Title: "Unusable picture", Detail: err.Error()}
+	case errors.As(err, &tooLarge):
+		p = problem{Status: 413, Title: "Too large", Detail: fmt.Sprintf("a request may have %d bytes", tooLarge.Limit)}
+	case errors.Is(err, jobs.ErrNotFound):
+		p = problem{Status: 404, Title: "Not found", Detail: "there is no such job, or no such picture of it"}
+	case errors.Is(err, jobs.ErrNotReady):
+		p = problem{Status: 404, Title: "Not ready", Detail: "there is none yet", retry: 2 * time.Second}
+	case errors.Is(err, jobs.ErrQueueFull):
+		p = problem{Status: 429, Title: "Queue full", Detail: err.Error(), retry: 10 * time.Second}
+	case errors.Is(err, jobs.ErrNoSpace):
+		p = problem{Status: 507, Title: "Insufficient storage", Detail: err.Error()}
+	case errors.Is(err, jobs.ErrKeyUsed):
+		p = problem{Status: 422, Title: "Key used", Detail: "the Idempotency-Key was used for another request"}
+	case errors.As(err, &network) && network.Timeout():
+		p = problem{Status: 408, Title: "Timeout", Detail: "the request took too long to arrive"}
+	case errors.Is(err, context.DeadlineExceeded):
+		p = problem{Status: 503, Title: "Unavailable", Detail: "the queue does not answer; try again", retry: 5 * time.Second}
+	default:
+		p = problem{Status: 500, Title: "Internal error", Detail: "something is wrong with the service; its log says what"}
+	}
+	p.Type = "about:blank"
+	return p
+}
+
+func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
+	if r.Context().Err() != nil && !errors.As(err, new(problem)) {
+		return // nobody listens
+	}
+	p := problemOf(err)
+	if p.Status >= 500 {
+		a.config.Log.Error("a request failed", "method", r.Method, "path", r.URL.Path, "status", p.Status, "error", err)
+	}
+	if p.retry > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(int(p.retry.Seconds())))
+	}
+	if p.Status == 401 {
+		w.Header().Set("WWW-Authenticate", `Bearer realm="nst"`)
+	}
+	writeAs(w, "application/problem+json", p.Status, p)
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) { writeAs(w, "application/json", status, v) }
+
+func writeAs(w http.ResponseWriter, kind string, status int, v any) {
+	w.Header().Set("Content-Type", kind)
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(v)
+}
+
+// view is what clients see of a job.
+type view struct {
+	ID       string         `json:"id"`
+	State    jobs.State     `json:"state"`
+	Revision uint64         `json:"revision"`
+	Created  time.Time      `json:"created"`
+	Started  *time.Time     `json:"started,omitempty"`
+	Finished *time.Time     `json:"finished,omitempty"`
+	Options  nst.Options    `json:"options"`
+	Styles   int            `json:"styles"`
+	Width    int            `json:"width"`
+	Height   int            `json:"height"`
+	Device   string         `json:"device,omitempty"`
+	Attempts int            `json:"attempts"`
+	Progress *jobs.Progress `json:"progress,omitempty"`
+	Costs    *nst.Costs     `json:"costs,omitempty"`
+	Curve    []jobs.Point   `json:"curve,omitempty"`
+	Preview  int            `json:"preview"`
+	Result   *jobs.Result   `json:"result,omitempty"`
+	Warnings []string       `json:"warnings,omitempty"`
+	Error    string         `json:"error,omitempty"`
+}
+
+func viewOf(j jobs.Job) view {
+	return view{
+		j.ID, j.State, j.Revision, j.Created, j.Started, j.Finished, j.Options, j.Styles, j.Width, j.Height,
+		j.Device, j.Attempts, j.Progress, j.Costs, j.Curve, j.Preview, j.Result, j.Warnings, j.Error,
+	}
+}
+
+func (a *API) list(w http.ResponseWriter, r *http.Request) error {
+	limit := 100
+	if text := r.URL.Query().Get("limit"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 || n > 1000 {
+			return problem{Status: 400, Title: "Bad request", Detail: fmt.Sprintf("limit is %q; 1 to 1000 will do", text)}
+		}
+		limit = n
+	}
+	all := a.queue.List()
+	views := make([]view, 0, min(limit, len(all)))
+	for _, j := range all[:min(limit, len(all))] {
+		v := viewOf(j)
+		v.Curve = nil
+		views = append(views, v)
+	}
+	writeJSON(w, 200, map[string]any{"jobs": views, "total": len(all)})
+	return nil
+}
+
+func (a *API) job(w http.ResponseWriter, r *http.Request) error {
+	j, err := a.queue.Get(r.Context(), r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	writeJSON(w, 200, viewOf(j))
+	return nil
+}
+
+// remove cancels a job (202: it will soon be) or forgets a finished one (204).
+func (a *API) remove(w http.ResponseWriter, r *http.Request) error {
+	id := r.PathValue("id")
+	j, err := a.queue.Get(r.Context(), id)
+	if err != nil {
+		return err
+	}
+	if j.State.Finished() {
+		if _, err := a.queue.Delete(r.Context(), id); err != nil {
+			return err
+		}
+		w.WriteHeader(http.StatusNoContent)
+		return nil
+	}
+	if j, err = a.queue.Cancel(r.Context(), id); err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusAccepted, viewOf(j))
+	return nil
+}
+
+func (a *API) limits(w http.ResponseWriter, r *http.Request) error {
+	c := a.queue.Limits()
+	writeJSON(w, 200, map[string]any{
+		"max_bytes": a.config.MaxBytes, "max_pixels": c.MaxPixels, "max_iterations": c.MaxIterations,
+		"max_jobs": c.MaxJobs, "retention_seconds": int64(c.Retention.Seconds()),
+	})
+	return nil
+}
+
+func (a *API) ready(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
+	defer cancel()
+	workers, err := a.queue.Workers(ctx)
+	if err != nil {
+		a.fail(w, r, problem{Status: 503, Title: "Not ready", Detail: "the queue does not answer", retry: 5 * time.Second})
+		return
+	}
+	writeJSON(w, 200, map[string]any{"status": "ready", "workers": len(workers)})
+}
+
+// kinds are the media types of picture formats, by what is in the picture.
+var kinds = map[string]string{"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp", "tiff": "image/tiff", "gif": "image/gif", "bmp": "image/bmp"}
+
+func (a *API) picture(w http.ResponseWriter, r *http.Request) error {
+	id, name := r.PathValue("id"), r.PathValue("picture")
+	data, err := a.queue.Picture(r.Context(), id, name)
+	if err != nil {
+		return err
+	}
+	_, _, format, err := picture.Header(data)
+	if err != nil {
+		return fmt.Errorf("%s of %s: %w", name, id, err)
+	}
+	h := w.Header()
+	h.Set("Content-Type", kinds[format])
+	h.Set("Content-Length", strconv.Itoa(len(data)))
+	h.Set("Content-Security-Policy", "default-src 'none'; sandbox")
+	h.Set("Content-Disposition", fmt.Sprintf(`inline; filename="nst-%s-%s.%s"`, id[:8], name, format))
+	if name != "preview" { // it will not change
+		h.Set("Cache-Control", "private, max-age=3600")
+	}
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTime))
+	_, _ = w.Write(data)
+	return nil
+}

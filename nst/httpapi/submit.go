@@ -1,0 +1,198 @@
+package httpapi
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"mime/multipart"
+	"net/http"
+	"reflect"
+	"strings"
+	"time"
+
+	"github.com/seed9bb5c928/nst/nst"
+	"github.com/seed9bb5c928/nst/nst/jobs"
+)
+
+const (
+	maxOptions = 64 << 10 // bytes of JSON
+	maxParts   = 40
+	maxKey     = 200 // bytes of an Idempotency-Key
+	uploadWait = 10 * time.Second
+)
+
+func bad(format string, args ...any) error {
+	return problem{Status: 400, Title: "Bad request", Detail: fmt.Sprintf(format, args...)}
+}
+
+// submit is POST /v1/jobs.
+func (a *API) submit(w http.ResponseWriter, r *http.Request) error {
+	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil || kind != "multipart/form-data" {
+		return problem{Status: 415, Title: "Unsupported media type", Detail: "a job is sent as multipart/form-data, with the parts content, style and options"}
+	}
+	key := r.Header.Get("Idempotency-Key")
+	if len(key) > maxKey {
+		return bad("the Idempotency-Key has %d bytes; %d will do", len(key), maxKey)
+	}
+	if r.ContentLength > a.config.MaxBytes {
+		return &http.MaxBytesError{Limit: a.config.MaxBytes}
+	}
+	timer := time.NewTimer(uploadWait)
+	defer timer.Stop()
+	select {
+	case a.uploads <- struct{}{}:
+		defer func() { <-a.uploads }()
+	case <-timer.C:
+		return problem{Status: 429, Title: "Busy", Detail: "too many pictures are being sent; try again", retry: 2 * time.Second}
+	case <-r.Context().Done():
+		return r.Context().Err()
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, a.config.MaxBytes)
+	request, err := read(r)
+	if err != nil {
+		return err
+	}
+	request.Key = key
+	j, created, err := a.queue.Submit(r.Context(), request)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Location", "/v1/jobs/"+j.ID)
+	status := http.StatusOK // it was there
+	if created {
+		status = http.StatusCreated
+	}
+	writeJSON(w, status, viewOf(j))
+	return nil
+}
+
+// read reads a request's parts. What they say of their names and types does not
+// count.
+func read(r *http.Request) (out jobs.Request, err error) {
+	parts, err := r.MultipartReader()
+	if err != nil {
+		return out, bad("the multipart form cannot be read: %v", err)
+	}
+	seen := map[string]int{}
+	for n := 0; ; n++ {
+		part, err := parts.NextRawPart()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return out, formError(err)
+		}
+		if n == maxParts {
+			return out, bad("there are more than %d parts", maxParts)
+		}
+		name := part.FormName()
+		if seen[name]++; seen[name] > 1 && name != "style" && name != "style_mask" {
+			return out, bad("the part %q is there twice", name)
+		}
+		if err := take(&out, name, part); err != nil {
+			return out, err
+		}
+	}
+	for _, name := range []string{"content", "style"} {
+		if seen[name] == 0 {
+			return out, problem{Status: 422, Title: "Missing part", Detail: "the part " + name + " is missing: a picture", Part: name}
+		}
+	}
+	return out, nil
+}
+
+func take(out *jobs.Request, name string, part *multipart.Part) (err error) {
+	if name == "options" {
+		data, err := io.ReadAll(io.LimitReader(part, maxOptions+1))
+		if err != nil {
+			return formError(err)
+		}
+		if len(data) > maxOptions {
+			return problem{Status: 413, Title: "Too large", Detail: fmt.Sprintf("the options may have %d bytes", maxOptions), Field: "options"}
+		}
+		out.Options, err = parseOptions(data)
+		return err
+	}
+	var one []byte
+	switch name {
+	case "content", "style", "init", "content_mask", "style_mask":
+		if one, err = io.ReadAll(part); err != nil {
+			return formError(err)
+		}
+	default:
+		return bad("the part %.40q is unknown: content, style, options, init, content_mask and style_mask are known", name)
+	}
+	switch name {
+	case "content":
+		out.Content = one
+	case "style":
+		out.Styles = append(out.Styles, one)
+	case "init":
+		out.Init = one
+	case "content_mask":
+		out.ContentMask = one
+	case "style_mask":
+		out.StyleMasks = append(out.StyleMasks, one)
+	}
+	return nil
+}
+
+// formError is the error of a form that ends too early, or is too large.
+func formError(err error) error {
+	var tooLarge *http.MaxBytesError
+	var network interface{ Timeout() bool }
+	if errors.As(err, &tooLarge) || errors.As(err, &network) && network.Timeout() {
+		return err
+	}
+	return bad("the multipart form cannot be read: %v", err)
+}
+
+// parseOptions reads options as JSON and validates them as flags are.
+func parseOptions(data []byte) (o nst.Options, err error) {
+	wrong := func(format string, args ...any) error {
+		return problem{Status: 422, Title: "Invalid options", Detail: "options: " + fmt.Sprintf(format, args...), Field: "options"}
+	}
+	if trimmed := bytes.TrimSpace(data); len(trimmed) == 0 || trimmed[0] != '{' {
+		return o, wrong("a JSON object is wanted")
+	}
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&o); err != nil {
+		var kind *json.UnmarshalTypeError
+		if errors.As(err, &kind) {
+			return nst.Options{}, problem{Status: 422, Title: "Invalid option", Detail: fmt.Sprintf("%s cannot be a %s", kind.Field, kind.Value), Field: kind.Field}
+		}
+		return nst.Options{}, wrong("%s", strings.TrimPrefix(err.Error(), "json: "))
+	}
+	if decoder.More() {
+		return nst.Options{}, wrong("there is something after the object")
+	}
+	checked := o
+	if checked.Start == nst.StartPicture {
+		checked.Start = "" // the picture is a part, which may come later
+	}
+	if err := checked.Validate(); err != nil {
+		return nst.Options{}, err
+	}
+	return o, nil
+}
+
+// optionName is the name in JSON of a field of nst.Options.
+func optionName(field string) string {
+	if f, ok := reflect.TypeFor[nst.Options]().FieldByName(field); ok {
+		if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); name != "-" {
+			return name
+		}
+	}
+	switch field {
+	case "ContentMask", "StyleMasks":
+		return "content_mask"
+	case "Picture":
+		return "init"
+	}
+	return field
+}
