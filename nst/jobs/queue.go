@@ -36,6 +36,12 @@ type Config struct {
 	MaxPixels int64
 	// MaxIterations is how many a job may ask for; 0 means 20,000.
 	MaxIterations int
+	// Patience is how long a worker may be silent before its job goes to another; 0
+	// means 15 seconds. All that share a queue are to have the same.
+	Patience time.Duration
+	// CheckpointEvery is how often a worker keeps a running job's state (less often,
+	// where that takes long); 0 means 10 seconds.
+	CheckpointEvery time.Duration
 	// Dir is the folder of the store if it is on this machine: its disk is kept
 	// from becoming full.
 	Dir string
@@ -46,6 +52,8 @@ type Config struct {
 func (c Config) withDefaults() Config {
 	c.Replicas = cmp.Or(c.Replicas, 1)
 	c.MaxJobs = cmp.Or(c.MaxJobs, 100)
+	c.Patience = cmp.Or(c.Patience, 15*time.Second)
+	c.CheckpointEvery = cmp.Or(c.CheckpointEvery, 10*time.Second)
 	c.Retention = cmp.Or(c.Retention, 7*24*time.Hour)
 	c.MaxPixels = cmp.Or(c.MaxPixels, 64<<20)
 	c.MaxIterations = cmp.Or(c.MaxIterations, 20_000)
@@ -61,9 +69,6 @@ const (
 	workSubject  = "nst.work."
 	workConsumer = "workers"
 )
-
-// ackWait is how long a worker may be silent before its job goes to another.
-const ackWait = 15 * time.Second
 
 // reserve is what is left free of a disk.
 const reserve = 512 << 20
@@ -147,7 +152,7 @@ func (q *Queue) make(ctx context.Context, nc *nats.Conn) (err error) {
 		return err
 	}
 	q.work, err = q.stream.CreateOrUpdateConsumer(ctx, jetstream.ConsumerConfig{
-		Durable: workConsumer, AckPolicy: jetstream.AckExplicitPolicy, AckWait: ackWait, MaxDeliver: -1, MaxAckPending: 4096,
+		Durable: workConsumer, AckPolicy: jetstream.AckExplicitPolicy, AckWait: c.Patience, MaxDeliver: -1, MaxAckPending: 4096,
 	})
 	if err != nil {
 		return err

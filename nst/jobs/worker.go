@@ -23,7 +23,6 @@ const (
 	presence        = 10 * time.Second // a worker says so often that it is there
 	recordEvery     = 400 * time.Millisecond
 	previewEvery    = 1500 * time.Millisecond
-	checkpointEvery = 10 * time.Second
 	checkpointShare = 10 // times what one takes, at least, from one to the next
 	previewSide     = 768
 	maxFailures     = 3 // of one kind
@@ -154,7 +153,7 @@ func (w *worker) take(ctx context.Context, m jetstream.Msg) {
 	beat.Go(func() {
 		for alive.Err() == nil {
 			_ = m.InProgress()
-			sleep(alive, ackWait/4)
+			sleep(alive, w.queue.config.Patience/4)
 		}
 	})
 	j, err := w.job(ctx, id)
@@ -511,7 +510,7 @@ func (s *saver) report(p nst.Progress, last bool, resumed int) {
 	if p.Picture != nil && (now.Sub(s.preview) >= previewEvery || p.Last) {
 		next.preview, s.preview = p.Picture(), now
 	}
-	due := now.Sub(s.checkpoint) >= max(checkpointEvery, checkpointShare*took)
+	due := now.Sub(s.checkpoint) >= max(s.worker.queue.config.CheckpointEvery, checkpointShare*took)
 	if p.Checkpoint != nil && (due && !p.Last && p.Iteration > resumed || last) {
 		c, err := p.Checkpoint()
 		if err == nil {
