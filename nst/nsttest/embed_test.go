@@ -1,0 +1,72 @@
+package nsttest_test
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed9bb5c928/nst/nst/nsttest"
+)
+
+// Programs of another module embed the queue and the service.
+func TestEmbedding(t *testing.T) {
+	root, dir := nsttest.Root(t), t.TempDir()
+	write := nsttest.Writer(t, dir)
+	for _, name := range []string{"service", "queue"} {
+		require.NoError(t, os.CopyFS(filepath.Join(dir, name), os.DirFS(filepath.Join("testdata", name))))
+	}
+	// The module needs what this one does.
+	mod, err := os.ReadFile(filepath.Join(root, "go.mod"))
+	require.NoError(t, err)
+	sum, err := os.ReadFile(filepath.Join(root, "go.sum"))
+	require.NoError(t, err)
+	write("go.mod", mod)
+	write("go.sum", sum)
+	run := func(args ...string) string {
+		c := exec.Command("go", args...)
+		c.Dir = dir
+		c.Env = append(os.Environ(), "GOFLAGS=-mod=mod")
+		out, err := c.CombinedOutput()
+		require.NoError(t, err, string(out))
+		return string(out)
+	}
+	run("mod", "edit", "-module", "example.com/another", "-droptool", "honnef.co/go/tools/cmd/staticcheck",
+		"-require", module+"@v0.0.0", "-replace", module+"="+root)
+	run("build", "-o", dir+"/bin/", "./...")
+
+	out, err := exec.Command(dir+"/bin/queue", nsttest.Model(t), nsttest.Demo(t, "content.png"), nsttest.Demo(t, "style.png"), t.TempDir()).CombinedOutput()
+	require.NoError(t, err, string(out))
+	assert.Equal(t, "done true\n", string(out))
+
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	address := l.Addr().String()
+	l.Close()
+	service := exec.Command(dir+"/bin/service", nsttest.Model(t), t.TempDir(), address)
+	service.Stderr = os.Stderr
+	require.NoError(t, service.Start())
+	get := func(path string) (int, string) {
+		answer, err := http.Get("http://" + address + path)
+		if err != nil {
+			return 0, err.Error()
+		}
+		defer answer.Body.Close()
+		body, _ := io.ReadAll(answer.Body)
+		return answer.StatusCode, string(body)
+	}
+	require.Eventually(t, func() bool { status, _ := get("/readyz"); return status == 200 }, 30*time.Second, 100*time.Millisecond)
+	_, text := get("/mine")
+	assert.Equal(t, "my own call\n", text)
+	status, _ := get("/v1/jobs")
+	assert.Equal(t, 200, status)
+	require.NoError(t, service.Process.Signal(os.Interrupt))
+	assert.NoError(t, service.Wait())
+}
