@@ -29,7 +29,6 @@ type workerOptions struct {
 	nats          string
 	creds         string
 	ca, cert, key string
-	replicas      int
 	jsonLog       bool
 }
 
@@ -40,7 +39,6 @@ func (o *workerOptions) register(f *pflag.FlagSet) {
 	f.StringVar(&o.ca, "nats-ca", "", "certificates of the authorities that NATS's are checked by")
 	f.StringVar(&o.cert, "nats-cert", "", "client certificate for NATS, with --nats-key")
 	f.StringVar(&o.key, "nats-key", "", "its key")
-	f.IntVar(&o.replicas, "replicas", 1, "on how many servers of a cluster jobs are kept")
 	f.StringVar(&o.device, "device", "auto", "auto, cpu, cuda or cuda:N; of several, with commas between, each makes jobs of its own")
 	f.StringVar(&o.model, "model", "", "a TorchScript feature network (default: the default VGG-19)")
 	f.BoolVar(&o.jsonLog, "json-log", false, "log as JSON")
@@ -155,7 +153,7 @@ func runWorker(ctx context.Context, o *workerOptions, stderr io.Writer) error {
 		return err
 	}
 	defer nc.Close()
-	q, err := jobs.Open(ctx, nc, jobs.Config{Replicas: o.replicas, Log: log})
+	q, err := jobs.Open(ctx, nc, jobs.Config{Join: true, Log: log})
 	if err != nil {
 		return err
 	}
@@ -172,7 +170,7 @@ func runWorker(ctx context.Context, o *workerOptions, stderr io.Writer) error {
 type serveOptions struct {
 	workerOptions
 	addr, data, listen, tokenFile string
-	workers, maxJobs              int
+	workers, maxJobs, replicas    int
 	retention                     time.Duration
 	maxPixels                     int64
 	maxStore                      nst.Bytes
@@ -196,6 +194,7 @@ Jobs are kept in --data, by a NATS server in this process, or in a NATS cluster 
 	f.StringVar(&o.addr, "addr", "127.0.0.1:8080", "address to listen at; beyond this machine with --token-file only")
 	f.StringVar(&o.data, "data", "", "folder of the jobs (default: nst in the user's data folder)")
 	f.StringVar(&o.tokenFile, "token-file", "", "a file with the token that clients have to know")
+	f.IntVar(&o.replicas, "replicas", 1, "on how many servers of the cluster that --nats names jobs are kept")
 	f.IntVar(&o.workers, "workers", 1, "workers for each device, in this process; 0: none, only others'")
 	f.StringVar(&o.listen, "nats-listen", "", "address at which the NATS server in this process listens for workers of other processes (default: nowhere)")
 	f.IntVar(&o.maxJobs, "max-jobs", 100, "jobs that may wait or run")

@@ -3,6 +3,7 @@ package jobs_test
 import (
 	"context"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -224,4 +225,36 @@ func blank(t testing.TB, width, height int) []byte {
 	data, err := picture.New(width, height).Encode(".png", picture.Encoding{})
 	require.NoError(t, err)
 	return data
+}
+
+// Two servers do not share a folder, and who joins a queue leaves it as it is.
+func TestJoin(t *testing.T) {
+	dir := t.TempDir()
+	s, err := jobs.StartServer(jobs.ServerConfig{Dir: dir, Listen: "127.0.0.1:0"})
+	require.NoError(t, err)
+	defer s.Close()
+	_, err = jobs.StartServer(jobs.ServerConfig{Dir: dir})
+	require.ErrorContains(t, err, "in use by another")
+
+	ctx := context.Background()
+	stranger, err := jobs.Connect(ctx, strings.Replace(s.URL(), "nats://", "nats://x", 1))
+	require.Error(t, err, stranger)
+	assert.NotContains(t, err.Error(), strings.Split(strings.TrimPrefix(s.URL(), "nats://"), "@")[0])
+	nc, err := jobs.Connect(ctx, s.URL())
+	require.NoError(t, err)
+	defer nc.Close()
+	short, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	_, err = jobs.Open(short, nc, jobs.Config{Join: true})
+	require.ErrorContains(t, err, "nobody keeps a queue here")
+	keeper, err := jobs.Open(ctx, nc, jobs.Config{MaxJobs: 1, Patience: 7 * time.Second})
+	require.NoError(t, err)
+	defer keeper.Close()
+	guest, err := jobs.Open(ctx, nc, jobs.Config{Join: true})
+	require.NoError(t, err)
+	defer guest.Close()
+	assert.Equal(t, 7*time.Second, guest.Limits().Patience)
+	submit(t, guest, request(t, 64, 1))
+	_, _, err = guest.Submit(ctx, request(t, 64, 1))
+	require.ErrorIs(t, err, jobs.ErrQueueFull)
 }

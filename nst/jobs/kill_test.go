@@ -54,12 +54,11 @@ func hasty(replicas int) jobs.Config {
 
 func workerProcess() error {
 	ctx := context.Background()
-	replicas, _ := strconv.Atoi(os.Getenv("NST_TEST_REPLICAS"))
 	nc, err := jobs.Connect(ctx, os.Getenv("NST_TEST_URL"))
 	if err != nil {
 		return err
 	}
-	q, err := jobs.Open(ctx, nc, hasty(replicas))
+	q, err := jobs.Open(ctx, nc, jobs.Config{Join: true, CheckpointEvery: hasty(1).CheckpointEvery})
 	if err != nil {
 		return err
 	}
@@ -161,7 +160,7 @@ func newFarm(t testing.TB, natsURL string, replicas int) *farm {
 	t.Cleanup(q.Close)
 	f := &farm{t: t, queue: q}
 	for range 2 {
-		f.workers = append(f.workers, start(t, "worker", "NST_TEST_URL="+natsURL, "NST_TEST_MODEL="+nsttest.Model(t), "NST_TEST_REPLICAS="+strconv.Itoa(replicas)))
+		f.workers = append(f.workers, start(t, "worker", "NST_TEST_URL="+natsURL, "NST_TEST_MODEL="+nsttest.Model(t)))
 	}
 	return f
 }

@@ -26,6 +26,9 @@ import (
 
 // Config says how a queue is kept. The zero value is the default.
 type Config struct {
+	// Join has Open use the queue as another process keeps it: nothing of it is
+	// changed, and limits are that process's. It waits until there is one.
+	Join bool
 	// Replicas is on how many servers of a cluster everything is kept; 0 means 1.
 	Replicas int
 	// MaxJobs is how many jobs may wait or run; 0 means 100.
@@ -37,7 +40,7 @@ type Config struct {
 	// MaxIterations is how many a job may ask for; 0 means 20,000.
 	MaxIterations int
 	// Patience is how long a worker may be silent before its job goes to another; 0
-	// means 15 seconds. All that share a queue are to have the same.
+	// means 15 seconds.
 	Patience time.Duration
 	// CheckpointEvery is how often a worker keeps a running job's state (less often,
 	// where that takes long); 0 means 10 seconds.
@@ -104,6 +107,7 @@ func Open(ctx context.Context, nc *nats.Conn, c Config) (*Queue, error) {
 		if err = q.make(ctx, nc); err == nil || !temporary(err) {
 			break
 		}
+		c.Log.Info("waiting for the queue", "error", err)
 		select { // a cluster that has no leader yet
 		case <-ctx.Done():
 			return nil, fmt.Errorf("the queue: %w", err)
@@ -128,12 +132,42 @@ func Open(ctx context.Context, nc *nats.Conn, c Config) (*Queue, error) {
 		q.Close()
 		return nil, ctx.Err()
 	}
-	q.ended.Go(func() { q.tidy(background) })
+	if !c.Join {
+		q.ended.Go(func() { q.tidy(background) })
+	}
 	return q, nil
 }
 
 func temporary(err error) bool {
-	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout) || errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrNoStreamResponse) || strings.Contains(err.Error(), "temporarily unavailable") || strings.Contains(err.Error(), "no suitable peers")
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout) || errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, errNoQueue) || strings.Contains(err.Error(), "temporarily unavailable") || strings.Contains(err.Error(), "no suitable peers")
+}
+
+var errNoQueue = errors.New("nobody keeps a queue here; nst serve does")
+
+// join uses what is there.
+func (q *Queue) join(ctx context.Context) (err error) {
+	if q.stream, err = q.js.Stream(ctx, workStream); err == nil {
+		q.work, err = q.stream.Consumer(ctx, workConsumer)
+	}
+	keys := func(name string) (kv jetstream.KeyValue) {
+		if err == nil {
+			kv, err = q.js.KeyValue(ctx, name)
+		}
+		return kv
+	}
+	q.records, q.previews, q.workers = keys("nst-jobs"), keys("nst-previews"), keys("nst-workers")
+	if err == nil {
+		q.objects, err = q.js.ObjectStore(ctx, "nst-pictures")
+	}
+	for _, missing := range []error{jetstream.ErrStreamNotFound, jetstream.ErrConsumerNotFound, jetstream.ErrBucketNotFound} {
+		if errors.Is(err, missing) {
+			return errNoQueue
+		}
+	}
+	if err == nil {
+		q.config.Patience = q.work.CachedInfo().Config.AckWait
+	}
+	return err
 }
 
 // make makes what is not there.
@@ -143,6 +177,9 @@ func (q *Queue) make(ctx context.Context, nc *nats.Conn) (err error) {
 	c := q.config
 	if q.js, err = jetstream.New(nc); err != nil {
 		return err
+	}
+	if c.Join {
+		return q.join(ctx)
 	}
 	q.stream, err = q.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
 		Name: workStream, Subjects: []string{workSubject + "*"}, Retention: jetstream.WorkQueuePolicy,

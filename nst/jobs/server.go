@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -23,6 +24,7 @@ const URLFile = "worker-url"
 // Server is a NATS server with JetStream in this process, its store in a folder.
 type Server struct {
 	server *server.Server
+	lock   *os.File // held while the folder is ours
 	url    string
 	token  string
 }
@@ -44,30 +46,40 @@ func StartServer(c ServerConfig) (*Server, error) {
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("the data folder: %w", err)
 	}
+	lock, err := os.OpenFile(filepath.Join(c.Dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("the data folder: %w", err)
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("the data folder %s is in use by another process", c.Dir)
+	}
 	o := &server.Options{
 		ServerName: "nst", JetStream: true, StoreDir: c.Dir, NoSigs: true, NoLog: true, DontListen: c.Listen == "",
 		// What a power cut may cost; a killed process costs nothing.
 		SyncInterval: 5 * time.Second, JetStreamMaxStore: c.MaxBytes, MaxPayload: 8 << 20,
 	}
-	s := &Server{}
+	s := &Server{lock: lock}
 	if c.Listen != "" {
 		host, port, err := net.SplitHostPort(c.Listen)
 		if err == nil {
 			o.Port, err = strconv.Atoi(port)
 		}
 		if err != nil {
+			s.Close()
 			return nil, fmt.Errorf("%q is no address: 127.0.0.1:4222 is one", c.Listen)
 		}
 		if o.Host = host; o.Port == 0 {
 			o.Port = server.RANDOM_PORT
 		}
 		if s.token, err = token(filepath.Join(c.Dir, "token")); err != nil {
+			s.Close()
 			return nil, err
 		}
 		o.Authorization = s.token
 	}
-	var err error
 	if s.server, err = server.NewServer(o); err != nil {
+		s.Close()
 		return nil, fmt.Errorf("the embedded NATS server: %w", err)
 	}
 	s.server.Start()
@@ -113,8 +125,11 @@ func (s *Server) Connect() (*nats.Conn, error) {
 
 // Close stops the server; what it has stored stays.
 func (s *Server) Close() {
-	s.server.Shutdown()
-	s.server.WaitForShutdown()
+	if s.server != nil {
+		s.server.Shutdown()
+		s.server.WaitForShutdown()
+	}
+	s.lock.Close()
 }
 
 // Connect connects to NATS servers by their URLs, with commas between, and keeps

@@ -3,6 +3,7 @@ package picture
 import (
 	"bytes"
 	_ "embed"
+	"encoding/binary"
 	"image"
 
 	"github.com/kovidgoyal/imaging/prism/meta/autometa"
@@ -29,7 +30,7 @@ func profileOf(data []byte, format string) (p *icc.Profile) {
 	} else if meta, _, err := autometa.Load(bytes.NewReader(data)); err == nil && meta != nil {
 		raw, _ = meta.ICCProfileData()
 	}
-	if len(raw) == 0 {
+	if !soundProfile(raw) {
 		return nil
 	}
 	p, err := icc.DecodeProfile(bytes.NewReader(raw))
@@ -37,6 +38,50 @@ func profileOf(data []byte, format string) (p *icc.Profile) {
 		return nil
 	}
 	return p
+}
+
+// soundProfile says whether a profile's table of tags lies in it (ICC.1:2022, 7.3),
+// and so do the points that a "curv" in a tag says it has (10.6): the decoder takes
+// memory for what these say before it looks.
+func soundProfile(raw []byte) bool {
+	const header, entry = 128, 12
+	if len(raw) < header+4 {
+		return false
+	}
+	word := func(at int) uint64 { return uint64(binary.BigEndian.Uint32(raw[at:])) }
+	tags, size := word(header), uint64(len(raw))
+	if header+4+tags*entry > size {
+		return false
+	}
+	for i := range int(tags) {
+		at := header + 4 + i*entry
+		from, to := word(at+4), word(at+4)+word(at+8)
+		if to > size {
+			return false
+		}
+		if !soundTag(raw[from:to]) {
+			return false
+		}
+	}
+	return true
+}
+
+func soundTag(tag []byte) bool {
+	for _, text := range []string{"desc", "text", "mluc"} { // may speak of curves
+		if bytes.HasPrefix(tag, []byte(text)) {
+			return true
+		}
+	}
+	for {
+		_, rest, found := bytes.Cut(tag, []byte("curv"))
+		if !found {
+			return true
+		}
+		if len(rest) < 8 || uint64(binary.BigEndian.Uint32(rest[4:]))*2+8 > uint64(len(rest)) {
+			return false
+		}
+		tag = rest
+	}
 }
 
 // managed makes a picture of a decoded image in its profile's colours: what a
