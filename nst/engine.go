@@ -30,11 +30,18 @@ type Engine struct {
 	networkID func() (string, error)
 }
 
+// OpenOption changes how an engine works.
+type OpenOption string
+
+// GiveWay has the engine compute with what processor time others leave, as in a
+// process that has something to answer too.
+const GiveWay OpenOption = "give way"
+
 // Open readies devices and loads a feature network (see vgg19.Load) onto each:
 // "auto", "cpu", "cuda", "cuda:N" (see torch.ParseDevice), or several with commas
 // between, which share a picture's tiles. "cpu:N" is N workers on the CPU, each
 // with its share of the cores.
-func Open(ctx context.Context, model, device string) (e *Engine, err error) {
+func Open(ctx context.Context, model, device string, options ...OpenOption) (e *Engine, err error) {
 	e = &Engine{styles: newStyleCache()}
 	e.networkID = sync.OnceValues(func() (string, error) { return vgg19.FileHash(model) })
 	defer func() {
@@ -60,7 +67,13 @@ func Open(ctx context.Context, model, device string) (e *Engine, err error) {
 			return e, fmt.Errorf("%w: %s is named twice", torch.ErrDevice, d)
 		}
 		for range count {
-			e.workers = append(e.workers, &worker{thread: torch.StartThread(d), threads: threads})
+			w := &worker{thread: torch.StartThread(d), threads: threads}
+			e.workers = append(e.workers, w)
+			if slices.Contains(options, GiveWay) {
+				if err := w.thread.GiveWay(); err != nil {
+					return e, err
+				}
+			}
 		}
 	}
 	for i, w := range e.workers {

@@ -64,6 +64,18 @@ func (t *Thread) Device() Device { return t.device }
 // sent later fail with ErrThreadClosed. Closing again does nothing.
 func (t *Thread) Close() { t.end() }
 
+// GiveWay has the thread, and those that libtorch starts for it from then on, get
+// the processor only as far as others leave it (nice 10): to be called before the
+// thread computes.
+func (t *Thread) GiveWay() error {
+	return t.Do(context.Background(), func() error {
+		if err := syscall.Setpriority(syscall.PRIO_PROCESS, syscall.Gettid(), 10); err != nil {
+			return fmt.Errorf("the thread's priority: %w", err)
+		}
+		return nil
+	})
+}
+
 // Do runs f on the thread, inside a scope (see Scoped), and returns its error.
 // It waits for its turn until ctx is done; f itself is not interrupted and
 // should look at ctx. Called from a function that is already on the thread, it

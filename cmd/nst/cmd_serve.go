@@ -86,12 +86,12 @@ func (o *workerOptions) connect(ctx context.Context, log *slog.Logger) (*nats.Co
 }
 
 // engines opens count engines on each device.
-func (o *workerOptions) engines(ctx context.Context, count int, stderr io.Writer) (all []*nst.Engine, err error) {
+func (o *workerOptions) engines(ctx context.Context, count int, stderr io.Writer, options ...nst.OpenOption) (all []*nst.Engine, err error) {
 	for device := range strings.SplitSeq(o.device, ",") {
 		for range count {
 			one := o.transferFlags
 			one.device = device
-			e, err := one.open(ctx, stderr)
+			e, err := one.open(ctx, stderr, options...)
 			if err != nil {
 				closeAll(all)
 				return nil, err
@@ -279,7 +279,7 @@ func runServe(ctx context.Context, o *serveOptions, stderr io.Writer) error {
 		return err
 	}
 	defer q.Close()
-	engines, err := o.engines(ctx, o.workers, stderr)
+	engines, err := o.engines(ctx, o.workers, stderr, nst.GiveWay)
 	if err != nil {
 		return err
 	}

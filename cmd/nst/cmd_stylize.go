@@ -212,7 +212,7 @@ func runStylize(ctx context.Context, o *stylizeOptions, stdout, stderr io.Writer
 }
 
 // open readies the device and the network.
-func (t *transferFlags) open(ctx context.Context, stderr io.Writer) (*nst.Engine, error) {
+func (t *transferFlags) open(ctx context.Context, stderr io.Writer, options ...nst.OpenOption) (*nst.Engine, error) {
 	model := t.model
 	if model == "" {
 		var err error
@@ -220,7 +220,7 @@ func (t *transferFlags) open(ctx context.Context, stderr io.Writer) (*nst.Engine
 			return nil, err
 		}
 	}
-	engine, err := nst.Open(ctx, model, t.device)
+	engine, err := nst.Open(ctx, model, t.device, options...)
 	if err != nil {
 		if errors.Is(err, torch.ErrDevice) {
 			return nil, fmt.Errorf("--device: %w", err)

@@ -54,7 +54,7 @@ func serve(t testing.TB, worker bool, qc jobs.Config, c httpapi.Config) *service
 	require.NoError(t, err)
 	t.Cleanup(q.Close)
 	if worker {
-		e, err := nst.Open(context.Background(), nsttest.Model(t), "cpu")
+		e, err := nst.Open(context.Background(), nsttest.Model(t), "cpu", nst.GiveWay)
 		require.NoError(t, err)
 		t.Cleanup(e.Close)
 		ctx, cancel := context.WithCancel(context.Background())

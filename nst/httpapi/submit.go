@@ -41,6 +41,9 @@ func (a *API) submit(w http.ResponseWriter, r *http.Request) error {
 	if r.ContentLength > a.config.MaxBytes {
 		return &http.MaxBytesError{Limit: a.config.MaxBytes}
 	}
+	if key == "" && a.queue.Full() {
+		return jobs.ErrQueueFull
+	}
 	timer := time.NewTimer(uploadWait)
 	defer timer.Stop()
 	select {

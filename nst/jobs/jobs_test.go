@@ -194,6 +194,7 @@ func TestLimits(t *testing.T) {
 	require.NoError(t, err)
 	submit(t, q, request(t, 64, 2))
 
+	q = open(t, jobs.Config{MaxPixels: 1 << 20, MaxIterations: 100})
 	for name, c := range map[string]struct {
 		change func(*jobs.Request)
 		says   string

@@ -94,6 +94,7 @@ type Queue struct {
 
 	mutex   sync.Mutex
 	known   map[string]Job
+	waiting int                               // of them, those that are not finished
 	changed map[string]map[chan struct{}]bool // by job
 }
 
@@ -166,6 +167,7 @@ func (q *Queue) join(ctx context.Context) (err error) {
 	}
 	if err == nil {
 		q.config.Patience = q.work.CachedInfo().Config.AckWait
+		q.config.MaxJobs = int(q.stream.CachedInfo().Config.MaxMsgs)
 	}
 	return err
 }
@@ -256,7 +258,9 @@ func (q *Queue) learn(j Job) {
 	if q.known[j.ID].Revision >= j.Revision {
 		return
 	}
+	q.count(q.known[j.ID], -1)
 	q.known[j.ID] = j
+	q.count(j, 1)
 	q.tell(j.ID)
 }
 
@@ -264,8 +268,15 @@ func (q *Queue) forget(id string, revision uint64) {
 	q.mutex.Lock()
 	defer q.mutex.Unlock()
 	if j, ok := q.known[id]; ok && j.Revision < revision {
+		q.count(j, -1)
 		delete(q.known, id)
 		q.tell(id)
+	}
+}
+
+func (q *Queue) count(j Job, by int) {
+	if j.ID != "" && !j.State.Finished() {
+		q.waiting += by
 	}
 }
 
@@ -347,6 +358,9 @@ func (q *Queue) Changes(id string) (<-chan struct{}, func()) {
 // ErrQueueFull, ErrNoSpace, ErrKeyUsed, PictureErrors, those that match
 // nst.ErrInvalidOption, and the connection's.
 func (q *Queue) Submit(ctx context.Context, r Request) (j Job, created bool, err error) {
+	if r.Key == "" && q.Full() {
+		return j, false, ErrQueueFull
+	}
 	if j, err = q.check(ctx, r); err != nil {
 		return j, false, err
 	}
@@ -369,6 +383,14 @@ func (q *Queue) Submit(ctx context.Context, r Request) (j Job, created bool, err
 	}
 	q.config.Log.Info("queued", "job", j.ID, "width", j.Width, "height", j.Height)
 	return j, true, nil
+}
+
+// Full says, by what is known now, whether Submit would answer ErrQueueFull to any
+// request without a Key: then its pictures need not be looked at.
+func (q *Queue) Full() bool {
+	q.mutex.Lock()
+	defer q.mutex.Unlock()
+	return q.waiting >= q.config.MaxJobs
 }
 
 // check validates a request, and makes its job.
