@@ -265,6 +265,7 @@ func runServe(ctx context.Context, o *serveOptions, stderr io.Writer) error {
 			return err
 		}
 		defer server.Close()
+		c.MaxBytes = server.MaxBytes()
 		if server.URL() != "" {
 			fmt.Fprintf(stderr, "nst: for workers of other processes: nst worker --nats \"$(cat %s)\"\n", filepath.Join(o.data, jobs.URLFile))
 		}

@@ -98,8 +98,10 @@ func TestLoad(t *testing.T) {
 }
 
 // BenchmarkLoad is a minute of 200 clients that poll and 20 that submit, while a
-// job runs. -benchtime 1x is enough. On the 2-core machine (EPYC, the worker on the
-// same cores): see README.
+// job runs; -benchtime 1x is enough. On the 2-core machine (AMD EPYC, the worker on
+// the same cores), 115,826 calls:
+//
+//	BenchmarkLoad-2  1  60014612286 ns/op  1.276 p50-ms  34.94 p99-ms
 func BenchmarkLoad(b *testing.B) {
 	s := serve(b, true, jobs.Config{MaxJobs: 100}, httpapi.Config{})
 	for b.Loop() {

@@ -259,3 +259,39 @@ func TestJoin(t *testing.T) {
 	_, _, err = guest.Submit(ctx, request(t, 64, 1))
 	require.ErrorIs(t, err, jobs.ErrQueueFull)
 }
+
+// A store without room for what a job may need takes none.
+func TestNoRoom(t *testing.T) {
+	s, err := jobs.StartServer(jobs.ServerConfig{Dir: t.TempDir(), MaxBytes: 64 << 20})
+	require.NoError(t, err)
+	defer s.Close()
+	nc, err := s.Connect()
+	require.NoError(t, err)
+	defer nc.Close()
+	q, err := jobs.Open(context.Background(), nc, jobs.Config{MaxBytes: s.MaxBytes()})
+	require.NoError(t, err)
+	defer q.Close()
+	submit(t, q, request(t, 64, 1))
+	_, _, err = q.Submit(context.Background(), request(t, 1024, 1))
+	require.ErrorIs(t, err, jobs.ErrNoSpace)
+	assert.Len(t, q.List(), 1)
+}
+
+// What cannot be otherwise fails at once, what might be the third time.
+func TestFailures(t *testing.T) {
+	nsttest.NoLeaks(t)
+	q, e := open(t, jobs.Config{}), engine(t)
+	hopeless, starved := request(t, 64, 2), request(t, 256, 2)
+	hopeless.Options.Precision = nst.TF32
+	starved.Options.Tile, starved.Options.MemoryLimit = nst.TileOff, 1<<20
+	first, second := submit(t, q, hopeless), submit(t, q, starved)
+	work(t, q, e)
+	j := until(t, q, first.ID, finished)
+	assert.Equal(t, jobs.Failed, j.State)
+	assert.Contains(t, j.Error, "tf32 is CUDA's")
+	assert.Equal(t, 1, j.Attempts)
+	j = until(t, q, second.ID, finished)
+	assert.Equal(t, jobs.Failed, j.State)
+	assert.Contains(t, j.Error, "memory")
+	assert.Equal(t, 3, j.Attempts)
+}

@@ -45,6 +45,9 @@ type Config struct {
 	// CheckpointEvery is how often a worker keeps a running job's state (less often,
 	// where that takes long); 0 means 10 seconds.
 	CheckpointEvery time.Duration
+	// MaxBytes is how much may be stored, beside what the servers' own limits say: see
+	// Server.MaxBytes. 0: no limit.
+	MaxBytes int64
 	// Dir is the folder of the store if it is on this machine: its disk is kept
 	// from becoming full.
 	Dir string
@@ -497,8 +500,10 @@ func (q *Queue) room(ctx context.Context, r Request, j Job) error {
 	if err != nil {
 		return err
 	}
-	if a.Limits.MaxStore > 0 && int64(a.Store)+need > a.Limits.MaxStore {
-		return ErrNoSpace
+	for _, limit := range []int64{a.Limits.MaxStore, q.config.MaxBytes} {
+		if limit > 0 && int64(a.Store)+need > limit {
+			return ErrNoSpace
+		}
 	}
 	return nil
 }
@@ -802,7 +807,8 @@ func (q *Queue) tidyOnce(ctx context.Context, seen map[string]bool) (orphans map
 			err = errors.Join(err, q.remove(ctx, j))
 		case !j.State.Finished() && time.Since(j.Created) > time.Minute:
 			if _, e := q.stream.GetLastMsgForSubject(ctx, workSubject+j.ID); errors.Is(e, jetstream.ErrMsgNotFound) {
-				err = errors.Join(err, q.send(ctx, j.ID))
+				_, e := q.js.Publish(ctx, workSubject+j.ID, nil) // with no id, which may have been used
+				err = errors.Join(err, full(e))
 			}
 		}
 	}

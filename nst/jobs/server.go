@@ -114,6 +114,9 @@ func token(path string) (string, error) {
 // server does not listen.
 func (s *Server) URL() string { return s.url }
 
+// MaxBytes is how much the server stores.
+func (s *Server) MaxBytes() int64 { return s.server.JetStreamConfig().MaxStore }
+
 // Connect connects to the server without a network.
 func (s *Server) Connect() (*nats.Conn, error) {
 	options := []nats.Option{nats.InProcessServer(s.server), nats.Name("nst")}

@@ -21,7 +21,7 @@ func main() {
 	nc, err := server.Connect() // or jobs.Connect(ctx, "nats://…"), of a cluster
 	check(err)
 	defer nc.Close()
-	queue, err := jobs.Open(ctx, nc, jobs.Config{Dir: dir})
+	queue, err := jobs.Open(ctx, nc, jobs.Config{Dir: dir, MaxBytes: server.MaxBytes()})
 	check(err)
 	defer queue.Close()
 

@@ -24,7 +24,7 @@ func main() {
 	nc, err := server.Connect()
 	check(err)
 	defer nc.Close()
-	queue, err := jobs.Open(ctx, nc, jobs.Config{Dir: os.Args[2]})
+	queue, err := jobs.Open(ctx, nc, jobs.Config{Dir: os.Args[2], MaxBytes: server.MaxBytes()})
 	check(err)
 	defer queue.Close()
 	engine, err := nst.Open(ctx, os.Args[1], "auto", nst.GiveWay)
