@@ -42,8 +42,8 @@ type service struct {
 	validated atomic.Int64 // answers
 }
 
-func serve(t testing.TB, worker bool, qc jobs.Config, c httpapi.Config) *service {
-	nsttest.NoLeaks(t)
+func serve(t testing.TB, worker bool, qc jobs.Config, c httpapi.Config, options ...nst.OpenOption) *service {
+	nsttest.Idle(t)
 	server, err := jobs.StartServer(jobs.ServerConfig{Dir: t.TempDir()})
 	require.NoError(t, err)
 	t.Cleanup(server.Close)
@@ -54,7 +54,7 @@ func serve(t testing.TB, worker bool, qc jobs.Config, c httpapi.Config) *service
 	require.NoError(t, err)
 	t.Cleanup(q.Close)
 	if worker {
-		e, err := nst.Open(context.Background(), nsttest.Model(t), "cpu", nst.GiveWay)
+		e, err := nst.Open(context.Background(), nsttest.Model(t), "cpu", options...)
 		require.NoError(t, err)
 		t.Cleanup(e.Close)
 		ctx, cancel := context.WithCancel(context.Background())
@@ -178,7 +178,7 @@ func (s *service) until(id string, so func(jobs.Job) bool) (j jobs.Job) {
 		require.Equal(s.t, 200, status)
 		require.NoError(s.t, json.Unmarshal(body, &j))
 		return so(j)
-	}, time.Minute, 30*time.Millisecond)
+	}, 3*time.Minute, 30*time.Millisecond)
 	return j
 }
 
@@ -243,7 +243,7 @@ type event struct{ id, kind, data string }
 
 // follow reads events until the stream ends or stop says so.
 func (s *service) follow(id, last string, stop func(event) bool) (all []event, status int) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, "GET", s.url+"/v1/jobs/"+id+"/events", nil)
 	require.NoError(s.t, err)

@@ -19,7 +19,6 @@ import (
 
 	"github.com/seed9bb5c928/nst/nst/httpapi"
 	"github.com/seed9bb5c928/nst/nst/jobs"
-	"github.com/seed9bb5c928/nst/nst/nsttest"
 )
 
 // pngOf is a PNG with a header of its own and so many rows of zeros behind it.
@@ -246,7 +245,6 @@ func TestHostileConnections(t *testing.T) {
 
 // Guessing tokens is told apart from using one.
 func TestTokenGuesses(t *testing.T) {
-	nsttest.NoLeaks(t)
 	s := serve(t, false, jobs.Config{}, httpapi.Config{Token: "the token of this service"})
 	ask := func(header, value string) int {
 		r, err := http.NewRequest("GET", s.url+"/v1/jobs", nil)

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/seed9bb5c928/nst/nst"
 	"github.com/seed9bb5c928/nst/nst/httpapi"
 	"github.com/seed9bb5c928/nst/nst/jobs"
 	"github.com/seed9bb5c928/nst/torch"
@@ -103,7 +104,7 @@ func TestLoad(t *testing.T) {
 //
 //	BenchmarkLoad-2  1  60014612286 ns/op  1.276 p50-ms  34.94 p99-ms
 func BenchmarkLoad(b *testing.B) {
-	s := serve(b, true, jobs.Config{MaxJobs: 100}, httpapi.Config{})
+	s := serve(b, true, jobs.Config{MaxJobs: 100}, httpapi.Config{}, nst.GiveWay)
 	for b.Loop() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		took, statuses := load(ctx, s, 200, 20)

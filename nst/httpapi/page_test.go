@@ -52,7 +52,7 @@ func browse(t *testing.T, url string) *tab {
 	t.Cleanup(cancel)
 	ctx, cancel = chromedp.NewContext(ctx)
 	t.Cleanup(cancel)
-	ctx, cancel = context.WithTimeout(ctx, 2*time.Minute)
+	ctx, cancel = context.WithTimeout(ctx, 8*time.Minute)
 	t.Cleanup(cancel)
 	p := &tab{t: t, ctx: ctx}
 	require.NoError(t, chromedp.Listen(ctx, func(e any) {
@@ -99,7 +99,7 @@ func (p *tab) is(script string) bool {
 
 func (p *tab) until(script string) {
 	p.t.Helper()
-	require.Eventually(p.t, func() bool { return p.is(script) }, time.Minute, 100*time.Millisecond, script)
+	require.Eventually(p.t, func() bool { return p.is(script) }, 3*time.Minute, 100*time.Millisecond, script)
 }
 
 // shoot takes screenshots, light and dark and at a phone's width, into

@@ -38,6 +38,9 @@ var allowed = map[string][]string{
 // outside is what package nst and what hangs off it know nothing of.
 var outside = []string{"net/http", "flag", "github.com/spf13/", "github.com/nats-io/"}
 
+// services are those that may.
+var services = []string{"/nst/jobs", "/nst/httpapi", "/nst/nsttest"}
+
 func TestImportsGoOneWay(t *testing.T) {
 	list := exec.Command("go", "list", "-json=ImportPath,Imports,CgoFiles", "./...")
 	list.Dir = nsttest.Root(t)
@@ -64,7 +67,7 @@ func TestImportsGoOneWay(t *testing.T) {
 			if inner, ok := strings.CutPrefix(i, module); ok {
 				assert.Contains(t, may, inner, "%s imports %s", name, inner)
 			}
-			if strings.HasPrefix(name, "/nst") && name != "/nst/jobs" && name != "/nst/httpapi" {
+			if strings.HasPrefix(name, "/nst") && !slices.Contains(services, name) {
 				for _, o := range outside {
 					assert.False(t, strings.HasPrefix(i, o), "%s imports %s", name, i)
 				}

@@ -5,8 +5,10 @@ package nsttest
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 	"time"
 
@@ -119,5 +121,24 @@ func NoLeaks(t testing.TB) {
 			time.Sleep(10 * time.Millisecond)
 		}
 		t.Errorf("%d tensors are open, %d were before", torch.Live(), before)
+	})
+}
+
+// Idle is NoLeaks, and fails the test too if there are more goroutines when it ends
+// than when it began.
+func Idle(t testing.TB) {
+	t.Helper()
+	NoLeaks(t)
+	before := runtime.NumGoroutine()
+	t.Cleanup(func() {
+		for range 300 {
+			http.DefaultClient.CloseIdleConnections()
+			if runtime.NumGoroutine() <= before {
+				return
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		stacks := make([]byte, 1<<20)
+		t.Errorf("%d goroutines run, %d did before:\n%s", runtime.NumGoroutine(), before, stacks[:runtime.Stack(stacks, true)])
 	})
 }
