@@ -137,7 +137,7 @@ func TestPretendAcceleratorHasTheCPUsBits(t *testing.T) {
 				require.NoError(t, err)
 				require.Len(t, all[graphs], iterations+1)
 				assert.LessOrEqual(t, most, every)
-				assert.Less(t, readings, iterations/2, "costs are read several at a time")
+				assert.Less(t, readings, iterations*9/10, "costs are read several at a time")
 				assert.Equal(t, (iterations-1)*graphs, before["replays"]-began["replays"])
 			})
 		}
