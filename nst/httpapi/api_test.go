@@ -161,9 +161,13 @@ func demo(t testing.TB, name string) []byte {
 	return data
 }
 
-// job submits one, and returns its id.
+// job submits one of the demo pictures, and returns its id.
 func (s *service) job(options string) string {
-	status, header, body := s.post(nil, "options", options, "content", demo(s.t, "content.png"), "style", demo(s.t, "style.png"))
+	return s.jobOf(options, demo(s.t, "content.png"), demo(s.t, "style.png"))
+}
+
+func (s *service) jobOf(options string, content, style []byte) string {
+	status, header, body := s.post(nil, "options", options, "content", content, "style", style)
 	require.Equal(s.t, 201, status, string(body))
 	var j jobs.Job
 	require.NoError(s.t, json.Unmarshal(body, &j))
