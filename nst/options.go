@@ -1,6 +1,7 @@
 package nst
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -278,4 +279,36 @@ func (o Options) Resolve() (Options, error) {
 		return Options{}, err
 	}
 	return s.Options, nil
+}
+
+// record is what a picture's metadata say of how it was made.
+type record struct {
+	Program string  `json:"program"`
+	Options Options `json:"options"`
+}
+
+// program is who writes records.
+const program = "nst"
+
+// Record is the options, resolved, as text of printable ASCII for a picture's
+// metadata (picture.Encoding.Comment), which ReadRecord reads.
+func (o Options) Record() (string, error) {
+	resolved, err := o.Resolve()
+	if err != nil {
+		return "", err
+	}
+	text, err := json.Marshal(record{program, resolved})
+	if err == nil && strings.ContainsFunc(string(text), func(r rune) bool { return r > '~' }) {
+		err = errors.New("the settings are not ASCII")
+	}
+	return string(text), err
+}
+
+// ReadRecord returns the options of a record; ok is false if the text is none.
+func ReadRecord(text string) (o Options, ok bool) {
+	var r record
+	if err := json.Unmarshal([]byte(text), &r); err != nil || r.Program != program {
+		return Options{}, false
+	}
+	return r.Options, true
 }

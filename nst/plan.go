@@ -99,9 +99,7 @@ func (t *transfer) plan() error {
 	if free[f.home] < 0 {
 		f.warn(fmt.Sprintf("there is memory for the smallest tiles alone, which take long: the picture and %s's state take %s", s.Optimizer, humanize.IBytes(uint64(state*picture))))
 	}
-	for _, w := range f.workers {
-		w.network.SetKeep(false)
-	}
+	f.keep(false)
 	if s.Tile == TileOff {
 		return nil
 	}
@@ -161,14 +159,16 @@ const hostReserve = 160 << 20
 // more than one tile and memory for it.
 func (t *transfer) keepWeights(at scale, free map[torch.Device]int64) {
 	e := newEvaluator(t.farm, t.settings, at.width, at.height)
-	set := func(keep bool) {
-		for _, w := range t.farm.workers {
-			w.network.SetKeep(keep)
-		}
+	if len(cut(at.width, at.height, t.farm.size, deepest(e.layers))) > 1 {
+		t.farm.keep(true) // of which fits takes account
+		t.farm.keep(t.fits(e, t.farm.size, free, t.farm.forget))
 	}
-	several := len(cut(at.width, at.height, t.farm.size, deepest(e.layers))) > 1
-	set(several)
-	set(several && t.fits(e, t.farm.size, free, t.farm.forget))
+}
+
+func (f *farm) keep(weights bool) {
+	for _, w := range f.workers {
+		w.network.SetKeep(weights)
+	}
 }
 
 // fits says whether every worker has memory for tiles of a size.

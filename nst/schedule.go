@@ -119,16 +119,21 @@ func (o Options) ResultSize(content *picture.Picture, styles ...*picture.Picture
 	if err != nil {
 		return 0, 0, err
 	}
-	if n := len(s.StyleWeights); n > 0 && len(styles) > 0 && n != len(styles) {
-		return 0, 0, invalid("StyleWeights", "are %d, for %d style pictures", n, len(styles))
-	}
 	if len(styles) > 0 {
-		if err := s.checkSizesAt(1, content, styles); err != nil {
+		if err := s.checkTogether(content, styles); err != nil {
 			return 0, 0, err
 		}
 	}
 	width, height = s.fitContent(content, 1)
 	return width, height, nil
+}
+
+// checkTogether says whether the settings go together with pictures of these sizes.
+func (s *settings) checkTogether(content *picture.Picture, styles []*picture.Picture) error {
+	if n := len(s.StyleWeights); n > 0 && n != len(styles) {
+		return invalid("StyleWeights", "are %d, for %d style pictures", n, len(styles))
+	}
+	return s.checkSizesAt(1, content, styles)
 }
 
 // fitContent is the result's size, times factor.

@@ -49,9 +49,6 @@ func (e *Engine) newTransfer(content *picture.Picture, styles []*picture.Picture
 	if len(styles) == 0 {
 		return nil, fmt.Errorf("%w: there is no style picture", picture.ErrPicture)
 	}
-	if n := len(s.StyleWeights); n > 0 && n != len(styles) {
-		return nil, invalid("StyleWeights", "are %d, for %d style pictures", n, len(styles))
-	}
 	if err := content.Check(); err != nil {
 		return nil, fmt.Errorf("the content picture: %w", err)
 	}
@@ -62,7 +59,7 @@ func (e *Engine) newTransfer(content *picture.Picture, styles []*picture.Picture
 	}
 	t := &transfer{engine: e, content: content, styles: styles, settings: s, report: report}
 	t.members = []*transfer{t}
-	if err := s.checkSizesAt(1, content, styles); err != nil {
+	if err := s.checkTogether(content, styles); err != nil {
 		return nil, err
 	}
 	if t.contentMask, t.styleMasks, err = s.checkMasks(content, styles); err != nil {

@@ -1,10 +1,7 @@
 package main
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/seed9bb5c928/nst/nst"
 	"github.com/seed9bb5c928/nst/nst/picture"
@@ -157,28 +154,15 @@ func recordedSettings(path string) (o nst.Options, err error) {
 	if err != nil {
 		return o, err
 	}
-	var r record
-	if err := json.Unmarshal([]byte(comment), &r); err != nil || r.Program != "nst" {
+	o, ok := nst.ReadRecord(comment)
+	if !ok {
 		return o, usage("%s says nothing of how it was made; nst writes that into its pictures", path)
 	}
-	return r.Options, nil
-}
-
-// record is what a picture's metadata say.
-type record struct {
-	Program string      `json:"program"`
-	Options nst.Options `json:"options"`
+	return o, nil
 }
 
 // encoding is how results are written.
 func (t *transferFlags) encoding(o nst.Options) (picture.Encoding, error) {
-	resolved, err := o.Resolve()
-	if err != nil {
-		return picture.Encoding{}, err
-	}
-	comment, err := json.Marshal(record{"nst", resolved})
-	if err == nil && strings.ContainsFunc(string(comment), func(r rune) bool { return r > '~' }) {
-		err = errors.New("the settings are not ASCII")
-	}
-	return picture.Encoding{Bits: t.bits, Quality: t.quality, Comment: string(comment)}, err
+	comment, err := o.Record()
+	return picture.Encoding{Bits: t.bits, Quality: t.quality, Comment: comment}, err
 }

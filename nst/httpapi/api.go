@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -192,13 +193,9 @@ func (a *API) here(host string) bool {
 		host = h
 	}
 	host = strings.Trim(host, "[]")
-	for _, h := range append(a.config.Hosts, "localhost") {
-		if strings.EqualFold(host, h) {
-			return true
-		}
-	}
+	named := func(h string) bool { return strings.EqualFold(host, h) }
 	ip := net.ParseIP(host)
-	return ip != nil && ip.IsLoopback()
+	return named("localhost") || slices.ContainsFunc(a.config.Hosts, named) || ip != nil && ip.IsLoopback()
 }
 
 // seen notes the status that is written.
@@ -384,22 +381,15 @@ func (a *API) job(w http.ResponseWriter, r *http.Request) error {
 
 // remove cancels a job (202: it will soon be) or forgets a finished one (204).
 func (a *API) remove(w http.ResponseWriter, r *http.Request) error {
-	id := r.PathValue("id")
-	j, err := a.queue.Get(r.Context(), id)
-	if err != nil {
+	j, gone, err := a.queue.Delete(r.Context(), r.PathValue("id"))
+	switch {
+	case err != nil:
 		return err
-	}
-	if j.State.Finished() {
-		if _, err := a.queue.Delete(r.Context(), id); err != nil {
-			return err
-		}
+	case gone:
 		w.WriteHeader(http.StatusNoContent)
-		return nil
+	default:
+		writeJSON(w, http.StatusAccepted, viewOf(j))
 	}
-	if j, err = a.queue.Cancel(r.Context(), id); err != nil {
-		return err
-	}
-	writeJSON(w, http.StatusAccepted, viewOf(j))
 	return nil
 }
 

@@ -10,7 +10,6 @@
 package jobs
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -189,6 +188,3 @@ func (e *PictureError) Unwrap() error { return e.Err }
 
 // Is says that the error is a picture.ErrPicture.
 func (e *PictureError) Is(target error) bool { return target == picture.ErrPicture }
-
-// options have their pictures apart, and their choices made by the worker.
-func (j *Job) encode() ([]byte, error) { return json.Marshal(j) }

@@ -127,8 +127,9 @@ func TestJobIsMade(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, "jpeg", format)
 
-	_, err = q.Delete(ctx, j.ID)
+	_, gone, err := q.Delete(ctx, j.ID)
 	require.NoError(t, err)
+	assert.True(t, gone)
 	_, err = q.Get(ctx, j.ID)
 	require.ErrorIs(t, err, jobs.ErrNotFound)
 	assert.Empty(t, q.List())

@@ -596,7 +596,7 @@ func (q *Queue) store(ctx context.Context, r Request, j Job) (Job, error) {
 			return j, full(err)
 		}
 	}
-	value, err := j.encode()
+	value, err := json.Marshal(j)
 	if err != nil {
 		return j, err
 	}
@@ -724,13 +724,17 @@ func (j *Job) finish(s State) {
 	j.State, j.Finished = s, &now
 }
 
-// Delete forgets a finished job and its pictures; of another it is Cancel.
-func (q *Queue) Delete(ctx context.Context, id string) (Job, error) {
-	j, err := q.Cancel(ctx, id)
-	if err != nil || !j.State.Finished() {
-		return j, err
+// Delete forgets a finished job and its pictures, and then gone is true; of another
+// it is Cancel.
+func (q *Queue) Delete(ctx context.Context, id string) (j Job, gone bool, err error) {
+	if j, err = q.Get(ctx, id); err != nil {
+		return j, false, err
 	}
-	return j, q.remove(ctx, j)
+	if j.State.Finished() {
+		return j, true, q.remove(ctx, j)
+	}
+	j, err = q.Cancel(ctx, id)
+	return j, false, err
 }
 
 // remove deletes all of a job, its record last.
@@ -758,7 +762,7 @@ var errConflict = errors.New("another has changed the job")
 
 // update writes a record over the revision that it was made from.
 func (q *Queue) update(ctx context.Context, j Job) (Job, error) {
-	value, err := j.encode()
+	value, err := json.Marshal(j)
 	if err != nil {
 		return j, err
 	}

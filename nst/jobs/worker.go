@@ -3,11 +3,13 @@ package jobs
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -60,7 +62,7 @@ func (q *Queue) Workers(ctx context.Context) ([]WorkerInfo, error) {
 			all = append(all, w)
 		}
 	}
-	slices.SortFunc(all, func(a, b WorkerInfo) int { return bytes.Compare([]byte(a.Name), []byte(b.Name)) })
+	slices.SortFunc(all, func(a, b WorkerInfo) int { return strings.Compare(a.Name, b.Name) })
 	return all, nil
 }
 
@@ -81,7 +83,7 @@ type worker struct {
 func (q *Queue) Work(ctx context.Context, engine *nst.Engine, name string) error {
 	if name == "" {
 		host, _ := os.Hostname()
-		name = fmt.Sprintf("%s-%d-%s", host, os.Getpid(), nats.NewInbox()[len(nats.InboxPrefix):][:6])
+		name = fmt.Sprintf("%s-%d-%s", host, os.Getpid(), rand.Text()[:6])
 	}
 	w := &worker{queue: q, engine: engine, every: 1, info: WorkerInfo{Name: name, Device: string(engine.Device())}}
 	if engine.Device() != torch.CPU {
@@ -220,9 +222,8 @@ func (w *worker) mine(do func(*Job)) func(*Job) error {
 // the job is lost or gone, has it tried again; others are the job's end.
 func (w *worker) job(ctx context.Context, id string) (Job, error) {
 	q := w.queue
-	done := false
 	j, err := w.change(ctx, id, func(j *Job) error {
-		if done = j.State.Finished(); done {
+		if j.State.Finished() {
 			return nil
 		}
 		if j.State == Running { // a worker has vanished
@@ -418,15 +419,11 @@ func (w *worker) stylize(ctx, run context.Context, cancel context.CancelCauseFun
 	if err := context.Cause(run); errors.Is(err, errLost) || errors.Is(err, errCancelled) {
 		return err
 	}
-	settings, err := o.Resolve()
+	comment, err := o.Record()
 	if err != nil {
 		return err
 	}
-	comment, err := json.Marshal(map[string]any{"program": "nst", "options": settings})
-	if err != nil {
-		return err
-	}
-	data, err := result.Picture.Encode(".png", picture.Encoding{Comment: string(comment)})
+	data, err := result.Picture.Encode(".png", picture.Encoding{Comment: comment})
 	if err != nil {
 		return err
 	}
@@ -569,11 +566,12 @@ func (s *saver) write(ctx context.Context, next saved) {
 	log := s.worker.queue.config.Log.With("job", s.job.ID)
 	once, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
 	defer cancel()
-	if p := next.preview; p != nil {
-		if max(p.Width, p.Height) > previewSide {
-			p = p.Resized(picture.Fit(p.Width, p.Height, previewSide))
+	if next.preview != nil {
+		var data []byte
+		p, err := next.preview.Shrunk(previewSide)
+		if err == nil {
+			data, err = p.Encode(".jpg", picture.Encoding{Quality: 85})
 		}
-		data, err := p.Encode(".jpg", picture.Encoding{Quality: 85})
 		if err == nil {
 			_, err = s.worker.queue.previews.Put(once, s.job.ID, data)
 		}

@@ -83,6 +83,16 @@ func (p *Picture) Resized(width, height int) (out *Picture) {
 	return out
 }
 
+// Shrunk returns the picture with its longest side made side, or itself if that is
+// no longer. The error is torch's.
+func (p *Picture) Shrunk(side int) (out *Picture, err error) {
+	if max(p.Width, p.Height) <= side {
+		return p, nil
+	}
+	err = torch.Scoped(func() error { out = p.Resized(Fit(p.Width, p.Height, side)); return nil })
+	return out, err
+}
+
 // Part returns width×height pixels of the picture from column left and row top as
 // a tensor [1,3,height,width] on the CPU. It is numeric code, like Tensor.
 func (p *Picture) Part(left, top, width, height int) torch.Tensor {

@@ -22,7 +22,6 @@ import (
 
 	"github.com/seed9bb5c928/nst/nst"
 	"github.com/seed9bb5c928/nst/nst/picture"
-	"github.com/seed9bb5c928/nst/torch"
 )
 
 //go:embed report.html
@@ -108,14 +107,10 @@ func firstError(a, b error) error {
 
 // show embeds a picture, no larger than a side.
 func show(title string, p *picture.Picture, side int) (s shown, err error) {
-	if max(p.Width, p.Height) > side {
-		w, h := picture.Fit(p.Width, p.Height, side)
-		err = torch.Scoped(func() error { p = p.Resized(w, h); return nil })
+	if p, err = p.Shrunk(side); err != nil {
+		return s, err
 	}
-	var data []byte
-	if err == nil {
-		data, err = p.Encode(".jpg", picture.Encoding{})
-	}
+	data, err := p.Encode(".jpg", picture.Encoding{})
 	source := "data:image/jpeg;base64," + base64.StdEncoding.EncodeToString(data)
 	return shown{title, p.Width, p.Height, template.URL(source)}, err
 }
