@@ -28,7 +28,7 @@ import (
 	"github.com/seed9bb5c928/nst/nst"
 	"github.com/seed9bb5c928/nst/nst/httpapi"
 	"github.com/seed9bb5c928/nst/nst/jobs"
-	"github.com/seed9bb5c928/nst/nst/nsttest"
+	"github.com/seed9bb5c928/nst/nst/jobs/jobstest"
 )
 
 // service is a queue, with a worker or without, behind its API on a real server.
@@ -43,24 +43,9 @@ type service struct {
 }
 
 func serve(t testing.TB, worker bool, qc jobs.Config, c httpapi.Config, options ...nst.OpenOption) *service {
-	nsttest.Idle(t)
-	server, err := jobs.StartServer(jobs.ServerConfig{Dir: t.TempDir()})
-	require.NoError(t, err)
-	t.Cleanup(server.Close)
-	nc, err := server.Connect()
-	require.NoError(t, err)
-	t.Cleanup(nc.Close)
-	q, err := jobs.Open(context.Background(), nc, qc)
-	require.NoError(t, err)
-	t.Cleanup(q.Close)
+	q := jobstest.Open(t, qc)
 	if worker {
-		e, err := nst.Open(context.Background(), nsttest.Model(t), "cpu", options...)
-		require.NoError(t, err)
-		t.Cleanup(e.Close)
-		ctx, cancel := context.WithCancel(context.Background())
-		var done sync.WaitGroup
-		done.Go(func() { assert.NoError(t, q.Work(ctx, e, "")) })
-		t.Cleanup(func() { cancel(); done.Wait() })
+		jobstest.Work(t, q, jobstest.Engine(t, options...))
 	}
 	api := httpapi.New(q, c)
 	web := httptest.NewUnstartedServer(nil)
@@ -155,15 +140,9 @@ func (s *service) post(header map[string]string, parts ...any) (int, http.Header
 	return s.do(r)
 }
 
-func demo(t testing.TB, name string) []byte {
-	data, err := os.ReadFile(nsttest.Demo(t, name))
-	require.NoError(t, err)
-	return data
-}
-
 // job submits one of the demo pictures, and returns its id.
 func (s *service) job(options string) string {
-	return s.jobOf(options, demo(s.t, "content.png"), demo(s.t, "style.png"))
+	return s.jobOf(options, jobstest.Demo(s.t, "content.png"), jobstest.Demo(s.t, "style.png"))
 }
 
 func (s *service) jobOf(options string, content, style []byte) string {
@@ -219,7 +198,7 @@ func TestCalls(t *testing.T) {
 
 func TestIdempotencyKey(t *testing.T) {
 	s := serve(t, false, jobs.Config{}, httpapi.Config{})
-	parts := []any{"content", demo(t, "content.png"), "style", demo(t, "style.png")}
+	parts := []any{"content", jobstest.Demo(t, "content.png"), "style", jobstest.Demo(t, "style.png")}
 	var ids sync.Map
 	var all sync.WaitGroup
 	for range 8 {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/seed9bb5c928/nst/nst/httpapi"
 	"github.com/seed9bb5c928/nst/nst/jobs"
+	"github.com/seed9bb5c928/nst/nst/jobs/jobstest"
 )
 
 // pngOf is a PNG with a header of its own and so many rows of zeros behind it.
@@ -54,7 +55,7 @@ func gifOf(width, height uint16) []byte {
 // service goes on.
 func TestHostileRequests(t *testing.T) {
 	s := serve(t, false, jobs.Config{MaxJobs: 3, MaxPixels: 4 << 20}, httpapi.Config{MaxBytes: 8 << 20, MaxStreams: 4})
-	content, style := demo(t, "content.png"), demo(t, "style.png")
+	content, style := jobstest.Demo(t, "content.png"), jobstest.Demo(t, "style.png")
 	pictures := func(content, style any) []any { return []any{"content", content, "style", style} }
 	with := func(options string) []any { return append(pictures(content, style), "options", options) }
 	many := pictures(content, style)

@@ -18,6 +18,7 @@ import (
 	"github.com/seed9bb5c928/nst/nst"
 	"github.com/seed9bb5c928/nst/nst/httpapi"
 	"github.com/seed9bb5c928/nst/nst/jobs"
+	"github.com/seed9bb5c928/nst/nst/jobs/jobstest"
 	"github.com/seed9bb5c928/nst/nst/picture"
 	"github.com/seed9bb5c928/nst/torch"
 )
@@ -65,7 +66,7 @@ func load(ctx context.Context, s *service, polling, submitting int) (took []time
 			}
 		})
 	}
-	body, kind := form(s.t, "options", `{"size":64,"iterations":1}`, "content", demo(s.t, "content.png"), "style", demo(s.t, "style.png"))
+	body, kind := form(s.t, "options", `{"size":64,"iterations":1}`, "content", jobstest.Demo(s.t, "content.png"), "style", jobstest.Demo(s.t, "style.png"))
 	for range submitting {
 		all.Go(func() {
 			for ctx.Err() == nil {

@@ -2,9 +2,7 @@ package jobs_test
 
 import (
 	"context"
-	"os"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -13,52 +11,14 @@ import (
 
 	"github.com/seed9bb5c928/nst/nst"
 	"github.com/seed9bb5c928/nst/nst/jobs"
-	"github.com/seed9bb5c928/nst/nst/nsttest"
+	"github.com/seed9bb5c928/nst/nst/jobs/jobstest"
 	"github.com/seed9bb5c928/nst/nst/picture"
 )
-
-func demo(t testing.TB, name string) []byte {
-	data, err := os.ReadFile(nsttest.Demo(t, name))
-	require.NoError(t, err)
-	return data
-}
-
-// open starts a server and a queue on it.
-func open(t testing.TB, c jobs.Config) *jobs.Queue {
-	nsttest.Idle(t)
-	server, err := jobs.StartServer(jobs.ServerConfig{Dir: t.TempDir()})
-	require.NoError(t, err)
-	t.Cleanup(server.Close)
-	nc, err := server.Connect()
-	require.NoError(t, err)
-	t.Cleanup(nc.Close)
-	q, err := jobs.Open(context.Background(), nc, c)
-	require.NoError(t, err)
-	t.Cleanup(q.Close)
-	return q
-}
-
-func engine(t testing.TB) *nst.Engine {
-	e, err := nst.Open(context.Background(), nsttest.Model(t), "cpu")
-	require.NoError(t, err)
-	t.Cleanup(e.Close)
-	return e
-}
-
-// work has a worker work until the function that is returned is called, or the end.
-func work(t testing.TB, q *jobs.Queue, e *nst.Engine) (stop func()) {
-	ctx, cancel := context.WithCancel(context.Background())
-	var done sync.WaitGroup
-	done.Go(func() { assert.NoError(t, q.Work(ctx, e, "")) })
-	stop = sync.OnceFunc(func() { cancel(); done.Wait() })
-	t.Cleanup(stop)
-	return stop
-}
 
 func request(t testing.TB, size, iterations int) jobs.Request {
 	return jobs.Request{
 		Options: nst.Options{Size: &size, Iterations: &iterations, Scales: nst.ScalesOff},
-		Content: demo(t, "content.png"), Styles: [][]byte{demo(t, "style.png")},
+		Content: jobstest.Demo(t, "content.png"), Styles: [][]byte{jobstest.Demo(t, "style.png")},
 	}
 }
 
@@ -93,13 +53,13 @@ func submit(t testing.TB, q *jobs.Queue, r jobs.Request) jobs.Job {
 // A job's result is what the engine makes.
 func TestJobIsMade(t *testing.T) {
 	ctx := context.Background()
-	q, e := open(t, jobs.Config{}), engine(t)
+	q, e := jobstest.Open(t, jobs.Config{}), jobstest.Engine(t)
 	r := request(t, 64, 6)
 	j := submit(t, q, r)
 	assert.Equal(t, jobs.Queued, j.State)
 	_, err := q.Picture(ctx, j.ID, "result")
 	require.ErrorIs(t, err, jobs.ErrNotReady)
-	work(t, q, e)
+	jobstest.Work(t, q, e)
 	j = until(t, q, j.ID, finished)
 	require.Equal(t, jobs.Done, j.State, j.Error)
 	assert.Equal(t, 6, j.Result.Iterations)
@@ -137,14 +97,14 @@ func TestJobIsMade(t *testing.T) {
 
 // A worker that is told to end gives its job back, and another goes on with it.
 func TestJobIsGivenBack(t *testing.T) {
-	q, e := open(t, jobs.Config{}), engine(t)
+	q, e := jobstest.Open(t, jobs.Config{}), jobstest.Engine(t)
 	j := submit(t, q, request(t, 96, 60))
-	stop := work(t, q, e)
+	stop := jobstest.Work(t, q, e)
 	until(t, q, j.ID, func(j jobs.Job) bool { return j.Progress != nil && j.Progress.Iteration > 3 })
 	stop()
 	j = until(t, q, j.ID, func(j jobs.Job) bool { return j.State == jobs.Queued })
 	at := j.Progress.Iteration
-	work(t, q, e)
+	jobstest.Work(t, q, e)
 	j = until(t, q, j.ID, func(j jobs.Job) bool { return j.Attempts == 2 && j.Progress.Iteration > 0 })
 	assert.GreaterOrEqual(t, j.Progress.Iteration, at)
 	j = until(t, q, j.ID, finished)
@@ -154,9 +114,9 @@ func TestJobIsGivenBack(t *testing.T) {
 
 func TestCancel(t *testing.T) {
 	ctx := context.Background()
-	q, e := open(t, jobs.Config{}), engine(t)
+	q, e := jobstest.Open(t, jobs.Config{}), jobstest.Engine(t)
 	running, waiting := submit(t, q, request(t, 96, 5000)), submit(t, q, request(t, 96, 5))
-	work(t, q, e)
+	jobstest.Work(t, q, e)
 	until(t, q, running.ID, func(j jobs.Job) bool { return j.Progress != nil && j.Preview > 0 })
 	j, err := q.Cancel(ctx, waiting.ID)
 	require.NoError(t, err)
@@ -173,7 +133,7 @@ func TestCancel(t *testing.T) {
 
 func TestLimits(t *testing.T) {
 	ctx := context.Background()
-	q := open(t, jobs.Config{MaxJobs: 2, MaxPixels: 1 << 20, MaxIterations: 100})
+	q := jobstest.Open(t, jobs.Config{MaxJobs: 2, MaxPixels: 1 << 20, MaxIterations: 100})
 	r := request(t, 64, 2)
 	r.Key = "once"
 	first := submit(t, q, r)
@@ -193,7 +153,7 @@ func TestLimits(t *testing.T) {
 	require.NoError(t, err)
 	submit(t, q, request(t, 64, 2))
 
-	q = open(t, jobs.Config{MaxPixels: 1 << 20, MaxIterations: 100})
+	q = jobstest.Open(t, jobs.Config{MaxPixels: 1 << 20, MaxIterations: 100})
 	for name, c := range map[string]struct {
 		change func(*jobs.Request)
 		says   string
@@ -278,12 +238,12 @@ func TestNoRoom(t *testing.T) {
 
 // What cannot be otherwise fails at once, what might be the third time.
 func TestFailures(t *testing.T) {
-	q, e := open(t, jobs.Config{}), engine(t)
+	q, e := jobstest.Open(t, jobs.Config{}), jobstest.Engine(t)
 	hopeless, starved := request(t, 64, 2), request(t, 256, 2)
 	hopeless.Options.Precision = nst.TF32
 	starved.Options.Tile, starved.Options.MemoryLimit = nst.TileOff, 1<<20
 	first, second := submit(t, q, hopeless), submit(t, q, starved)
-	work(t, q, e)
+	jobstest.Work(t, q, e)
 	j := until(t, q, first.ID, finished)
 	assert.Equal(t, jobs.Failed, j.State)
 	assert.Contains(t, j.Error, "tf32 is CUDA's")

@@ -31,6 +31,7 @@ var allowed = map[string][]string{
 	"/nst/report":              {"/torch", "/nst", "/nst/picture"},
 	"/nst/jobs":                {"/torch", "/nst", "/nst/picture"},
 	"/nst/httpapi":             {"/nst", "/nst/jobs", "/nst/picture"},
+	"/nst/jobs/jobstest":       {"/nst", "/nst/jobs", "/nst/nsttest"},
 	"/nst/nsttest":             {"/torch"},
 	"/cmd/nst":                 {"/torch", "/nst", "/nst/vgg19", "/nst/picture", "/nst/report", "/nst/jobs", "/nst/httpapi"},
 }

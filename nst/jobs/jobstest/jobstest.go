@@ -1,0 +1,72 @@
+// Package jobstest is what tests of the queue and of its service share: a queue on
+// a server of its own, a worker, and pictures. Programs do not import it.
+package jobstest
+
+import (
+	"context"
+	"os"
+	"sync"
+	"testing"
+
+	"github.com/seed9bb5c928/nst/nst"
+	"github.com/seed9bb5c928/nst/nst/jobs"
+	"github.com/seed9bb5c928/nst/nst/nsttest"
+)
+
+// Open starts a server and opens a queue on it, until the test ends, which is to be
+// idle then.
+func Open(t testing.TB, c jobs.Config) *jobs.Queue {
+	t.Helper()
+	nsttest.Idle(t)
+	server, err := jobs.StartServer(jobs.ServerConfig{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(server.Close)
+	nc, err := server.Connect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	q, err := jobs.Open(context.Background(), nc, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(q.Close)
+	return q
+}
+
+// Engine opens an engine on the CPU, until the test ends.
+func Engine(t testing.TB, options ...nst.OpenOption) *nst.Engine {
+	t.Helper()
+	e, err := nst.Open(context.Background(), nsttest.Model(t), "cpu", options...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(e.Close)
+	return e
+}
+
+// Work has a worker work until stop is called, or the test ends.
+func Work(t testing.TB, q *jobs.Queue, e *nst.Engine) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var done sync.WaitGroup
+	done.Go(func() {
+		if err := q.Work(ctx, e, ""); err != nil {
+			t.Error(err)
+		}
+	})
+	stop = sync.OnceFunc(func() { cancel(); done.Wait() })
+	t.Cleanup(stop)
+	return stop
+}
+
+// Demo is the file of a demo picture: see nsttest.Demo.
+func Demo(t testing.TB, name string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(nsttest.Demo(t, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
