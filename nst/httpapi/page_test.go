@@ -120,6 +120,10 @@ func (p *tab) shoot(name string) {
 		}
 	}
 	tell(p, emulation.ClearDeviceMetricsOverride, cdp.Empty{})
+	// A click goes to where a button was when it was asked for: the page has to have
+	// its old shape again, and to have shown it.
+	p.until("innerWidth > 1000")
+	ask(p, chromedp.Evaluate[bool]("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))", chromedp.EvalAwaitPromise))
 }
 
 // set sets a form field as a person does.
