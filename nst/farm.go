@@ -83,14 +83,18 @@ const ahead = 4
 // the last one's failure is each's. Having no memory is a failure of the tiles'
 // size, and each's at once, as is that the context is done.
 func (f *farm) each(n int, do func(w *worker, i int) []torch.Tensor, take func(i int, made []torch.Tensor)) error {
-	q := &queue{farm: f, todo: make([]bool, n), made: map[int][]torch.Tensor{}, do: do}
+	q := &queue{farm: f, todo: make([]bool, n), kept: make([]*worker, n), made: map[int][]torch.Tensor{}, do: do}
 	q.changed = sync.NewCond(&q.mutex)
 	for i := range q.todo {
 		q.todo[i] = true
 	}
 	for _, w := range f.workers {
-		if !w.lost {
-			q.working++
+		if w.lost {
+			continue
+		}
+		q.working++
+		if w.kept != nil {
+			q.kept[w.tile] = w
 		}
 	}
 	var others sync.WaitGroup
@@ -119,7 +123,8 @@ type queue struct {
 	do      func(w *worker, i int) []torch.Tensor
 	mutex   sync.Mutex
 	changed *sync.Cond
-	todo    []bool // tiles that nobody has begun
+	todo    []bool    // tiles that nobody has begun
+	kept    []*worker // who has kept the tile's pass since before
 	made    map[int][]torch.Tensor
 	taken   int // tiles
 	working int // workers
@@ -197,12 +202,12 @@ func (q *queue) work(w *worker, take func(i int, made []torch.Tensor)) {
 
 // next is the tile that a worker begins, or -1 if there is none for it now.
 func (q *queue) next(w *worker) int {
-	if w.kept != nil && q.todo[w.tile] {
-		q.todo[w.tile] = false
-		return w.tile
+	if i := slices.Index(q.kept, w); i >= 0 && q.todo[i] {
+		q.todo[i] = false
+		return i
 	}
 	for i, todo := range q.todo {
-		if !todo || slices.ContainsFunc(q.farm.workers, func(o *worker) bool { return o != w && !o.lost && o.kept != nil && o.tile == i }) {
+		if owner := q.kept[i]; !todo || owner != nil && !owner.lost {
 			continue
 		}
 		if i >= q.taken+ahead*len(q.farm.workers) {
