@@ -40,7 +40,8 @@ const GiveWay OpenOption = "give way"
 // Open readies devices and loads a feature network (see vgg19.Load) onto each:
 // "auto", "cpu", "cuda", "cuda:N" (see torch.ParseDevice), or several with commas
 // between, which share a picture's tiles. "cpu:N" is N workers on the CPU, each
-// with its share of the cores.
+// with its share of the cores while there are tiles to share; a picture that is
+// evaluated whole has them all.
 func Open(ctx context.Context, model, device string, options ...OpenOption) (e *Engine, err error) {
 	e = &Engine{styles: newStyleCache()}
 	e.networkID = sync.OnceValues(func() (string, error) { return vgg19.FileHash(model) })

@@ -15,7 +15,7 @@ import (
 type worker struct {
 	thread  *torch.Thread
 	network *vgg19.Network
-	threads int // of the processor, for one of several workers on it; 0: all
+	threads int // of the processor, for a tile of several, as one of several workers on it; 0: all
 
 	kept *vgg19.Pass // of tile keptTile
 	tile int
@@ -133,7 +133,7 @@ type queue struct {
 
 // work is a worker's part. The first one also takes what was made.
 func (q *queue) work(w *worker, take func(i int, made []torch.Tensor)) {
-	if w.threads > 0 {
+	if w.threads > 0 && len(q.todo) > 1 { // the only one gets all
 		defer torch.SetThreads(torch.SetThreads(w.threads))
 	}
 	q.mutex.Lock()

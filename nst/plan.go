@@ -175,7 +175,7 @@ func (f *farm) keep(weights bool) {
 func (t *transfer) fits(e *evaluator, size size, free map[torch.Device]int64, forget bool) bool {
 	tiles := cut(e.width, e.height, size, deepest(e.layers))
 	need := map[torch.Device]int64{}
-	for i, w := range t.farm.workers {
+	for i, w := range t.farm.workers[:min(len(t.farm.workers), len(tiles))] {
 		var most, keeps int64
 		for _, part := range tiles {
 			m, k := e.memory(w.network, part, len(t.members), forget)
@@ -200,15 +200,20 @@ func (t *transfer) fits(e *evaluator, size size, free map[torch.Device]int64, fo
 }
 
 // largest is the size of the largest tiles that every worker has memory for: the
-// whole picture, or a band of it for each of several, if that will do; the smallest
-// ones if there is memory for none.
+// whole picture, or a band of it for each of several devices, if that will do; the
+// smallest ones if there is memory for none. Workers on one device gain nothing from
+// bands: what does for the whole gets all their threads.
 func (t *transfer) largest(at scale, free map[torch.Device]int64, forget bool) size {
 	e := newEvaluator(t.farm, t.settings, at.width, at.height)
 	fits := func(size size) bool { return t.fits(e, size, free, forget) }
 	stride := deepest(e.layers).Stride
 	all := longest(at.width, at.height) / stride
 	var out size
-	if n := len(t.farm.workers); n > 1 {
+	devices := map[torch.Device]bool{}
+	for _, w := range t.farm.workers {
+		devices[w.device()] = true
+	}
+	if n := len(t.farm.workers); len(devices) > 1 {
 		out.band = max(1, (all+n-1)/n) * stride
 	}
 	if fits(out) {

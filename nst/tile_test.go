@@ -179,6 +179,28 @@ func TestSeveralDevices(t *testing.T) {
 	}
 }
 
+// Several workers on the CPU share tiles alone, and make the very picture that one
+// makes of the whole; devices with their own memory take a band of it each.
+func TestWhatIsShared(t *testing.T) {
+	run := func(devices string, tile Tile) *Result {
+		e, err := Open(context.Background(), nsttest.Model(t), devices)
+		require.NoError(t, err)
+		defer e.Close()
+		o := Options{Size: new(96), Iterations: new(5), Optimizer: LBFGS, Tile: tile}
+		r, err := e.Stylize(context.Background(), noise(1, 96, 80), []*picture.Picture{noise(2, 60, 60)}, o, nil)
+		require.NoError(t, err)
+		return r
+	}
+	workers := fmt.Sprintf("cpu:%d", min(2, torch.Threads()))
+	want, got := run("cpu", TileAuto), run(workers, TileAuto)
+	assert.Equal(t, 1, got.Tiles)
+	assert.Zero(t, difference(got.Picture.Pixels, want.Picture.Pixels))
+	want, got = run("cpu", "32"), run(workers, "32")
+	assert.Equal(t, 9, got.Tiles)
+	assert.LessOrEqual(t, difference(got.Picture.Pixels, want.Picture.Pixels), 1e-3) // libtorch's sums on half the threads
+	assert.Equal(t, 2, run("pretend:0,pretend:1", TileAuto).Tiles)
+}
+
 // With less and less memory a picture is made in smaller and smaller tiles, until
 // there is not enough for the smallest.
 func TestLessAndLessMemory(t *testing.T) {
