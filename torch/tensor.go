@@ -84,6 +84,27 @@ func sizesOf(sizes []int64) (*C.int64_t, C.int64_t) {
 // FromFloats copies data, row by row, into a new float32 tensor of the given
 // sizes on device. The product of the sizes must be len(data).
 func FromFloats(data []float32, device Device, sizes ...int64) Tensor {
+	first := firstOf(data, sizes)
+	name, free := cString(string(device))
+	defer free()
+	s, n := sizesOf(sizes)
+	return make1("from_floats", func(out *C.nst_tensor) *C.char {
+		return C.nst_tensor_from_floats(first, s, n, name, out)
+	})
+}
+
+// ResizeFloats is Resize of data [N,C,H,W] in host memory, of which it makes no copy,
+// on the CPU. The product of the sizes must be len(data).
+func ResizeFloats(data []float32, sizes [4]int64, height, width int64) Tensor {
+	first := firstOf(data, sizes[:])
+	s, n := sizesOf(sizes[:])
+	return make1("resize", func(out *C.nst_tensor) *C.char {
+		return C.nst_tensor_from_floats_resized(first, s, n, C.int64_t(height), C.int64_t(width), out)
+	})
+}
+
+// firstOf is where data begins that fill a tensor of the sizes.
+func firstOf(data []float32, sizes []int64) *C.float {
 	count := int64(1)
 	for _, s := range sizes {
 		count *= s
@@ -91,12 +112,7 @@ func FromFloats(data []float32, device Device, sizes ...int64) Tensor {
 	if count != int64(len(data)) || count == 0 {
 		panic(&Error{Op: "from_floats", Message: "the sizes do not fit the data, or there is none"})
 	}
-	name, free := cString(string(device))
-	defer free()
-	s, n := sizesOf(sizes)
-	return make1("from_floats", func(out *C.nst_tensor) *C.char {
-		return C.nst_tensor_from_floats((*C.float)(unsafe.Pointer(&data[0])), s, n, name, out)
-	})
+	return (*C.float)(unsafe.Pointer(&data[0]))
 }
 
 // ScalarType is libtorch's number for an element type.

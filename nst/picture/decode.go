@@ -184,41 +184,44 @@ func readEXIF(data []byte, format, name string, take func(any)) {
 	})
 }
 
-// orient returns the picture upright, given how the camera was held (EXIF 2.3,
-// tag 0x0112).
+// orient turns the picture upright, given how the camera was held (EXIF 2.3, tag
+// 0x0112). It takes memory for one more plane.
 func (p *Picture) orient(o int) *Picture {
 	if o <= 1 || o > 8 {
 		return p
 	}
-	w, h := p.Width, p.Height
-	out := New(w, h)
+	w, h, plane := p.Width, p.Height, p.Width*p.Height
 	if o >= 5 { // the stored rows are the upright picture's columns
-		out = New(h, w)
+		p.Width, p.Height = h, w
 	}
-	plane := w * h
-	for y := range out.Height {
-		for x := range out.Width {
-			var sx, sy int
-			switch o {
-			case 2:
-				sx, sy = w-1-x, y
-			case 3:
-				sx, sy = w-1-x, h-1-y
-			case 4:
-				sx, sy = x, h-1-y
-			case 5:
-				sx, sy = y, x
-			case 6:
-				sx, sy = y, h-1-x
-			case 7:
-				sx, sy = w-1-y, h-1-x
-			case 8:
-				sx, sy = w-1-y, x
+	stored := make([]float32, plane)
+	for c := range 3 {
+		upright := p.Pixels[c*plane : (c+1)*plane]
+		copy(stored, upright)
+		rows(p.Height, func(from, to int) {
+			for y := from; y < to; y++ {
+				for x := range p.Width {
+					var sx, sy int
+					switch o {
+					case 2:
+						sx, sy = w-1-x, y
+					case 3:
+						sx, sy = w-1-x, h-1-y
+					case 4:
+						sx, sy = x, h-1-y
+					case 5:
+						sx, sy = y, x
+					case 6:
+						sx, sy = y, h-1-x
+					case 7:
+						sx, sy = w-1-y, h-1-x
+					case 8:
+						sx, sy = w-1-y, x
+					}
+					upright[y*p.Width+x] = stored[sy*w+sx]
+				}
 			}
-			for c := range 3 {
-				out.Pixels[c*plane+y*out.Width+x] = p.Pixels[c*plane+sy*w+sx]
-			}
-		}
+		})
 	}
-	return out
+	return p
 }

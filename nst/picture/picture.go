@@ -67,8 +67,7 @@ func (p *Picture) Tensor(device torch.Device, width, height int) torch.Tensor {
 	if width == p.Width && height == p.Height {
 		return torch.FromFloats(p.Pixels, device, 1, 3, int64(height), int64(width))
 	}
-	t := torch.FromFloats(p.Pixels, torch.CPU, 1, 3, int64(p.Height), int64(p.Width))
-	t = torch.Resize(t, int64(height), int64(width))
+	t := torch.ResizeFloats(p.Pixels, [4]int64{1, 3, int64(p.Height), int64(p.Width)}, int64(height), int64(width))
 	torch.ClampInPlace(t, 0, 1) // a cubic kernel overshoots at edges
 	return torch.To(t, device)
 }

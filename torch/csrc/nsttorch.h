@@ -64,6 +64,9 @@ const char* nst_tensor_choose(nst_tensor t, nst_tensor mask, nst_tensor other);
 const char* nst_tensor_empty_like(nst_tensor t, nst_tensor* out);
 const char* nst_tensor_resize(nst_tensor t, int64_t height, int64_t width, int32_t cubic,
                               nst_tensor* out);
+// nst_tensor_resize, cubic, of floats [N,C,H,W], which are not copied.
+const char* nst_tensor_from_floats_resized(const float* data, const int64_t* sizes, int64_t dims, int64_t height,
+                                           int64_t width, nst_tensor* out);
 
 // Automatic differentiation (autograd.cc). The grad mode belongs to the
 // calling thread.

@@ -310,3 +310,11 @@ const char* nst_tensor_resize(nst_tensor t, int64_t height, int64_t width, int32
                       : at::_upsample_bilinear2d_aa(tensor(t), {height, width}, kAlignCorners));
   });
 }
+
+const char* nst_tensor_from_floats_resized(const float* data, const int64_t* sizes, int64_t dims, int64_t height,
+                                           int64_t width, nst_tensor* out) {
+  return guard([&] {
+    const auto borrowed = at::from_blob(const_cast<float*>(data), shape(sizes, dims), at::kFloat);
+    *out = give(at::_upsample_bicubic2d_aa(borrowed, {height, width}, kAlignCorners));
+  });
+}
