@@ -1,7 +1,6 @@
 package jobs
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"crypto/rand"
@@ -161,7 +160,7 @@ func (q *Queue) join(ctx context.Context) (err error) {
 	}
 	q.records, q.previews, q.workers = keys("nst-jobs"), keys("nst-previews"), keys("nst-workers")
 	if err == nil {
-		q.objects, err = q.js.ObjectStore(ctx, "nst-pictures")
+		q.objects, err = q.js.ObjectStore(ctx, bucket)
 	}
 	for _, missing := range []error{jetstream.ErrStreamNotFound, jetstream.ErrConsumerNotFound, jetstream.ErrBucketNotFound} {
 		if errors.Is(err, missing) {
@@ -211,7 +210,7 @@ func (q *Queue) make(ctx context.Context, nc *nats.Conn) (err error) {
 	if err != nil {
 		return err
 	}
-	q.objects, err = q.js.CreateOrUpdateObjectStore(ctx, jetstream.ObjectStoreConfig{Bucket: "nst-pictures", Replicas: c.Replicas, TTL: 2 * c.Retention})
+	q.objects, err = q.js.CreateOrUpdateObjectStore(ctx, jetstream.ObjectStoreConfig{Bucket: bucket, Replicas: c.Replicas, TTL: 2 * c.Retention})
 	return err
 }
 
@@ -592,8 +591,8 @@ func (q *Queue) store(ctx context.Context, r Request, j Job) (Job, error) {
 		data[numbered("style-mask", i)] = s
 	}
 	for _, name := range j.Inputs.names() {
-		if _, err := q.objects.PutBytes(ctx, object(j.ID, name), data[name]); err != nil {
-			return j, full(err)
+		if err := q.write(ctx, j.ID, name, data[name]); err != nil {
+			return j, err
 		}
 	}
 	value, err := json.Marshal(j)
@@ -609,8 +608,6 @@ func (q *Queue) store(ctx context.Context, r Request, j Job) (Job, error) {
 	q.learn(j)
 	return j, nil
 }
-
-func object(id, name string) string { return id + "/" + name }
 
 func (q *Queue) send(ctx context.Context, id string) error {
 	_, err := q.js.PublishMsg(ctx, &nats.Msg{Subject: workSubject + id}, jetstream.WithMsgID(id))
@@ -656,19 +653,6 @@ func (q *Queue) Picture(ctx context.Context, id, name string) ([]byte, error) {
 		return nil, ErrNotFound
 	}
 	return q.read(ctx, id, name)
-}
-
-func (q *Queue) read(ctx context.Context, id, name string) ([]byte, error) {
-	data, err := q.objects.GetBytes(ctx, object(id, name))
-	if errors.Is(err, jetstream.ErrObjectNotFound) {
-		return nil, ErrNotFound
-	}
-	return data, err
-}
-
-func (q *Queue) write(ctx context.Context, id, name string, data []byte) error {
-	_, err := q.objects.Put(ctx, jetstream.ObjectMeta{Name: object(id, name)}, bytes.NewReader(data))
-	return full(err)
 }
 
 // Cancel has a job end: at once if it waits, within an iteration if it runs. Of a
@@ -799,8 +783,7 @@ func (q *Queue) tidy(ctx context.Context) {
 	}
 }
 
-// tidyOnce does so once. Of the chunks in the object store that belong to no
-// object it removes those that it has seen before: others may be being written.
+// tidyOnce does so once; seen and orphans are sweep's.
 func (q *Queue) tidyOnce(ctx context.Context, seen map[string]bool) (orphans map[string]bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -817,35 +800,8 @@ func (q *Queue) tidyOnce(ctx context.Context, seen map[string]bool) (orphans map
 		}
 	}
 	err = errors.Join(err, q.tidyKeys(ctx), q.records.PurgeDeletes(ctx))
-	const bucket = "OBJ_nst-pictures"
-	store, e := q.js.Stream(ctx, bucket)
-	if e != nil {
-		return seen, errors.Join(err, e)
-	}
-	objects, e := q.objects.List(ctx)
-	if e != nil && !errors.Is(e, jetstream.ErrNoObjectsFound) {
-		return seen, errors.Join(err, e)
-	}
-	owned := map[string]bool{}
-	for _, o := range objects {
-		owned["$O.nst-pictures.C."+o.NUID] = true
-	}
-	info, e := store.Info(ctx, jetstream.WithSubjectFilter("$O.nst-pictures.C.>"))
-	if e != nil {
-		return seen, errors.Join(err, e)
-	}
-	orphans = map[string]bool{}
-	for subject := range info.State.Subjects {
-		if owned[subject] {
-			continue
-		}
-		if seen[subject] {
-			err = errors.Join(err, store.Purge(ctx, jetstream.WithPurgeSubject(subject)))
-		} else {
-			orphans[subject] = true
-		}
-	}
-	return orphans, err
+	orphans, e := q.sweep(ctx, seen)
+	return orphans, errors.Join(err, e)
 }
 
 // tidyKeys forgets the keys of requests whose jobs are gone.

@@ -125,12 +125,8 @@ func NoLeaks(t testing.TB) {
 	})
 }
 
-// known is a goroutine that nats.go leaves behind now and then, when an object is
-// stored (11 in 600 objects): it waits on a nil channel.
-const known = "created by github.com/nats-io/nats.go/jetstream.(*jetStream).newAsyncReply"
-
 // Idle is NoLeaks, and fails the test too if there are more goroutines when it ends
-// than when it began, but for known ones.
+// than when it began.
 func Idle(t testing.TB) {
 	t.Helper()
 	NoLeaks(t)
@@ -138,7 +134,7 @@ func Idle(t testing.TB) {
 		text := make([]byte, 4<<20)
 		return string(text[:runtime.Stack(text, true)])
 	}
-	count := func(text string) int { return strings.Count(text, "\ngoroutine ") + 1 - strings.Count(text, known) }
+	count := func(text string) int { return strings.Count(text, "\ngoroutine ") + 1 }
 	before := count(stacks())
 	t.Cleanup(func() {
 		var text string

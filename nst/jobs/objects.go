@@ -1,0 +1,135 @@
+package jobs
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
+)
+
+// The object store of the jobs' pictures, and how it lies in its stream (ADR-20 of
+// NATS's architecture).
+const (
+	bucket       = "nst-pictures"
+	objectStream = "OBJ_" + bucket
+	chunkSubject = "$O." + bucket + ".C." // and the object's NUID
+	metaSubject  = "$O." + bucket + ".M." // and its name, encoded
+)
+
+func object(id, name string) string { return id + "/" + name }
+
+func (q *Queue) read(ctx context.Context, id, name string) ([]byte, error) {
+	data, err := q.objects.GetBytes(ctx, object(id, name))
+	if errors.Is(err, jetstream.ErrObjectNotFound) {
+		return nil, ErrNotFound
+	}
+	return data, err
+}
+
+const (
+	chunkSize = 128 << 10
+	inFlight  = 64 // chunks that are not acknowledged yet
+	ackWait   = 10 * time.Second
+)
+
+// write stores an object as ObjectStore.Put does, in place of an older one of its
+// name. That makes a publisher for each object, and when this ends before its
+// goroutine has begun, leaves the goroutine behind (nats.go 1.55); the queue has
+// one for all. What a failed write leaves, sweep removes.
+func (q *Queue) write(ctx context.Context, id, name string, data []byte) error {
+	old, err := q.objects.GetInfo(ctx, object(id, name))
+	if err != nil && !errors.Is(err, jetstream.ErrObjectNotFound) {
+		return err
+	}
+	digest := sha256.New()
+	digest.Write(data)
+	info := jetstream.ObjectInfo{
+		ObjectMeta: jetstream.ObjectMeta{Name: object(id, name), Opts: &jetstream.ObjectMetaOptions{ChunkSize: chunkSize}},
+		Bucket:     bucket, NUID: nuid.Next(), Size: uint64(len(data)), Digest: jetstream.GetObjectDigestValue(digest),
+	}
+	var sent []jetstream.PubAckFuture
+	stored := func() error { // the first of them is
+		select {
+		case <-sent[0].Ok():
+			sent = sent[1:]
+			return nil
+		case err := <-sent[0].Err():
+			return full(err)
+		case <-time.After(ackWait):
+			return nats.ErrTimeout
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	for ; len(data) > 0; info.Chunks++ {
+		n := min(len(data), chunkSize)
+		ack, err := q.js.PublishAsync(chunkSubject+info.NUID, data[:n])
+		if err != nil {
+			return full(err)
+		}
+		data = data[n:]
+		if sent = append(sent, ack); len(sent) == inFlight {
+			if err := stored(); err != nil {
+				return err
+			}
+		}
+	}
+	for len(sent) > 0 {
+		if err := stored(); err != nil {
+			return err
+		}
+	}
+	meta := nats.NewMsg(metaSubject + base64.URLEncoding.EncodeToString([]byte(info.Name)))
+	meta.Header.Set(jetstream.MsgRollup, jetstream.MsgRollupSubject)
+	if meta.Data, err = json.Marshal(info); err != nil {
+		return err
+	}
+	if _, err := q.js.PublishMsg(ctx, meta); err != nil || old == nil {
+		return full(err)
+	}
+	// The new one is what is read now.
+	store, err := q.js.Stream(ctx, objectStream)
+	if err == nil {
+		err = store.Purge(ctx, jetstream.WithPurgeSubject(chunkSubject+old.NUID))
+	}
+	return err
+}
+
+// sweep removes the chunks that belong to no object, if they did not when sweep
+// looked before (seen): others may be being written. It returns those.
+func (q *Queue) sweep(ctx context.Context, seen map[string]bool) (orphans map[string]bool, err error) {
+	store, err := q.js.Stream(ctx, objectStream)
+	if err != nil {
+		return seen, err
+	}
+	objects, err := q.objects.List(ctx)
+	if err != nil && !errors.Is(err, jetstream.ErrNoObjectsFound) {
+		return seen, err
+	}
+	owned := map[string]bool{}
+	for _, o := range objects {
+		owned[chunkSubject+o.NUID] = true
+	}
+	info, err := store.Info(ctx, jetstream.WithSubjectFilter(chunkSubject+">"))
+	if err != nil {
+		return seen, err
+	}
+	orphans = map[string]bool{}
+	for subject := range info.State.Subjects {
+		if owned[subject] {
+			continue
+		}
+		if seen[subject] {
+			err = errors.Join(err, store.Purge(ctx, jetstream.WithPurgeSubject(subject)))
+		} else {
+			orphans[subject] = true
+		}
+	}
+	return orphans, err
+}
