@@ -224,7 +224,7 @@ func (e *evaluator) targets(w *worker, i int) (out []torch.Tensor) {
 			continue
 		}
 		if pass == nil {
-			w.drop() // there is memory for one pass
+			w.drop(0) // there is memory for one pass
 			pass = w.network.Run(torch.To(e.contentOf(e.tiles[i]), w.device()), e.tiles[i].local(), e.contentLayers(), false)
 			defer pass.Close()
 		}
@@ -344,7 +344,7 @@ func (e *evaluator) queue(x torch.Tensor) (values, gradient torch.Tensor, err er
 func (e *evaluator) try(x torch.Tensor) (values, gradient torch.Tensor, err error) {
 	defer func() {
 		for _, w := range e.farm.workers {
-			w.drop()
+			w.drop(0)
 		}
 	}()
 	err = torch.Scoped(func() (err error) {
@@ -369,14 +369,14 @@ func (e *evaluator) recordable() bool {
 }
 
 // run runs the network over what tile i sees of the pictures, unless the worker has
-// done so and kept it.
+// kept that pass. The caller closes or keeps it.
 func (e *evaluator) run(w *worker, x torch.Tensor, i int) *vgg19.Pass {
-	if w.kept == nil || w.tile != i {
-		w.drop()
-		t := e.tiles[i]
-		w.kept, w.tile = w.network.Run(torch.To(t.seen.Of(x), w.device()), t.local(), e.layers, true), i
+	if pass := w.take(i); pass != nil {
+		return pass
 	}
-	return w.kept
+	w.drop(max(0, e.farm.passes-1))
+	t := e.tiles[i]
+	return w.network.Run(torch.To(t.seen.Of(x), w.device()), t.local(), e.layers, true)
 }
 
 // slope is what a style region's cost is to the features: see carry.
@@ -434,6 +434,7 @@ func (e *evaluator) sum(x torch.Tensor) ([][]statistics, error) {
 	all(func(*styleTerm, *region, *statistics) {})
 	err := e.farm.each(len(e.tiles), func(w *worker, i int) (made []torch.Tensor) {
 		pass := e.run(w, x, i)
+		w.kept = append(w.kept, kept{i, pass})
 		all(func(t *styleTerm, r *region, _ *statistics) {
 			made = append(made, e.measure(w, pass, t.layer, r.guide, i)...)
 		})
@@ -489,8 +490,7 @@ func (e *evaluator) propagate(x torch.Tensor, slopes [][]slope) (terms []torch.T
 	err = e.farm.each(len(e.tiles), func(w *worker, i int) []torch.Tensor {
 		// Those that have to be computed come first, and free what they need.
 		targets := e.targets(w, i)
-		pass := e.run(w, x, i)
-		w.kept = nil // it is used up
+		pass := e.run(w, x, i) // which Backward closes
 		squared := make([]torch.Tensor, len(e.content))
 		g := pass.Backward(func(layer string, arriving torch.Tensor) torch.Tensor {
 			return e.add(w, pass, layer, i, arriving, targets, squared, slopes)

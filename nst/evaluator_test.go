@@ -139,10 +139,10 @@ func TestGradientIsAutograds(t *testing.T) {
 				total, want := judge(e, x)
 				// As one, in tiles, and shared out.
 				for _, how := range []struct {
-					side, workers int
-					forget        bool
-				}{{0, 1, false}, {16, 2, false}, {32, 1, true}} {
-					e.farm.size, e.farm.forget, e.farm.workers = size{side: how.side}, how.forget, both[:how.workers]
+					side, workers, passes int
+					forget                bool
+				}{{0, 1, 1, false}, {16, 2, 3, false}, {32, 1, 1, true}} {
+					e.farm.size, e.farm.passes, e.farm.forget, e.farm.workers = size{side: how.side}, how.passes, how.forget, both[:how.workers]
 					require.NoError(t, e.recut())
 					all, gradient, err := e.evaluate(x)
 					require.NoError(t, err)

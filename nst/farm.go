@@ -17,19 +17,35 @@ type worker struct {
 	network *vgg19.Network
 	threads int // of the processor, for a tile of several, as one of several workers on it; 0: all
 
-	kept *vgg19.Pass // of tile keptTile
-	tile int
+	kept []kept
 	lost bool // it failed, and is not used any more
+}
+
+// kept is the pass of a tile, to go back through later.
+type kept struct {
+	tile int
+	pass *vgg19.Pass
 }
 
 func (w *worker) device() torch.Device { return w.thread.Device() }
 
-// drop frees the pass that is kept.
-func (w *worker) drop() {
-	if w.kept != nil {
-		w.kept.Close()
-		w.kept = nil
+// drop frees the passes that are kept, but for the first ones.
+func (w *worker) drop(but int) {
+	for len(w.kept) > but {
+		w.kept[len(w.kept)-1].pass.Close()
+		w.kept = w.kept[:len(w.kept)-1]
 	}
+}
+
+// take gives away the pass that is kept of tile i, or nil.
+func (w *worker) take(i int) *vgg19.Pass {
+	for k, found := range w.kept {
+		if found.tile == i {
+			w.kept = slices.Delete(w.kept, k, k+1)
+			return found.pass
+		}
+	}
+	return nil
 }
 
 // farm shares the tiles of pictures out over workers. The first one's thread is
@@ -41,6 +57,7 @@ type farm struct {
 	home     torch.Device // of the pictures and the sums: the first worker's, or the CPU
 	fixed    bool         // the tiles' size may not change
 	size     size         // of tiles
+	passes   int          // that each worker may keep at once
 	forget   bool         // content features are computed for each evaluation, not kept
 	warn     func(string)
 	told     func(done, all int) // after each tile
@@ -56,11 +73,18 @@ func (f *farm) fit(width, height int, deepest vgg19.Layer, do func() error) erro
 		if f.size.side > 0 {
 			now = min(now, f.size.side)
 		}
-		if !errors.Is(err, torch.ErrOutOfMemory) || f.fixed || now < 2*deepest.Stride {
+		switch {
+		case !errors.Is(err, torch.ErrOutOfMemory):
 			return err
+		case f.passes > 1:
+			f.passes = 1
+			f.warn("there is not enough memory: what was computed of a tile is not kept until it is needed again")
+		case f.fixed || now < 2*deepest.Stride:
+			return err
+		default:
+			f.size.side = max(deepest.Stride, now/2/deepest.Stride*deepest.Stride)
+			f.warn(fmt.Sprintf("there is not enough memory: going on with tiles of %d pixels", f.size.side))
 		}
-		f.size.side = max(deepest.Stride, now/2/deepest.Stride*deepest.Stride)
-		f.warn(fmt.Sprintf("there is not enough memory: going on with tiles of %d pixels", f.size.side))
 		for _, w := range f.workers {
 			if err := torch.EmptyCache(w.device()); err != nil {
 				return err
@@ -76,7 +100,7 @@ const ahead = 4
 // take take it, on the calling thread and in the order of the tiles, so that sums
 // do not depend on who was fast. What do returns is of its scope; take gets it on
 // the farm's home, and has it for the call, unless it takes a tensor out
-// by leaving the zero value. A worker begins with the tile of which it has kept
+// by leaving the zero value. A worker begins with the tiles of which it has kept
 // the pass.
 //
 // A worker that fails is not used again, and its tile goes to another one; only
@@ -93,8 +117,8 @@ func (f *farm) each(n int, do func(w *worker, i int) []torch.Tensor, take func(i
 			continue
 		}
 		q.working++
-		if w.kept != nil {
-			q.kept[w.tile] = w
+		for _, k := range w.kept {
+			q.kept[k.tile] = w
 		}
 	}
 	var others sync.WaitGroup
@@ -202,9 +226,11 @@ func (q *queue) work(w *worker, take func(i int, made []torch.Tensor)) {
 
 // next is the tile that a worker begins, or -1 if there is none for it now.
 func (q *queue) next(w *worker) int {
-	if i := slices.Index(q.kept, w); i >= 0 && q.todo[i] {
-		q.todo[i] = false
-		return i
+	for i, owner := range q.kept {
+		if owner == w && q.todo[i] {
+			q.todo[i] = false
+			return i
+		}
 	}
 	for i, todo := range q.todo {
 		if owner := q.kept[i]; !todo || owner != nil && !owner.lost {
@@ -228,7 +254,7 @@ func (q *queue) finished() bool {
 func (q *queue) lose(w *worker, i int, err error) {
 	q.mutex.Lock()
 	defer q.mutex.Unlock()
-	w.drop()
+	w.drop(0)
 	if errors.Is(err, torch.ErrOutOfMemory) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || q.working == 1 {
 		q.fail(err)
 		return

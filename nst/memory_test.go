@@ -19,7 +19,7 @@ func TestMemoryEstimate(t *testing.T) {
 	e, err := Open(context.Background(), nsttest.Model(t), "cpu")
 	require.NoError(t, err)
 	defer e.Close()
-	for _, c := range []struct{ width, height, side int }{{400, 300, 0}, {520, 300, 160}} {
+	for _, c := range []struct{ width, height, side, passes int }{{400, 300, 0, 1}, {520, 300, 160, 1}, {520, 300, 160, 100}} {
 		for name, o := range map[string]Options{
 			"balanced":      {},
 			"classic exact": {Preset: Classic, Precision: Exact},
@@ -32,7 +32,7 @@ func TestMemoryEstimate(t *testing.T) {
 				require.NoError(t, err)
 				require.NoError(t, e.thread().Do(context.Background(), func() error {
 					require.NoError(t, tr.prepare(context.Background()))
-					tr.farm.size = size{side: c.side}
+					tr.farm.size, tr.farm.passes = size{side: c.side}, c.passes
 					ev, err := tr.evaluator(tr.schedule[0])
 					require.NoError(t, err)
 					defer ev.close()
@@ -44,11 +44,14 @@ func TestMemoryEstimate(t *testing.T) {
 					_, _, err = ev.evaluate(x)
 					require.NoError(t, err)
 					_, peak := torch.HostTensors()
-					var most int64
+					var most, passes int64
 					for _, part := range ev.tiles {
-						s := part.seen
-						need, _ := e.workers[0].network.Memory(part.local(), s.Bottom-s.Top, s.Right-s.Left, ev.layers, 1, true)
-						most = max(most, need)
+						need := ev.memory(e.workers[0].network, part, 1, false)
+						if c.passes > 1 { // all that went before are kept
+							passes += need.Pass
+							need.Most += passes - need.Pass
+						}
+						most = max(most, need.Most)
 					}
 					if c.side > 0 {
 						most += 4 * torch.Count(x) // the gradient

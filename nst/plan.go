@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"runtime/debug"
 	"slices"
+	"sort"
 	"strconv"
 
 	"github.com/dustin/go-humanize"
@@ -99,11 +100,11 @@ func (t *transfer) plan() error {
 	if free[f.home] < 0 {
 		f.warn(fmt.Sprintf("there is memory for the smallest tiles alone, which take long: the picture and %s's state take %s", s.Optimizer, humanize.IBytes(uint64(state*picture))))
 	}
-	f.keep(false)
+	f.keep(false, 1)
 	if s.Tile == TileOff {
 		return nil
 	}
-	defer t.keepWeights(at, free)
+	defer t.keep(free)
 	if f.size.side = s.tileSide(); f.size.side == 0 {
 		f.size = t.largest(at, free, false)
 		// To compute the content's features anew costs a fifth more time: smaller
@@ -155,35 +156,51 @@ func (t *transfer) free(device torch.Device, picture int64) (int64, error) {
 // are not loaded yet, the kernels' own memory, and small tensors.
 const hostReserve = 160 << 20
 
-// keepWeights has the networks keep what they make of their weights, if there is
-// more than one tile and memory for it.
-func (t *transfer) keepWeights(at scale, free map[torch.Device]int64) {
-	e := newEvaluator(t.farm, t.settings, at.width, at.height)
-	if len(cut(at.width, at.height, t.farm.size, deepest(e.layers))) > 1 {
-		t.farm.keep(true) // of which fits takes account
-		t.farm.keep(t.fits(e, t.farm.size, free, t.farm.forget))
+// keep has the networks keep what they make of their weights, and workers the passes
+// of as many tiles as they can, if there is more than one tile and memory for it:
+// what is not kept is computed twice.
+func (t *transfer) keep(free map[torch.Device]int64) {
+	tiles := 1
+	var scales []*evaluator
+	for _, at := range t.schedule {
+		e := newEvaluator(t.farm, t.settings, at.width, at.height)
+		tiles = max(tiles, len(cut(at.width, at.height, t.farm.size, deepest(e.layers))))
+		scales = append(scales, e)
+	}
+	if tiles == 1 {
+		return
+	}
+	fits := func(passes int) bool {
+		return !slices.ContainsFunc(scales, func(e *evaluator) bool { return !t.fits(e, t.farm.size, passes, free, t.farm.forget) })
+	}
+	t.farm.keep(true, 1) // of which fits takes account
+	t.farm.keep(fits(1), 1)
+	if !t.farm.forget { // that computes the content's features at a time when there is one pass
+		t.farm.passes = max(1, sort.Search(tiles, func(n int) bool { return !fits(n + 1) }))
 	}
 }
 
-func (f *farm) keep(weights bool) {
+func (f *farm) keep(weights bool, passes int) {
+	f.passes = passes
 	for _, w := range f.workers {
 		w.network.SetKeep(weights)
 	}
 }
 
-// fits says whether every worker has memory for tiles of a size.
-func (t *transfer) fits(e *evaluator, size size, free map[torch.Device]int64, forget bool) bool {
+// fits says whether every worker has memory for tiles of a size, of which it keeps
+// the passes of so many at once.
+func (t *transfer) fits(e *evaluator, size size, passes int, free map[torch.Device]int64, forget bool) bool {
 	tiles := cut(e.width, e.height, size, deepest(e.layers))
 	need := map[torch.Device]int64{}
 	for i, w := range t.farm.workers[:min(len(t.farm.workers), len(tiles))] {
-		var most, keeps int64
+		var largest vgg19.Need
 		for _, part := range tiles {
-			m, k := e.memory(w.network, part, len(t.members), forget)
-			most, keeps = max(most, m), max(keeps, k)
+			n := e.memory(w.network, part, len(t.members), forget)
+			largest = vgg19.Need{Most: max(largest.Most, n.Most), Pass: max(largest.Pass, n.Pass), Weights: max(largest.Weights, n.Weights)}
 		}
-		need[w.device()] += most * 109 / 100 // the estimate is within 15 %, and low as a rule
+		need[w.device()] += (largest.Most + int64(min(passes, len(tiles))-1)*largest.Pass) * 109 / 100 // the estimate is within 15 %, and low as a rule
 		if i == 0 || w.network != t.farm.workers[i-1].network {
-			need[w.device()] += keeps
+			need[w.device()] += largest.Weights
 		}
 	}
 	if !forget {
@@ -205,7 +222,7 @@ func (t *transfer) fits(e *evaluator, size size, free map[torch.Device]int64, fo
 // bands: what does for the whole gets all their threads.
 func (t *transfer) largest(at scale, free map[torch.Device]int64, forget bool) size {
 	e := newEvaluator(t.farm, t.settings, at.width, at.height)
-	fits := func(size size) bool { return t.fits(e, size, free, forget) }
+	fits := func(size size) bool { return t.fits(e, size, 1, free, forget) }
 	stride := deepest(e.layers).Stride
 	all := longest(at.width, at.height) / stride
 	var out size
@@ -228,16 +245,15 @@ func (t *transfer) largest(at scale, free map[torch.Device]int64, forget bool) s
 	return out
 }
 
-// memory is what a tile needs, and what the network keeps of it.
-func (e *evaluator) memory(network *vgg19.Network, t tile, pictures int, forget bool) (need, keeps int64) {
+// memory is what a tile needs.
+func (e *evaluator) memory(network *vgg19.Network, t tile, pictures int, forget bool) vgg19.Need {
 	height, width := t.seen.Bottom-t.seen.Top, t.seen.Right-t.seen.Left
-	need, keeps = network.Memory(t.local(), height, width, e.layers, pictures, true)
+	need := network.Memory(t.local(), height, width, e.layers, pictures, true)
 	if forget && len(e.content) > 0 {
-		content, _ := network.Memory(t.local(), height, width, e.contentLayers(), pictures, false)
-		need = max(need, content)
+		need.Most = max(need.Most, network.Memory(t.local(), height, width, e.contentLayers(), pictures, false).Most)
 		for _, c := range e.content { // at the tile's positions
-			need += int64(c.values*float64((t.own.Bottom-t.own.Top)*(t.own.Right-t.own.Left))/float64(e.width*e.height)) * int64(pictures) * 4
+			need.Most += int64(c.values*float64((t.own.Bottom-t.own.Top)*(t.own.Right-t.own.Left))/float64(e.width*e.height)) * int64(pictures) * 4
 		}
 	}
-	return need, keeps
+	return need
 }

@@ -152,7 +152,7 @@ func (t *transfer) measureStyle(found styleTargets, i int, layers []string, widt
 	e.tiles = cut(width, height, t.farm.size, deepest(layers))
 	p := t.styles[i].Resized(width, height)
 	err := t.farm.each(len(e.tiles), func(w *worker, i int) (made []torch.Tensor) {
-		w.drop()
+		w.drop(0)
 		part := e.tiles[i]
 		pass := w.network.Run(torch.To(s.part(p, part), w.device()), part.local(), layers, false)
 		defer pass.Close()

@@ -252,3 +252,49 @@ func TestLessAndLessMemory(t *testing.T) {
 		assert.Positive(t, failures, how)
 	}
 }
+
+// When memory goes away in the middle of a run, what was computed of tiles is not
+// kept any more, and the picture is the same.
+func TestMemoryGoesAway(t *testing.T) {
+	const device = "pretend:1"
+	e, err := Open(context.Background(), nsttest.Model(t), device)
+	require.NoError(t, err)
+	defer e.Close()
+	limit := func(bytes int64) {
+		_, err := torch.ControlDevice("memory-limit", bytes)
+		require.NoError(t, err)
+	}
+	defer limit(0)
+	m, err := torch.MemoryOf(device)
+	require.NoError(t, err)
+	run := func(left int64) (*Result, []string) {
+		var warnings []string
+		o := Options{Size: new(0), Scales: ScalesOff, Iterations: new(3), Optimizer: Adam, Tile: "64", Warn: func(w string) { warnings = append(warnings, w) },
+			StyleLayers: []LayerWeight{{Layer: "relu1_1"}, {Layer: "relu3_1"}}, ContentLayers: []LayerWeight{{Layer: "relu2_2"}}}
+		r, err := e.Stylize(context.Background(), noise(1, 256, 128), []*picture.Picture{noise(2, 60, 60)}, o, func(p Progress) {
+			if p.Iteration == 1 && left > 0 {
+				limit(m.Allocated + left)
+			}
+		})
+		require.NoError(t, err)
+		limit(0)
+		return r, warnings
+	}
+	want, warnings := run(0)
+	assert.Equal(t, 8, want.Tiles)
+	assert.Empty(t, warnings)
+	kept := 0
+	for left := want.PeakMemory - m.Allocated; left > 0; left = left * 4 / 5 {
+		r, warnings := run(left)
+		if r.Tiles > want.Tiles { // now there is too little for one
+			break
+		}
+		assert.Zero(t, difference(r.Picture.Pixels, want.Picture.Pixels))
+		if len(warnings) > 0 {
+			assert.Len(t, warnings, 1)
+			assert.Contains(t, warnings[0], "not kept")
+			kept++
+		}
+	}
+	assert.Positive(t, kept)
+}

@@ -6,13 +6,18 @@ import (
 	"github.com/seed9bb5c928/nst/torch"
 )
 
-// Memory estimates, from the table of layers, the most bytes that are in use while
-// the layers are run, and with backward while their gradient is taken back, over
-// pictures images of height×width of which the window own is asked for (see Run),
-// and what the network keeps from then on (see SetKeep), for any number of images
-// of that size.
-// A backend's own scratch memory is not in it.
-func (n *Network) Memory(own Window, height, width int, layers []string, pictures int, backward bool) (most, keeps int64) {
+// Need is memory, in bytes.
+type Need struct {
+	Most    int64 // in use at once while the layers are run and their gradient is taken back
+	Pass    int64 // what a Pass holds, from Run to Backward
+	Weights int64 // what the network keeps from then on (see SetKeep), for any number of images of the size
+}
+
+// Memory estimates, from the table of layers, what it takes to run the layers, and
+// with backward to take their gradient back, over pictures images of height×width of
+// which the window own is asked for (see Run). A backend's own scratch memory is not
+// in it.
+func (n *Network) Memory(own Window, height, width int, layers []string, pictures int, backward bool) (need Need) {
 	value := int64(pictures) * map[torch.ScalarType]int64{torch.Float64: 8, torch.Float32: 4}[n.scalar]
 	if n.chain != nil && n.chain.scalar != n.scalar {
 		value /= 2
@@ -52,9 +57,9 @@ func (n *Network) Memory(own Window, height, width int, layers []string, picture
 	}
 	for i := range last + 1 {
 		if weights, kept := n.transformed(kernels, i, regions[i]); kept && backward {
-			keeps += 2 * weights
+			need.Weights += 2 * weights
 		} else if kept {
-			keeps += weights
+			need.Weights += weights
 		}
 	}
 	image := value * 3 * int64(height) * int64(width)
@@ -83,13 +88,15 @@ func (n *Network) Memory(own Window, height, width int, layers []string, picture
 		peak = max(peak, sum+in+uncropped[i]+scratch(i))
 		sum += held[i]
 	}
+	need.Pass = sum
 	for i := range last + 1 { // the features that are asked for
 		if tapped(i) {
 			peak = max(peak, sum+features[i])
 		}
 	}
 	if !backward {
-		return peak + statistics, keeps
+		need.Most = peak + statistics
+		return need
 	}
 	for i := last; i >= 0; i-- { // backward: g is the gradient that arrives
 		l, g := Layers[i], maps[i]
@@ -111,7 +118,8 @@ func (n *Network) Memory(own Window, height, width int, layers []string, picture
 		}
 		sum -= held[i]
 	}
-	return peak + statistics, keeps
+	need.Most = peak + statistics
+	return need
 }
 
 // statistics is what Gram matrices, their slopes and small tensors take beside.
