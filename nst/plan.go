@@ -9,6 +9,7 @@ import (
 
 	"github.com/dustin/go-humanize"
 
+	"github.com/seed9bb5c928/nst/nst/picture"
 	"github.com/seed9bb5c928/nst/nst/vgg19"
 	"github.com/seed9bb5c928/nst/torch"
 )
@@ -72,10 +73,10 @@ func (t *transfer) plan() error {
 	s, f := t.settings, t.farm
 	at := t.schedule[len(t.schedule)-1]
 	f.home, f.fixed = f.workers[0].device(), s.Tile == TileOff
-	picture := int64(len(t.members)) * 3 * int64(at.width) * int64(at.height) * map[torch.ScalarType]int64{torch.Float32: 4, torch.Float64: 8}[s.Precision.scalar()]
+	pictures := int64(len(t.members)) * 3 * int64(at.width) * int64(at.height) * map[torch.ScalarType]int64{torch.Float32: 4, torch.Float64: 8}[s.Precision.scalar()]
 	free := map[torch.Device]int64{}
 	for _, device := range append(t.engine.Devices(), torch.CPU) {
-		bytes, err := t.free(device, picture)
+		bytes, err := t.free(device, pictures)
 		if err != nil {
 			return err
 		}
@@ -83,7 +84,7 @@ func (t *transfer) plan() error {
 	}
 	t.memory = lbfgsMemory{bytes: 512 << 20, least: 5}
 	if s.MemoryLimit > 0 { // a third of it
-		t.memory = lbfgsMemory{bytes: min(max(t.memory.bytes, t.memory.least*2*picture), free[f.home]/3), least: 1}
+		t.memory = lbfgsMemory{bytes: min(max(t.memory.bytes, t.memory.least*2*pictures), free[f.home]/3), least: 1}
 	}
 	state := int64(2) // x and its gradient
 	switch {
@@ -93,12 +94,12 @@ func (t *transfer) plan() error {
 	default:
 		state += 8 + 2*int64(t.memory.steps(int64(len(t.members))*3*int64(at.width)*int64(at.height)*4)) // the best, the last gradient and step, and while it makes one
 	}
-	if f.home != torch.CPU && state*picture > free[f.home]*3/4 {
+	if f.home != torch.CPU && state*pictures > free[f.home]*3/4 {
 		f.home = torch.CPU
 	}
-	free[f.home] -= state * picture
+	free[f.home] -= state * pictures
 	if free[f.home] < 0 {
-		f.warn(fmt.Sprintf("there is memory for the smallest tiles alone, which take long: the picture and %s's state take %s", s.Optimizer, humanize.IBytes(uint64(state*picture))))
+		f.warn(fmt.Sprintf("there is memory for the smallest tiles alone, which take long: the picture and %s's state take %s", s.Optimizer, humanize.IBytes(uint64(state*pictures))))
 	}
 	f.keep(false, 1)
 	if s.Tile == TileOff {
@@ -122,7 +123,7 @@ func (t *transfer) plan() error {
 const comfortable = 384
 
 // free is how much of a device's memory this process may still use.
-func (t *transfer) free(device torch.Device, picture int64) (int64, error) {
+func (t *transfer) free(device torch.Device, pictures int64) (int64, error) {
 	if err := torch.EmptyCache(device); err != nil {
 		return 0, err
 	}
@@ -141,15 +142,43 @@ func (t *transfer) free(device torch.Device, picture int64) (int64, error) {
 	if limit == 0 || !slices.Contains(t.engine.Devices(), torch.CPU) {
 		return m.Free * 8 / 10, nil
 	}
-	debug.FreeOSMemory() // what decoding has left
+	t.collect() // what decoding has left
 	if m, err = torch.MemoryOf(device); err != nil {
 		return 0, err
 	}
-	// Beside tensors there will be the result, and what Go's collector is behind.
+	// Beside tensors there will be the result and pictures at their sizes.
 	tensors, _ := torch.HostTensors()
-	others := m.Allocated - tensors + picture + hostReserve
+	others := m.Allocated - tensors + pictures + t.resized() + hostReserve
 	torch.LimitHostTensors(max(1<<20, limit-others))
 	return limit - others - tensors, nil
+}
+
+// resized is what the pictures take that are used at another size than their own:
+// the contents at a time, and the largest of the styles, which come before.
+func (t *transfer) resized() int64 {
+	at := t.schedule[len(t.schedule)-1]
+	bytes := func(p *picture.Picture, width, height int) int64 {
+		if width == p.Width && height == p.Height {
+			return 0
+		}
+		return 12 * int64(width) * int64(height)
+	}
+	var contents, style int64
+	for _, m := range t.members {
+		contents += bytes(m.content, at.width, at.height)
+	}
+	for _, p := range t.styles {
+		width, height := t.settings.fitStyle(p, at.factor)
+		style = max(style, bytes(p, width, height))
+	}
+	return max(contents, style)
+}
+
+// collect has what is no longer used given back, if there is a limit to keep to.
+func (t *transfer) collect() {
+	if t.settings.MemoryLimit > 0 {
+		debug.FreeOSMemory()
+	}
 }
 
 // hostReserve is what the host needs beside tensors and pictures: libraries that

@@ -151,6 +151,7 @@ func (t *transfer) measureStyle(found styleTargets, i int, layers []string, widt
 	e := newEvaluator(t.farm, s, width, height)
 	e.tiles = cut(width, height, t.farm.size, deepest(layers))
 	p := t.styles[i].Resized(width, height)
+	defer t.collect()
 	err := t.farm.each(len(e.tiles), func(w *worker, i int) (made []torch.Tensor) {
 		w.drop(0)
 		part := e.tiles[i]

@@ -266,7 +266,7 @@ func (t *transfer) finish(p *picture.Picture) *picture.Picture {
 		return p
 	}
 	if t.colours == nil || t.colours.Width != p.Width || t.colours.Height != p.Height {
-		t.colours = picture.FromTensor(t.content.Tensor(torch.CPU, p.Width, p.Height))
+		t.colours = t.content.Resized(p.Width, p.Height)
 	}
 	return picture.Recolor(p, t.colours)
 }
@@ -282,14 +282,14 @@ func (t *transfer) evaluator(at scale) (eval *evaluator, err error) {
 			eval.close()
 		}
 	}()
-	var sized []*picture.Picture
-	for _, m := range t.members {
-		sized = append(sized, m.content.Resized(at.width, at.height))
-	}
 	if len(eval.style) > 0 {
 		err = torch.Scoped(func() error { return t.setStyles(eval, at) })
 	}
 	if err == nil {
+		var sized []*picture.Picture
+		for _, m := range t.members {
+			sized = append(sized, m.content.Resized(at.width, at.height))
+		}
 		err = eval.setContent(func(part tile) torch.Tensor {
 			var parts []torch.Tensor
 			for _, p := range sized {

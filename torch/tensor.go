@@ -84,27 +84,6 @@ func sizesOf(sizes []int64) (*C.int64_t, C.int64_t) {
 // FromFloats copies data, row by row, into a new float32 tensor of the given
 // sizes on device. The product of the sizes must be len(data).
 func FromFloats(data []float32, device Device, sizes ...int64) Tensor {
-	first := firstOf(data, sizes)
-	name, free := cString(string(device))
-	defer free()
-	s, n := sizesOf(sizes)
-	return make1("from_floats", func(out *C.nst_tensor) *C.char {
-		return C.nst_tensor_from_floats(first, s, n, name, out)
-	})
-}
-
-// ResizeFloats is Resize of data [N,C,H,W] in host memory, of which it makes no copy,
-// on the CPU. The product of the sizes must be len(data).
-func ResizeFloats(data []float32, sizes [4]int64, height, width int64) Tensor {
-	first := firstOf(data, sizes[:])
-	s, n := sizesOf(sizes[:])
-	return make1("resize", func(out *C.nst_tensor) *C.char {
-		return C.nst_tensor_from_floats_resized(first, s, n, C.int64_t(height), C.int64_t(width), out)
-	})
-}
-
-// firstOf is where data begins that fill a tensor of the sizes.
-func firstOf(data []float32, sizes []int64) *C.float {
 	count := int64(1)
 	for _, s := range sizes {
 		count *= s
@@ -112,7 +91,40 @@ func firstOf(data []float32, sizes []int64) *C.float {
 	if count != int64(len(data)) || count == 0 {
 		panic(&Error{Op: "from_floats", Message: "the sizes do not fit the data, or there is none"})
 	}
-	return (*C.float)(unsafe.Pointer(&data[0]))
+	name, free := cString(string(device))
+	defer free()
+	s, n := sizesOf(sizes)
+	return make1("from_floats", func(out *C.nst_tensor) *C.char {
+		return C.nst_tensor_from_floats((*C.float)(unsafe.Pointer(&data[0])), s, n, name, out)
+	})
+}
+
+// FromPart copies rows top to top+h and columns left to left+w of data, planes of
+// height×width one after the other, into a new tensor [1,planes,h,w] on the CPU.
+func FromPart(data []float32, height, width, top, left, h, w int) Tensor {
+	planes := planesOf(data, height, width)
+	return make1("from_part", func(out *C.nst_tensor) *C.char {
+		return C.nst_tensor_from_floats_part((*C.float)(&data[0]), planes, C.int64_t(height), C.int64_t(width),
+			C.int64_t(top), C.int64_t(left), C.int64_t(h), C.int64_t(w), out)
+	})
+}
+
+// ResizeFloats is Resize of data, planes of height×width one after the other, to new
+// ones of toHeight×toWidth. Beside these it takes memory for the planes at their old
+// height and their new width.
+func ResizeFloats(data []float32, height, width, toHeight, toWidth int) []float32 {
+	planes := planesOf(data, height, width)
+	out := make([]float32, int(planes)*toHeight*toWidth)
+	must("resize", C.nst_floats_resize((*C.float)(&data[0]), planes, C.int64_t(height), C.int64_t(width),
+		(*C.float)(&out[0]), C.int64_t(toHeight), C.int64_t(toWidth)))
+	return out
+}
+
+func planesOf(data []float32, height, width int) C.int64_t {
+	if len(data) == 0 || height <= 0 || width <= 0 || len(data)%(height*width) != 0 {
+		panic(&Error{Op: "floats", Message: "the sizes do not fit the data, or there is none"})
+	}
+	return C.int64_t(len(data) / (height * width))
 }
 
 // ScalarType is libtorch's number for an element type.

@@ -58,28 +58,28 @@ func Fit(width, height, longest int) (int, int) {
 	return side(width), side(height)
 }
 
-// Tensor returns the picture as a tensor [1,3,height,width] on device, resized
-// if the sizes differ from the picture's own. The bicubic kernel is widened
-// when it shrinks, so that nothing aliases, and works on the sRGB-encoded
-// values, as other programs do. It is numeric code in torch's sense: called in
-// a scope, it panics with a *torch.Error.
+// Tensor returns the picture, Resized, as a tensor [1,3,height,width] on device. It
+// is numeric code in torch's sense: called in a scope, it panics with a *torch.Error.
 func (p *Picture) Tensor(device torch.Device, width, height int) torch.Tensor {
-	if width == p.Width && height == p.Height {
-		return torch.FromFloats(p.Pixels, device, 1, 3, int64(height), int64(width))
-	}
-	t := torch.ResizeFloats(p.Pixels, [4]int64{1, 3, int64(p.Height), int64(p.Width)}, int64(height), int64(width))
-	torch.ClampInPlace(t, 0, 1) // a cubic kernel overshoots at edges
-	return torch.To(t, device)
+	return torch.FromFloats(p.Resized(width, height).Pixels, device, 1, 3, int64(height), int64(width))
 }
 
-// Resized returns the picture at another size, as Tensor resizes it; itself, if it
-// has that size.
-func (p *Picture) Resized(width, height int) (out *Picture) {
+// Resized returns the picture at another size; itself, if it has that size. The
+// bicubic kernel is widened when it shrinks, so that nothing aliases, and works on
+// the sRGB-encoded values, as other programs do. It is numeric code, like Tensor.
+func (p *Picture) Resized(width, height int) *Picture {
 	if width == p.Width && height == p.Height {
 		return p
 	}
-	torch.Within(func() { out = FromTensor(p.Tensor(torch.CPU, width, height)) })
+	out := &Picture{width, height, torch.ResizeFloats(p.Pixels, p.Height, p.Width, height, width)}
+	out.clamp() // a cubic kernel overshoots at edges
 	return out
+}
+
+func (p *Picture) clamp() {
+	for i, v := range p.Pixels {
+		p.Pixels[i] = min(max(v, 0), 1)
+	}
 }
 
 // Shrunk returns the picture with its longest side made side, or itself if that is
@@ -95,17 +95,7 @@ func (p *Picture) Shrunk(side int) (out *Picture, err error) {
 // Part returns width×height pixels of the picture from column left and row top as
 // a tensor [1,3,height,width] on the CPU. It is numeric code, like Tensor.
 func (p *Picture) Part(left, top, width, height int) torch.Tensor {
-	if width == p.Width && height == p.Height {
-		return p.Tensor(torch.CPU, width, height)
-	}
-	part := make([]float32, 0, 3*width*height)
-	for plane := range 3 {
-		for y := top; y < top+height; y++ {
-			from := (plane*p.Height+y)*p.Width + left
-			part = append(part, p.Pixels[from:from+width]...)
-		}
-	}
-	return torch.FromFloats(part, torch.CPU, 1, 3, int64(height), int64(width))
+	return torch.FromPart(p.Pixels, p.Height, p.Width, top, left, height, width)
 }
 
 // FromTensor returns a tensor [1,3,H,W] as a picture, its values limited to
@@ -116,8 +106,6 @@ func FromTensor(t torch.Tensor) *Picture {
 		panic(&torch.Error{Op: "picture", Message: fmt.Sprintf("a tensor of shape %v is no picture [1,3,H,W]", shape)})
 	}
 	p := &Picture{int(shape[3]), int(shape[2]), torch.Floats(t)}
-	for i, v := range p.Pixels {
-		p.Pixels[i] = min(max(v, 0), 1)
-	}
+	p.clamp()
 	return p
 }

@@ -25,6 +25,9 @@ void nst_message_free(const char* message);
 void nst_tensor_free(nst_tensor t);
 const char* nst_tensor_from_floats(const float* data, const int64_t* sizes, int64_t dims,
                                    const char* device, nst_tensor* out);
+// A part of planes, [1,planes,h,w].
+const char* nst_tensor_from_floats_part(const float* data, int64_t planes, int64_t height, int64_t width, int64_t top,
+                                        int64_t left, int64_t h, int64_t w, nst_tensor* out);
 const char* nst_tensor_from_bytes(const void* data, int64_t bytes, int32_t dtype,
                                   const int64_t* sizes, int64_t dims, nst_tensor* out);
 const char* nst_tensor_full(double value, const int64_t* sizes, int64_t dims, const char* device,
@@ -64,9 +67,9 @@ const char* nst_tensor_choose(nst_tensor t, nst_tensor mask, nst_tensor other);
 const char* nst_tensor_empty_like(nst_tensor t, nst_tensor* out);
 const char* nst_tensor_resize(nst_tensor t, int64_t height, int64_t width, int32_t cubic,
                               nst_tensor* out);
-// nst_tensor_resize, cubic, of floats [N,C,H,W], which are not copied.
-const char* nst_tensor_from_floats_resized(const float* data, const int64_t* sizes, int64_t dims, int64_t height,
-                                           int64_t width, nst_tensor* out);
+// nst_tensor_resize, cubic, of planes in memory of the caller's.
+const char* nst_floats_resize(const float* data, int64_t planes, int64_t height, int64_t width, float* out,
+                              int64_t to_height, int64_t to_width);
 
 // Automatic differentiation (autograd.cc). The grad mode belongs to the
 // calling thread.

@@ -84,6 +84,14 @@ const char* nst_tensor_from_floats(const float* data, const int64_t* sizes, int6
   });
 }
 
+const char* nst_tensor_from_floats_part(const float* data, int64_t planes, int64_t height, int64_t width, int64_t top,
+                                        int64_t left, int64_t h, int64_t w, nst_tensor* out) {
+  return guard([&] {
+    const auto whole = at::from_blob(const_cast<float*>(data), {1, planes, height, width}, at::kFloat);
+    *out = give(whole.narrow(2, top, h).narrow(3, left, w).clone(at::MemoryFormat::Contiguous));
+  });
+}
+
 const char* nst_tensor_from_bytes(const void* data, int64_t bytes, int32_t dtype,
                                   const int64_t* sizes, int64_t dims, nst_tensor* out) {
   return guard([&] {
@@ -311,10 +319,14 @@ const char* nst_tensor_resize(nst_tensor t, int64_t height, int64_t width, int32
   });
 }
 
-const char* nst_tensor_from_floats_resized(const float* data, const int64_t* sizes, int64_t dims, int64_t height,
-                                           int64_t width, nst_tensor* out) {
+const char* nst_floats_resize(const float* data, int64_t planes, int64_t height, int64_t width, float* out,
+                              int64_t to_height, int64_t to_width) {
   return guard([&] {
-    const auto borrowed = at::from_blob(const_cast<float*>(data), shape(sizes, dims), at::kFloat);
-    *out = give(at::_upsample_bicubic2d_aa(borrowed, {height, width}, kAlignCorners));
+    c10::NoGradGuard off;
+    auto borrow = [&](const float* from, int64_t h, int64_t w) {
+      return at::from_blob(const_cast<float*>(from), {1, planes, h, w}, at::kFloat);
+    };
+    auto to = borrow(out, to_height, to_width);
+    at::_upsample_bicubic2d_aa_out(to, borrow(data, height, width), {to_height, to_width}, kAlignCorners);
   });
 }
