@@ -56,7 +56,7 @@ func Decode(data []byte) (*Picture, error) {
 	if err != nil {
 		return nil, damaged(err)
 	}
-	return managed(decoded, profileOf(data, format)).orient(orientation(data, format)), nil
+	return managed(decoded, profileOf(data, format), orientationOf(data, format)), nil
 }
 
 // Header returns the size that a picture file claims to have, and its format, by
@@ -125,11 +125,10 @@ func decodeGuarded(data []byte) (m image.Image, err error) {
 	return m, err
 }
 
-// fromImage converts to float32 planes, transparent parts over white. Go's
+// fromImage converts to float32 planes, upright, transparent parts over white. Go's
 // colours are 16 bits and premultiplied with alpha.
-func fromImage(m image.Image) *Picture {
-	b := m.Bounds()
-	p := New(b.Dx(), b.Dy())
+func fromImage(m image.Image, o orientation) *Picture {
+	corner := m.Bounds().Min
 	at := func(x, y int) (r, g, b, a uint32) { return m.At(x, y).RGBA() }
 	if fast, ok := m.(image.RGBA64Image); ok {
 		at = func(x, y int) (r, g, b, a uint32) {
@@ -137,29 +136,22 @@ func fromImage(m image.Image) *Picture {
 			return uint32(c.R), uint32(c.G), uint32(c.B), uint32(c.A)
 		}
 	}
-	plane := p.Width * p.Height
-	rows(p.Height, func(from, to int) {
-		for y := from; y < to; y++ {
-			for x := range p.Width {
-				r, g, bl, a := at(b.Min.X+x, b.Min.Y+y)
-				white := 0xffff - a
-				i := y*p.Width + x
-				p.Pixels[i] = float32(r+white) / 0xffff
-				p.Pixels[plane+i] = float32(g+white) / 0xffff
-				p.Pixels[2*plane+i] = float32(bl+white) / 0xffff
-			}
+	return o.upright(m.Bounds().Size(), func() func(x, y int) [3]float32 {
+		return func(x, y int) [3]float32 {
+			r, g, b, a := at(corner.X+x, corner.Y+y)
+			white := 0xffff - a
+			return [3]float32{float32(r+white) / 0xffff, float32(g+white) / 0xffff, float32(b+white) / 0xffff}
 		}
 	})
-	return p
 }
 
-// orientation returns the EXIF orientation, 1 to 8; 1 (upright) where the file
-// has none that can be read.
-func orientation(data []byte, format string) (o int) {
+// orientationOf returns the EXIF orientation; upright where the file has none that
+// can be read.
+func orientationOf(data []byte, format string) (o orientation) {
 	o = 1
 	readEXIF(data, format, "Orientation", func(value any) {
 		if v, ok := value.(uint16); ok && v >= 1 && v <= 8 {
-			o = int(v)
+			o = orientation(v)
 		}
 	})
 	return o
@@ -184,44 +176,44 @@ func readEXIF(data []byte, format, name string, take func(any)) {
 	})
 }
 
-// orient turns the picture upright, given how the camera was held (EXIF 2.3, tag
-// 0x0112). It takes memory for one more plane.
-func (p *Picture) orient(o int) *Picture {
-	if o <= 1 || o > 8 {
-		return p
-	}
-	w, h, plane := p.Width, p.Height, p.Width*p.Height
+// orientation is how the camera was held, 1 to 8 (EXIF 2.3, tag 0x0112); 1 is upright.
+type orientation int
+
+// upright makes the upright picture of a stored one of the size: each part of its
+// rows with a function of its own that returns the stored picture's colours.
+func (o orientation) upright(size image.Point, reader func() func(x, y int) [3]float32) *Picture {
+	w, h := size.X, size.Y
+	p := New(w, h)
 	if o >= 5 { // the stored rows are the upright picture's columns
 		p.Width, p.Height = h, w
 	}
-	stored := make([]float32, plane)
-	for c := range 3 {
-		upright := p.Pixels[c*plane : (c+1)*plane]
-		copy(stored, upright)
-		rows(p.Height, func(from, to int) {
-			for y := from; y < to; y++ {
-				for x := range p.Width {
-					var sx, sy int
-					switch o {
-					case 2:
-						sx, sy = w-1-x, y
-					case 3:
-						sx, sy = w-1-x, h-1-y
-					case 4:
-						sx, sy = x, h-1-y
-					case 5:
-						sx, sy = y, x
-					case 6:
-						sx, sy = y, h-1-x
-					case 7:
-						sx, sy = w-1-y, h-1-x
-					case 8:
-						sx, sy = w-1-y, x
-					}
-					upright[y*p.Width+x] = stored[sy*w+sx]
+	plane := w * h
+	rows(p.Height, func(from, to int) {
+		at := reader()
+		for y := from; y < to; y++ {
+			for x := range p.Width {
+				sx, sy := x, y
+				switch o {
+				case 2:
+					sx = w - 1 - x
+				case 3:
+					sx, sy = w-1-x, h-1-y
+				case 4:
+					sy = h - 1 - y
+				case 5:
+					sx, sy = y, x
+				case 6:
+					sx, sy = y, h-1-x
+				case 7:
+					sx, sy = w-1-y, h-1-x
+				case 8:
+					sx, sy = w-1-y, x
+				}
+				for c, v := range at(sx, sy) {
+					p.Pixels[c*plane+y*p.Width+x] = v
 				}
 			}
-		})
-	}
+		}
+	})
 	return p
 }

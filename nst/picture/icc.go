@@ -84,19 +84,19 @@ func soundTag(tag []byte) bool {
 	}
 }
 
-// managed makes a picture of a decoded image in its profile's colours: what a
-// colour-managed viewer shows on an sRGB screen.
-func managed(m image.Image, profile *icc.Profile) *Picture {
+// managed makes an upright picture of a decoded image in its profile's colours: what
+// a colour-managed viewer shows on an sRGB screen.
+func managed(m image.Image, profile *icc.Profile, o orientation) *Picture {
 	if profile != nil {
 		if cmyk, ok := m.(*image.CMYK); ok {
-			if p := fromInks(cmyk, profile); p != nil {
+			if p := fromInks(cmyk, profile, o); p != nil {
 				return p
 			}
-		} else if p := fromImage(m); p.toSRGB(profile) {
+		} else if p := fromImage(m, o); p.toSRGB(profile) {
 			return p
 		}
 	}
-	return fromImage(m)
+	return fromImage(m, o)
 }
 
 // toSRGB converts the picture's values, which are the profile's. It says
@@ -121,30 +121,23 @@ func (p *Picture) toSRGB(profile *icc.Profile) (done bool) {
 
 // fromInks makes a picture of cyan, magenta, yellow and black; nil if the
 // profile is not of them.
-func fromInks(m *image.CMYK, profile *icc.Profile) *Picture {
+func fromInks(m *image.CMYK, profile *icc.Profile, o orientation) *Picture {
 	pipeline, err := profile.CreateTransformerToSRGB(icc.RelativeColorimetricRenderingIntent, false, 4, true, false, true)
 	if err != nil || profile.Header.DataColorSpace != icc.ColorSpaceCMYK {
 		return nil
 	}
-	b := m.Bounds()
-	p := New(b.Dx(), b.Dy())
-	plane := p.Width * p.Height
-	rows(p.Height, func(from, to int) {
+	corner := m.Bounds().Min
+	return o.upright(m.Bounds().Size(), func() func(x, y int) [3]float32 {
 		in, out := make([]float64, 4), make([]float64, 4)
-		for y := from; y < to; y++ {
-			for x := range p.Width {
-				at := m.PixOffset(b.Min.X+x, b.Min.Y+y)
-				for k := range in {
-					in[k] = float64(m.Pix[at+k]) / 255
-				}
-				pipeline.TransformGeneral(out, in)
-				for k, v := range out[:3] {
-					p.Pixels[k*plane+y*p.Width+x] = unit(v)
-				}
+		return func(x, y int) [3]float32 {
+			at := m.PixOffset(corner.X+x, corner.Y+y)
+			for k := range in {
+				in[k] = float64(m.Pix[at+k]) / 255
 			}
+			pipeline.TransformGeneral(out, in)
+			return [3]float32{unit(out[0]), unit(out[1]), unit(out[2])}
 		}
 	})
-	return p
 }
 
 // unit limits a value to [0,1]; what is no number is 0.
