@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nkeys"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
@@ -63,10 +64,14 @@ func (o *workerOptions) connect(ctx context.Context, log *slog.Logger) (*nats.Co
 		if path == "" {
 			continue
 		}
-		if f, err := os.Open(path); err != nil {
-			return nil, usage("--%s: %s cannot be opened: %w", flag, path, err)
-		} else {
-			f.Close()
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return nil, usage("--%s: %s cannot be read: %w", flag, path, err)
+		}
+		if flag == "nats-creds" {
+			if _, err := nkeys.ParseDecoratedNKey(data); err != nil {
+				return nil, usage("--%s: %s holds no credentials: %w", flag, path, err)
+			}
 		}
 	}
 	if o.creds != "" {

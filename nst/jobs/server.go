@@ -136,16 +136,20 @@ func (s *Server) Close() {
 }
 
 // Connect connects to NATS servers by their URLs, with commas between, and keeps
-// trying to stay connected until ctx is done or the connection is closed.
+// trying to stay connected until the connection is closed. It tries for some seconds,
+// until ctx is done, unless a server refuses the credentials or is not the one that
+// the options trust.
 func Connect(ctx context.Context, urls string, options ...nats.Option) (*nats.Conn, error) {
 	options = append([]nats.Option{nats.Name("nst"), nats.MaxReconnects(-1), nats.ReconnectWait(500 * time.Millisecond), nats.Timeout(5 * time.Second)}, options...)
 	for tries := 1; ; tries++ {
 		nc, err := nats.Connect(urls, options...)
-		if err == nil || tries == 5 {
-			if err != nil {
-				err = fmt.Errorf("no NATS server answers at %s: %w", redacted(urls), err)
-			}
-			return nc, err
+		switch {
+		case err == nil:
+			return nc, nil
+		case refused(err):
+			return nil, fmt.Errorf("the NATS server at %s and this program do not accept each other (certificates and credentials say who is who): %w", redacted(urls), err)
+		case tries == 5:
+			return nil, fmt.Errorf("no NATS server answers at %s: %w", redacted(urls), err)
 		}
 		select {
 		case <-ctx.Done():
@@ -153,6 +157,11 @@ func Connect(ctx context.Context, urls string, options ...nats.Option) (*nats.Co
 		case <-time.After(time.Second):
 		}
 	}
+}
+
+// refused says whether to try again is in vain.
+func refused(err error) bool {
+	return errors.Is(err, nats.ErrAuthorization) || errors.Is(err, nats.ErrTLS)
 }
 
 // redacted leaves out the part of URLs that may be secret.
