@@ -16,8 +16,10 @@ import (
 
 // Tile is how a picture is divided to be evaluated: TileAuto, TileOff, or the side
 // of a tile in pixels, such as "512". However it is divided, the costs and the
-// gradient are those of the whole picture. Smaller tiles take more time and, as
-// long as they are not mostly halo, less memory.
+// gradient are those of the whole picture. Smaller tiles take more time and can do
+// with less memory, as long as they are not mostly halo. What memory there is, or
+// MemoryLimit allows, is used to keep what was computed of tiles until it is needed
+// again.
 type Tile string
 
 const (
