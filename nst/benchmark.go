@@ -34,7 +34,7 @@ func (e *Engine) StartBenchmark(ctx context.Context, content, style *picture.Pic
 			return nil, err
 		}
 		err = torch.Scoped(func() error {
-			out = picture.FromTensor(p.Tensor(torch.CPU, size, size))
+			out = p.Resized(size, size)
 			return nil
 		})
 		return out, err

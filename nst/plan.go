@@ -78,6 +78,9 @@ func (t *transfer) plan() error {
 	pictures := int64(len(t.members)) * 3 * int64(at.width) * int64(at.height) * map[torch.ScalarType]int64{torch.Float32: 4, torch.Float64: 8}[s.Precision.scalar()]
 	free := map[torch.Device]int64{}
 	for _, device := range append(t.engine.Devices(), torch.CPU) {
+		if _, known := free[device]; known {
+			continue
+		}
 		bytes, err := t.free(device, pictures)
 		if err != nil {
 			return err

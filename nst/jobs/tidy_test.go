@@ -11,9 +11,13 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/seed9bb5c928/nst/nst/nsttest"
 )
 
+// openQueue is jobstest.Open, which tests in the package itself cannot import.
 func openQueue(t *testing.T, c Config) *Queue {
+	nsttest.Idle(t)
 	server, err := StartServer(ServerConfig{Dir: t.TempDir()})
 	require.NoError(t, err)
 	t.Cleanup(server.Close)

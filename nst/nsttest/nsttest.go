@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"testing"
 	"time"
 
@@ -130,21 +129,16 @@ func NoLeaks(t testing.TB) {
 func Idle(t testing.TB) {
 	t.Helper()
 	NoLeaks(t)
-	stacks := func() string {
-		text := make([]byte, 4<<20)
-		return string(text[:runtime.Stack(text, true)])
-	}
-	count := func(text string) int { return strings.Count(text, "\ngoroutine ") + 1 }
-	before := count(stacks())
+	before := runtime.NumGoroutine()
 	t.Cleanup(func() {
-		var text string
 		for range 200 { // some of a NATS server end when they next look
 			http.DefaultClient.CloseIdleConnections()
-			if text = stacks(); count(text) <= before {
+			if runtime.NumGoroutine() <= before {
 				return
 			}
 			time.Sleep(100 * time.Millisecond)
 		}
-		t.Errorf("%d goroutines run, %d did before:\n%s", count(text), before, text)
+		stacks := make([]byte, 4<<20)
+		t.Errorf("%d goroutines run, %d did before:\n%s", runtime.NumGoroutine(), before, stacks[:runtime.Stack(stacks, true)])
 	})
 }

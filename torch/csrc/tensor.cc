@@ -38,6 +38,11 @@ at::IntArrayRef shape(const int64_t* sizes, int64_t dims) {
   return at::IntArrayRef(sizes, static_cast<size_t>(dims));
 }
 
+// The caller's floats as a tensor, which must not outlive the call.
+at::Tensor borrow(const float* data, at::IntArrayRef sizes) {
+  return at::from_blob(const_cast<float*>(data), sizes, at::kFloat);
+}
+
 }  // namespace
 
 at::Tensor nst::sums(const at::Tensor& x) {
@@ -74,7 +79,7 @@ void nst_tensor_free(nst_tensor t) { delete static_cast<at::Tensor*>(t); }
 const char* nst_tensor_from_floats(const float* data, const int64_t* sizes, int64_t dims,
                                    const char* device, nst_tensor* out) {
   return guard([&] {
-    const auto borrowed = at::from_blob(const_cast<float*>(data), shape(sizes, dims), at::kFloat);
+    const auto borrowed = borrow(data, shape(sizes, dims));
     const c10::Device target(device);
     if (auto staged = pinned(borrowed, target); staged.defined()) {
       *out = give(staged.to(target, /*non_blocking=*/true));
@@ -87,7 +92,7 @@ const char* nst_tensor_from_floats(const float* data, const int64_t* sizes, int6
 const char* nst_tensor_from_floats_part(const float* data, int64_t planes, int64_t height, int64_t width, int64_t top,
                                         int64_t left, int64_t h, int64_t w, nst_tensor* out) {
   return guard([&] {
-    const auto whole = at::from_blob(const_cast<float*>(data), {1, planes, height, width}, at::kFloat);
+    const auto whole = borrow(data, {1, planes, height, width});
     *out = give(whole.narrow(2, top, h).narrow(3, left, w).clone(at::MemoryFormat::Contiguous));
   });
 }
@@ -117,7 +122,7 @@ const char* nst_tensor_floats(nst_tensor t, float* out, int64_t count) {
     const auto& source = tensor(t);
     TORCH_CHECK(source.numel() == count, "the tensor has ", source.numel(), " elements, not ",
                 count);
-    auto target = at::from_blob(out, source.sizes(), at::kFloat);
+    auto target = borrow(out, source.sizes());
     c10::NoGradGuard off;
     target.copy_(source);
   });
@@ -323,10 +328,7 @@ const char* nst_floats_resize(const float* data, int64_t planes, int64_t height,
                               int64_t to_height, int64_t to_width) {
   return guard([&] {
     c10::NoGradGuard off;
-    auto borrow = [&](const float* from, int64_t h, int64_t w) {
-      return at::from_blob(const_cast<float*>(from), {1, planes, h, w}, at::kFloat);
-    };
-    auto to = borrow(out, to_height, to_width);
-    at::_upsample_bicubic2d_aa_out(to, borrow(data, height, width), {to_height, to_width}, kAlignCorners);
+    auto to = borrow(out, {1, planes, to_height, to_width});
+    at::_upsample_bicubic2d_aa_out(to, borrow(data, {1, planes, height, width}), {to_height, to_width}, kAlignCorners);
   });
 }
