@@ -58,7 +58,7 @@ func BenchmarkIteration(b *testing.B) {
 		timed("gram", func() { GramMatrix(maps) })
 		D, into := GramMatrix(maps), torch.Clone(maps)
 		timed("gram-gradient", func() {
-			carry(torch.Flatten(into, 2, 3), false, matrix(maps), torch.Tensor{}, 1./(side*side), torch.Scale(D, 1e-9), torch.Tensor{})
+			carry(torch.Flatten(into, 2, 3), false, matrix(maps), torch.Tensor{}, 1./(side*side), 1, torch.Scale(D, 1e-9), torch.Tensor{})
 		})
 		gradient := torch.Clone(x)
 		for name, optimizer := range map[string]*torch.Optimizer{"adam": torch.NewAdam(x, 1e-9, 0.9, 0.99, 1e-8), "lbfgs": torch.NewLBFGS(x, 1e-9, lbfgsHistory, 1e-9, 1e-9)} {

@@ -49,7 +49,7 @@ type checkpointState struct {
 
 // checkpointVersion changes when an older program's checkpoints cannot be gone
 // on from.
-const checkpointVersion = 3
+const checkpointVersion = 4
 
 // Iteration is the number of steps that were done.
 func (c *Checkpoint) Iteration() int { return c.state.Before + c.state.Steps }

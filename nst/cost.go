@@ -32,6 +32,7 @@ func gram(f, guide torch.Tensor, uniform float64) torch.Tensor {
 	if guide.T == nil {
 		return torch.SYRK(f, uniform)
 	}
+	f = wide(f)
 	return torch.MatMul(torch.Mul(f, guide), torch.Transpose(f, 1, 2))
 }
 
@@ -47,6 +48,7 @@ type statistics struct {
 func measure(f, guide torch.Tensor, uniform float64, loss StyleLoss) statistics {
 	s := statistics{gram: gram(f, guide, uniform)}
 	if loss == MomentsLoss {
+		f = wide(f)
 		if guide.T == nil {
 			guide = torch.Cast(torch.Full(uniform, torch.DeviceOf(f), 1, torch.Shape(f)[2]), torch.TypeOf(f))
 		}
@@ -133,25 +135,25 @@ func totalVariation(x, gradient torch.Tensor, gamma float64) (variation torch.Te
 	return variation
 }
 
-// carry adds to into [N,n_C,P] what D = ∂J/∂G, symmetric, and, where there is a mean
+// carry adds to into [N,n_C,P] what factor·D = ∂J/∂G, symmetric, and, where there is a mean
 // μ, shift = ∂J/∂μ − 2·D·μ [N,n_C,1] are to the features F that they are of:
 //
 //	∂J/∂F_p = w_p·(2·D·F_p + ∂J/∂μ − 2·D·μ)
 //
 // Every w_p is uniform where there is no guide. With fresh, into has no values yet.
-func carry(into torch.Tensor, fresh bool, f, guide torch.Tensor, uniform float64, D, shift torch.Tensor) {
+func carry(into torch.Tensor, fresh bool, f, guide torch.Tensor, uniform, factor float64, D, shift torch.Tensor) {
 	keep := 1.0
 	if fresh {
 		keep = 0
 	}
 	if guide.T == nil {
-		torch.AddProduct(into, D, f, keep, 2*uniform)
+		torch.AddProduct(into, D, f, keep, 2*uniform*factor)
 		if shift.T != nil {
 			torch.AddInPlace(into, shift, uniform)
 		}
 		return
 	}
-	g := torch.Scale(torch.MatMul(D, f), 2)
+	g := torch.Scale(torch.MatMul(D, wide(f)), 2*factor)
 	if shift.T != nil {
 		g = torch.Add(g, shift)
 	}
@@ -163,8 +165,8 @@ func carry(into torch.Tensor, fresh bool, f, guide torch.Tensor, uniform float64
 	}
 }
 
-// matrix makes feature maps [N,n_C,n_H,n_W] the matrices [N,n_C,n_H·n_W], wide.
-func matrix(a torch.Tensor) torch.Tensor { return wide(torch.Flatten(a, 2, 3)) }
+// matrix makes feature maps [N,n_C,n_H,n_W] the matrices [N,n_C,n_H·n_W].
+func matrix(a torch.Tensor) torch.Tensor { return torch.Flatten(a, 2, 3) }
 
 // each is the number of values of each picture.
 func each(t torch.Tensor) float64 { return float64(torch.Count(t) / torch.Shape(t)[0]) }

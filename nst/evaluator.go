@@ -47,13 +47,26 @@ type region struct {
 	share          float64      // of the picture's pixels
 	guide          torch.Tensor // of the layer's positions, [1,1,n_H,n_W]: see gram
 	target         statistics
-	unit, meanUnit unit // what the paper's costs are multiplied by
+	unit, meanUnit unit    // what the paper's costs are multiplied by
+	values         float64 // in a Gram matrix, n_C²
+	meanValues     float64 // in a mean, n_C
 }
 
-// unit is a factor for each picture, on the host and on the device.
+// unit is what a term's cost is multiplied by, for each picture, and its slope: what a
+// difference of features or statistics is multiplied by to be the gradient, on the
+// host and on the device.
 type unit struct {
-	values []float64
-	device torch.Tensor // [N,1,…], as many dimensions as what it multiplies has
+	values, slopes []float64
+	device         torch.Tensor // [N,1,…], as many dimensions as a difference has
+}
+
+// slope makes difference, of the caller's, ∂J/∂ what it is of.
+func (u unit) slope(difference torch.Tensor) {
+	if len(u.slopes) == 1 {
+		torch.ScaleInPlace(difference, u.slopes[0])
+	} else {
+		torch.MulInPlace(difference, torch.To(u.device, torch.DeviceOf(difference)))
+	}
 }
 
 // perPicture is a number for each picture, to multiply something of so many
@@ -192,7 +205,7 @@ func (e *evaluator) findContent() error {
 		return made
 	}, func(_ int, made []torch.Tensor) {
 		for k := range e.content {
-			accumulate(&sums[k], made[0])
+			accumulate(&sums[k], &made[0])
 			if made = made[1:]; keep {
 				features[k], made[0] = append(features[k], made[0]), torch.Tensor{}
 				made = made[1:]
@@ -207,7 +220,8 @@ func (e *evaluator) findContent() error {
 	}
 	return torch.Scoped(func() error {
 		for k := range e.content {
-			e.content[k].unit = e.units(sums[k], e.content[k].values, 4, 4)
+			t := &e.content[k]
+			t.unit = e.units(sums[k], t.values, 4, 4, e.alpha*t.weight/(2*t.values))
 		}
 		return nil
 	})
@@ -233,20 +247,21 @@ func (e *evaluator) targets(w *worker, i int) (out []torch.Tensor) {
 	return out
 }
 
-// accumulate adds a part to a sum that is kept.
-func accumulate(sum *torch.Tensor, part torch.Tensor) {
+// accumulate adds a part to a sum that is kept; the first is taken for the sum.
+func accumulate(sum, part *torch.Tensor) {
 	if sum.T == nil {
-		*sum = torch.Keep(torch.Clone(part))
+		*sum, *part = *part, torch.Tensor{}
 	} else {
-		torch.AddInPlace(*sum, part, 1)
+		torch.AddInPlace(*sum, *part, 1)
 	}
 }
 
 // units is what the paper's costs of a target of n values are multiplied by, given
 // the sums of its squares, one for each of its pictures: in Balanced they become
 // relative to the target's own size, as J_l = ‖G_S−G_G‖²/‖G_S‖², in the preset
-// Gatys they are multiplied by fixed. They multiply what has so many dimensions.
-func (e *evaluator) units(sums torch.Tensor, n, fixed float64, dimensions int) unit {
+// Gatys they are multiplied by fixed. The slope, of differences that have so many
+// dimensions, is that times by.
+func (e *evaluator) units(sums torch.Tensor, n, fixed float64, dimensions int, by float64) unit {
 	pictures := int(torch.Shape(sums)[0])
 	var values []float64
 	switch e.unit {
@@ -260,7 +275,11 @@ func (e *evaluator) units(sums torch.Tensor, n, fixed float64, dimensions int) u
 	default:
 		values = slices.Repeat([]float64{1}, pictures)
 	}
-	return unit{values, torch.Keep(perPicture(values, sums, dimensions))}
+	slopes := slices.Clone(values)
+	for i := range slopes {
+		slopes[i] *= by
+	}
+	return unit{values, slopes, torch.Keep(perPicture(slopes, sums, dimensions))}
 }
 
 // addRegion gives style term i a region. It keeps the guide, which may be none,
@@ -268,17 +287,18 @@ func (e *evaluator) units(sums torch.Tensor, n, fixed float64, dimensions int) u
 func (e *evaluator) addRegion(i int, share float64, guide torch.Tensor, target statistics) {
 	maps := float64(torch.Shape(target.gram)[1]) // C
 	regions := &e.style[i].regions
-	*regions = append(*regions, region{share: share})
+	*regions = append(*regions, region{share: share, values: maps * maps, meanValues: maps})
 	r := &(*regions)[len(*regions)-1] // what is kept is closed, whatever comes
 	if guide.T != nil {
 		r.guide = torch.Keep(guide)
 	}
 	fixed := 4 * 1000 / (maps * maps)
 	r.target.gram = torch.Keep(torch.Clone(target.gram))
-	r.unit = e.units(squares(target.gram), each(target.gram), fixed, 3)
+	by := func(target torch.Tensor) float64 { return e.beta * e.style[i].weight * share / (2 * each(target)) }
+	r.unit = e.units(squares(target.gram), each(target.gram), fixed, 3, by(target.gram))
 	if target.mean.T != nil {
 		r.target.mean = torch.Keep(torch.Clone(target.mean))
-		r.meanUnit = e.units(squares(target.mean), each(target.mean), fixed, 3)
+		r.meanUnit = e.units(squares(target.mean), each(target.mean), fixed, 3, by(target.mean))
 	}
 }
 
@@ -330,8 +350,8 @@ func (e *evaluator) evaluate(x torch.Tensor) (costs []Costs, gradient torch.Tens
 }
 
 // queue is evaluate without waiting for the work to be done: values [N,terms] are
-// the terms' costs, the variation and ‖∂J/∂x‖², in the order in which costs takes
-// them.
+// the sums of squares that the terms' costs are made of, the variation and ‖∂J/∂x‖²,
+// in the order in which costs takes them.
 func (e *evaluator) queue(x torch.Tensor) (values, gradient torch.Tensor, err error) {
 	err = e.fit(func() (err error) {
 		values, gradient, err = e.try(x)
@@ -380,41 +400,55 @@ func (e *evaluator) run(w *worker, x torch.Tensor, i int) *vgg19.Pass {
 }
 
 // slope is what a style region's cost is to the features: see carry.
-type slope struct{ D, shift torch.Tensor }
+type slope struct {
+	D, shift torch.Tensor
+	factor   float64 // of D, for carry to take along
+}
 
 func (e *evaluator) compute(x torch.Tensor) (values, gradient torch.Tensor, err error) {
 	sums, err := e.sum(x)
 	if err != nil {
 		return values, gradient, err
 	}
-	var styleTerms []torch.Tensor
-	var slopes [][]slope // by style term and region
+	var styleRoots []torch.Tensor // norms: all are squared at once
+	var slopes [][]slope          // by style term and region
 	for k, t := range e.style {
 		slopes = append(slopes, nil)
 		for i, r := range t.regions {
 			now := sums[k][i].centred()
-			differ := func(now, target torch.Tensor, unit unit) torch.Tensor {
+			differ := func(now, target torch.Tensor) torch.Tensor {
 				difference := torch.Sub(now, target)
-				styleTerms = append(styleTerms, quarterMeanSquare(difference))
-				return torch.Scale(torch.Mul(difference, unit.device), e.beta*t.weight*r.share/(2*each(difference)))
+				styleRoots = append(styleRoots, torch.Norms(difference))
+				return difference
 			}
-			s := slope{D: differ(now.gram, r.target.gram, r.unit)}
+			s := slope{D: differ(now.gram, r.target.gram), factor: 1}
+			if now.mean.T == nil && len(r.unit.slopes) == 1 {
+				s.factor = r.unit.slopes[0]
+			} else {
+				r.unit.slope(s.D)
+			}
 			if now.mean.T != nil {
-				s.shift = torch.Sub(differ(now.mean, r.target.mean, r.meanUnit), torch.Scale(torch.MatMul(s.D, now.mean), 2))
+				shift := differ(now.mean, r.target.mean)
+				r.meanUnit.slope(shift)
+				s.shift = torch.Sub(shift, torch.Scale(torch.MatMul(s.D, now.mean), 2))
 			}
 			slopes[k] = append(slopes[k], s)
 		}
 	}
-	contentTerms, gradient, err := e.propagate(x, slopes)
+	contentRoots, gradient, err := e.propagate(x, slopes)
 	if err != nil {
 		return values, gradient, err
 	}
-	terms := slices.Concat(contentTerms, styleTerms)
+	roots := slices.Concat(contentRoots, styleRoots)
 	if e.gamma > 0 {
-		terms = append(terms, totalVariation(x, gradient, e.gamma))
+		roots = append(roots, torch.Pow(totalVariation(x, gradient, e.gamma), 0.5))
 	}
-	terms = append(terms, squares(gradient))
-	return torch.Stack(terms, 1), gradient, nil
+	// Where the picture is no number its gradient may be one: not every library's ReLU
+	// passes NaN on.
+	roots = append(roots, torch.Norms(torch.AddScaled(gradient, x, 0)))
+	values = torch.Stack(roots, 1)
+	torch.MulInPlace(values, values)
+	return values, gradient, nil
 }
 
 // sum is step 1: the sums of the style terms' regions, of the caller's scope.
@@ -441,9 +475,9 @@ func (e *evaluator) sum(x torch.Tensor) ([][]statistics, error) {
 		return made
 	}, func(_ int, made []torch.Tensor) {
 		all(func(_ *styleTerm, _ *region, sum *statistics) {
-			accumulate(&sum.gram, made[0])
+			accumulate(&sum.gram, &made[0])
 			if made = made[1:]; e.loss == MomentsLoss {
-				accumulate(&sum.mean, made[0])
+				accumulate(&sum.mean, &made[0])
 				made = made[1:]
 			}
 		})
@@ -480,8 +514,9 @@ func (e *evaluator) positions(layer string) float64 {
 	return float64((e.height / stride) * (e.width / stride))
 }
 
-// propagate is step 3: the content terms' values, and the gradient of all terms.
-func (e *evaluator) propagate(x torch.Tensor, slopes [][]slope) (terms []torch.Tensor, gradient torch.Tensor, err error) {
+// propagate is step 3: the norms of the content terms' differences, and the gradient of
+// all terms.
+func (e *evaluator) propagate(x torch.Tensor, slopes [][]slope) (roots []torch.Tensor, gradient torch.Tensor, err error) {
 	sums := make([]torch.Tensor, len(e.content))
 	one := len(e.tiles) == 1
 	if !one {
@@ -491,11 +526,16 @@ func (e *evaluator) propagate(x torch.Tensor, slopes [][]slope) (terms []torch.T
 		// Those that have to be computed come first, and free what they need.
 		targets := e.targets(w, i)
 		pass := e.run(w, x, i) // which Backward closes
-		squared := make([]torch.Tensor, len(e.content))
+		norms := make([]torch.Tensor, len(e.content))
 		g := pass.Backward(func(layer string, arriving torch.Tensor) torch.Tensor {
-			return e.add(w, pass, layer, i, arriving, targets, squared, slopes)
+			return e.add(w, pass, layer, i, arriving, targets, norms, slopes)
 		})
-		return append([]torch.Tensor{g}, squared...)
+		if !one { // parts' squares can be added
+			for _, n := range norms {
+				torch.MulInPlace(n, n)
+			}
+		}
+		return append([]torch.Tensor{g}, norms...)
 	}, func(i int, made []torch.Tensor) {
 		if one {
 			gradient, made[0] = made[0], torch.Tensor{}
@@ -503,24 +543,28 @@ func (e *evaluator) propagate(x torch.Tensor, slopes [][]slope) (terms []torch.T
 			torch.AddInPlace(e.tiles[i].seen.View(gradient), made[0], 1)
 		}
 		for k := range sums {
-			accumulate(&sums[k], made[1+k])
+			accumulate(&sums[k], &made[1+k])
 		}
 	})
 	if one && gradient.T != nil {
 		torch.Rejoin(gradient)
 	}
-	for k, s := range sums {
-		if s.T != nil {
-			terms = append(terms, torch.Scale(torch.Rejoin(s), 1/(4*e.content[k].values)))
+	for _, s := range sums {
+		switch {
+		case s.T == nil:
+		case one:
+			roots = append(roots, torch.Rejoin(s))
+		default:
+			roots = append(roots, torch.Pow(torch.Rejoin(s), 0.5))
 		}
 	}
-	return terms, gradient, err
+	return roots, gradient, err
 }
 
 // add adds what the layer's terms are to its features at tile i's positions to the
-// gradient that has arrived there (none: it is the first). squared are the sums of
-// the content terms' squares, which it fills in.
-func (e *evaluator) add(w *worker, pass *vgg19.Pass, layer string, i int, arriving torch.Tensor, targets, squared []torch.Tensor, slopes [][]slope) torch.Tensor {
+// gradient that has arrived there (none: it is the first). norms are those of the
+// content terms' differences, which it fills in.
+func (e *evaluator) add(w *worker, pass *vgg19.Pass, layer string, i int, arriving torch.Tensor, targets, norms []torch.Tensor, slopes [][]slope) torch.Tensor {
 	var adders []func(maps, into torch.Tensor, fresh bool)
 	for k, t := range e.content {
 		if t.layer != layer {
@@ -531,16 +575,17 @@ func (e *evaluator) add(w *worker, pass *vgg19.Pass, layer string, i int, arrivi
 			if !fresh {
 				difference = torch.EmptyLike(maps)
 			}
-			torch.Copy(difference, maps)
-			torch.AddInPlace(difference, wide(targets[k]), -1)
+			torch.Subtract(difference, maps, targets[k])
 			torch.Close(targets[k])
-			squared[k] = torch.Keep(squares(difference))
-			torch.MulInPlace(difference, torch.To(t.unit.device, w.device()))
-			weight := e.alpha * t.weight / (2 * t.values)
-			if fresh {
-				torch.ScaleInPlace(into, weight)
-			} else {
-				torch.AddInPlace(into, difference, weight)
+			norms[k] = torch.Keep(torch.Norms(difference))
+			switch {
+			case fresh:
+				t.unit.slope(into)
+			case len(t.unit.slopes) == 1: // the same in one operation
+				torch.AddInPlace(into, difference, t.unit.slopes[0])
+			default:
+				t.unit.slope(difference)
+				torch.AddInPlace(into, difference, 1)
 			}
 		})
 	}
@@ -555,7 +600,7 @@ func (e *evaluator) add(w *worker, pass *vgg19.Pass, layer string, i int, arrivi
 					shift = torch.To(shift, w.device())
 				}
 				guide := e.tiles[i].guide(r.guide, layer, w.device())
-				carry(torch.Flatten(into, 2, 3), fresh, matrix(maps), guide, 1/e.positions(layer), D, shift)
+				carry(torch.Flatten(into, 2, 3), fresh, matrix(maps), guide, 1/e.positions(layer), slopes[k][n].factor, D, shift)
 			})
 		}
 	}
@@ -563,22 +608,22 @@ func (e *evaluator) add(w *worker, pass *vgg19.Pass, layer string, i int, arrivi
 		return arriving
 	}
 	sum := torch.Local(func() torch.Tensor {
-		a, into := pass.Feature(layer), torch.Tensor{}
-		maps, fresh := wide(a), arriving.T == nil
+		maps, into, fresh := pass.Feature(layer), arriving, arriving.T == nil
 		if fresh {
 			into = torch.EmptyLike(maps)
-		} else {
-			into = wide(arriving)
 		}
 		for _, adder := range adders {
 			torch.Within(func() { adder(maps, into, fresh) })
 			fresh = false
 		}
-		return torch.Cast(into, torch.TypeOf(a))
+		if into.T == arriving.T {
+			into = torch.Slice(into, 0, 0, torch.Shape(into)[0]) // another handle, to be returned
+		}
+		return into
 	})
 	for k, t := range e.content {
 		if t.layer == layer {
-			torch.Rejoin(squared[k])
+			torch.Rejoin(norms[k])
 		}
 	}
 	return sum
@@ -624,15 +669,15 @@ func (e *evaluator) totals(values torch.Tensor) torch.Tensor {
 func (e *evaluator) costsOf(i int, next func() float64) Costs {
 	c := Costs{Style: map[string]float64{}}
 	for _, t := range e.content {
-		c.Content += t.weight * t.unit.values[i] * next()
+		c.Content += t.weight * t.unit.values[i] * next() / (4 * t.values)
 	}
 	c.Total = e.alpha * c.Content
 	for _, t := range e.style {
 		v := 0.0
 		for _, r := range t.regions {
-			v += r.share * r.unit.values[i] * next()
+			v += r.share * r.unit.values[i] * next() / (4 * r.values)
 			if r.target.mean.T != nil {
-				v += r.share * r.meanUnit.values[i] * next()
+				v += r.share * r.meanUnit.values[i] * next() / (4 * r.meanValues)
 			}
 		}
 		c.Style[t.layer] = v

@@ -164,9 +164,9 @@ func (t *transfer) measureStyle(found styleTargets, i int, layers []string, widt
 	}, func(_ int, made []torch.Tensor) {
 		for _, one := range all {
 			sum := found[one.layer][one.level]
-			accumulate(&sum.gram, made[0])
+			accumulate(&sum.gram, &made[0])
 			if made = made[1:]; e.loss == MomentsLoss {
-				accumulate(&sum.mean, made[0])
+				accumulate(&sum.mean, &made[0])
 				made = made[1:]
 			}
 			found[one.layer][one.level] = sum

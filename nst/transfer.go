@@ -114,7 +114,6 @@ func (t *transfer) do(ctx context.Context, work func() error) error {
 // prepare readies the devices and the network, on the first device's thread.
 func (t *transfer) prepare(ctx context.Context) error {
 	s, e := t.settings, t.engine
-	torch.SetMath(torch.Math{TF32: s.Precision == Fast || s.Precision == TF32, Autotune: s.Precision != Exact && s.Precision != Double})
 	t.farm = &farm{workers: e.workers, channels: map[string]float64{}, ctx: ctx, told: s.OnTile, warn: s.Warn}
 	if t.farm.warn == nil {
 		t.farm.warn = func(string) {}
@@ -125,7 +124,9 @@ func (t *transfer) prepare(ctx context.Context) error {
 	for _, w := range e.workers {
 		w.lost = false
 		err := w.thread.Do(ctx, func() error {
+			torch.SetMath(s.math(false))
 			w.network.SetFast(s.Precision == Fast)
+			w.network.SetFused(!s.repeats())
 			if err := errors.Join(torch.ResetPeak(w.device()), w.network.SetPooling(s.pooling()), w.network.SetPadding(s.Padding)); err != nil {
 				return err
 			}
@@ -143,6 +144,15 @@ func (t *transfer) prepare(ctx context.Context) error {
 		}
 	}
 	return t.plan()
+}
+
+// repeats says whether a precision asks for the same bits from every run, and with
+// that for what may be slower.
+func (s *settings) repeats() bool { return s.Precision == Exact || s.Precision == Double }
+
+// math is how CUDA computes.
+func (s *settings) math(autotune bool) torch.Math {
+	return torch.Math{TF32: s.Precision == Fast || s.Precision == TF32, Autotune: autotune, Deterministic: s.repeats()}
 }
 
 // run is work for do. Its results are the members'.

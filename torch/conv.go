@@ -26,10 +26,13 @@ type ConvolutionMode struct {
 	Replicate bool
 	// Keep keeps weights that Fast has transformed: see NewConvolution.
 	Keep bool
+	// Fused is one kernel for the convolution, its bias and its ReLU, where CUDA's
+	// libraries have one. They choose how it adds, which may not always be the same.
+	Fused bool
 }
 
 func (m ConvolutionMode) c() C.nst_convolution_mode {
-	return C.nst_convolution_mode{fast: flag(m.Fast), replicate: flag(m.Replicate), keep: flag(m.Keep)}
+	return C.nst_convolution_mode{fast: flag(m.Fast), replicate: flag(m.Replicate), keep: flag(m.Keep), fused: flag(m.Fused)}
 }
 
 // NewConvolution makes one of weights [out,in,3,3] and a bias [out], which it
@@ -87,6 +90,22 @@ func (c *Convolution) Backward(gradient, y Tensor, mode ConvolutionMode) Tensor 
 	return t
 }
 
+// Normalise returns x·scale + offset of an image x [N,C,H,W], for scale and offset
+// [1,C,1,1], of whose type it is, with its channels innermost in memory.
+func Normalise(x, scale, offset Tensor) Tensor {
+	return make1("normalise", func(out *C.nst_tensor) *C.char {
+		return C.nst_normalise(handle(x), handle(scale), handle(offset), out)
+	}, x, scale, offset)
+}
+
+// NormaliseBackward returns ∂J/∂x, in row order, of y = Normalise(x, scale, offset)
+// from ∂J/∂y.
+func NormaliseBackward(gradient, scale Tensor) Tensor {
+	return make1("normalise_backward", func(out *C.nst_tensor) *C.char {
+		return C.nst_normalise_backward(handle(gradient), handle(scale), out)
+	}, gradient, scale)
+}
+
 // ReLU returns the positive part of x.
 func ReLU(x Tensor) Tensor {
 	return make1("relu", func(out *C.nst_tensor) *C.char { return C.nst_relu(handle(x), out) }, x)
@@ -100,9 +119,10 @@ func ReLUBackward(gradient, y Tensor) Tensor {
 }
 
 // Pool halves maps [N,C,H,W], leaving out an odd last row or column: each value
-// is the sum of 2×2 times scale, or their maximum if scale is 0. For the maximum
-// on the CPU there are also the choices, one byte a value: with them
-// MaxPoolBackward needs no x. Else they are the zero Tensor.
+// is the sum of 2×2 times scale, or their maximum if scale is 0. Of the maximum
+// there are also the choices, for MaxPoolBackward, which then needs no x; else they
+// are the zero Tensor. This package's own kernels choose in a byte a value, and note
+// where the maximum was 0; others in an Int64.
 func Pool(x Tensor, scale float64) (y, chosen Tensor) {
 	var c C.nst_tensor
 	y = make1("pool", func(out *C.nst_tensor) *C.char { return C.nst_pool(handle(x), C.double(scale), out, &c) }, x)
@@ -112,29 +132,38 @@ func Pool(x Tensor, scale float64) (y, chosen Tensor) {
 	return y, chosen
 }
 
-// PoolBackward returns ∂J/∂x of y = Pool(x, scale) from ∂J/∂y.
-func PoolBackward(x, gradient Tensor, scale float64) Tensor {
-	return make1("pool_backward", func(out *C.nst_tensor) *C.char {
-		return C.nst_pool_backward(handle(x), handle(gradient), C.double(scale), out)
-	}, x, gradient)
+// MaxPoolBackward returns ∂J/∂x [N,C,height,width] of y, Pool's maximum, from ∂J/∂y,
+// taken on through a ReLU that made x: where the maximum was 0 there is none. Where
+// the choices are bytes it needs no y, which may be the zero Tensor.
+func MaxPoolBackward(chosen, y, gradient Tensor, height, width int64) Tensor {
+	inputs, mask := []Tensor{chosen, gradient}, C.nst_tensor(nil)
+	if y.T != nil {
+		inputs = append(inputs, y)
+		check("max_pool_backward", y)
+		mask = handle(y)
+	}
+	return make1("max_pool_backward", func(out *C.nst_tensor) *C.char {
+		return C.nst_max_pool_backward(handle(chosen), mask, handle(gradient), C.int64_t(height), C.int64_t(width), out)
+	}, inputs...)
 }
 
-// MaxPoolBackward returns ∂J/∂x [N,C,height,width] of Pool's maximum from ∂J/∂y,
-// taken on through a ReLU that made x: where the maximum was 0 there is none.
-func MaxPoolBackward(chosen, gradient Tensor, height, width int64) Tensor {
-	return make1("max_pool_backward", func(out *C.nst_tensor) *C.char {
-		return C.nst_max_pool_backward(handle(chosen), handle(gradient), C.int64_t(height), C.int64_t(width), out)
-	}, chosen, gradient)
+// AveragePoolBackward returns ∂J/∂x [N,C,height,width] of y = Pool(x, scale), scale
+// not being 0, from ∂J/∂y.
+func AveragePoolBackward(gradient Tensor, scale float64, height, width int64) Tensor {
+	return make1("average_pool_backward", func(out *C.nst_tensor) *C.char {
+		return C.nst_average_pool_backward(handle(gradient), C.double(scale), C.int64_t(height), C.int64_t(width), out)
+	}, gradient)
 }
 
 // SYRK returns scale · f·fᵀ for each of the matrices f [N,n,k] (the symmetric
-// rank-k product of BLAS): [N,n,n]. It can be differentiated by autograd.
+// rank-k product of BLAS): [N,n,n], in float32 if f is of half precision. It can be
+// differentiated by autograd.
 func SYRK(f Tensor, scale float64) Tensor {
 	return make1("syrk", func(out *C.nst_tensor) *C.char { return C.nst_syrk(handle(f), C.double(scale), out) }, f)
 }
 
 // AddProduct makes sum [N,n,k] into beta·sum + alpha · d·f for symmetric
-// matrices d [N,n,n] and f [N,n,k]. With beta 0, what was in sum does not count.
+// matrices d [N,n,n] and f [N,n,k], which is of sum's type; d is rounded to it. With beta 0, what was in sum does not count.
 func AddProduct(sum, d, f Tensor, beta, alpha float64) {
 	change("add_product", func() *C.char {
 		return C.nst_add_product(handle(sum), handle(d), handle(f), C.double(beta), C.double(alpha))

@@ -49,10 +49,12 @@ func ParseDevice(name string) (Device, error) {
 		if !HasNVIDIADriver() {
 			return CPU, nil
 		}
-		if device, err := ParseDevice("cuda"); err == nil {
-			return device, nil
+		device, err := ParseDevice("cuda")
+		if err != nil {
+			autoFallback = err
+			return CPU, nil
 		}
-		return CPU, nil
+		return device, nil
 	default:
 		n, err := strconv.Atoi(index)
 		if kind == "" || numbered && (err != nil || n < 0) {
@@ -60,7 +62,7 @@ func ParseDevice(name string) (Device, error) {
 		}
 		if kind == "cuda" {
 			if err := failure("cuda", C.nst_load_cuda()); err != nil {
-				return "", fmt.Errorf("%w: %s: %s; where nvidia-smi shows a GPU, scripts/setup fetches what CUDA needs", ErrDevice, name, err.(*Error).Message)
+				return "", fmt.Errorf("%w: %s: %s", ErrDevice, name, err.(*Error).Message)
 			}
 		}
 		count, err := DeviceCount(kind)
@@ -70,8 +72,32 @@ func ParseDevice(name string) (Device, error) {
 		if n >= count {
 			return "", fmt.Errorf("%w: %s: libtorch finds %d %s devices", ErrDevice, name, count, kind)
 		}
-		return Device(fmt.Sprintf("%s:%d", kind, n)), nil
+		device := Device(fmt.Sprintf("%s:%d", kind, n))
+		d, free := cString(string(device))
+		defer free()
+		if err := failure("device", C.nst_try_device(d)); err != nil {
+			return "", fmt.Errorf("%w: %s: %s", ErrDevice, device, err.(*Error).Message)
+		}
+		return device, nil
 	}
+}
+
+// autoFallback is why "auto" came to be the CPU.
+var autoFallback error
+
+// AutoFallback returns why ParseDevice("auto") gave the CPU on a machine with an
+// NVIDIA driver: nil if it did not.
+func AutoFallback() error { return autoFallback }
+
+// Card names a CUDA device's card and its compute capability; "" for other devices.
+func Card(device Device) string {
+	d, free := cString(string(device))
+	defer free()
+	var name *C.char
+	if failure("card", C.nst_device_card(d, &name)) != nil {
+		return ""
+	}
+	return takeString(name)
 }
 
 // HasNVIDIADriver says whether a driver for NVIDIA's GPUs is loaded. Asking it
@@ -197,6 +223,17 @@ func ControlDevice(command string, value int64) (int64, error) {
 	return int64(result), err
 }
 
+// DeviceJournal returns what the backend that NST_DEVICE_LIBRARY loaded was sent
+// while ControlDevice("journal", 1) held: a line for each operation and each use of
+// the host. It is there for the tests' pretend accelerator.
+func DeviceJournal() (string, error) {
+	var text *C.char
+	if err := failure("journal", C.nst_device_journal(&text)); err != nil {
+		return "", err
+	}
+	return takeString(text), nil
+}
+
 // Version is libtorch's version, such as "2.15.0".
 func Version() string { return C.GoString(C.nst_version()) }
 
@@ -209,17 +246,24 @@ func LibraryFolder() (string, error) {
 	return filepath.Dir(takeString(path)), nil
 }
 
-// Math is how CUDA computes convolutions, in the whole process.
+// Math is how CUDA computes what one thread sends.
 type Math struct {
-	// TF32 rounds what convolutions multiply to 10 bits of mantissa.
+	// TF32 rounds what convolutions, and products of feature maps, multiply to 10
+	// bits of mantissa. An optimiser's products are never rounded.
 	TF32 bool
-	// Autotune has cuDNN try its algorithms for each shape and keep the fastest:
-	// the last bits may then differ from run to run.
+	// Autotune has cuDNN try its algorithms for each shape that it has not met on
+	// this thread, and keep the fastest: that takes seconds, and the last bits may
+	// differ from run to run.
 	Autotune bool
+	// Deterministic leaves out algorithms that add in no fixed order.
+	Deterministic bool
 }
 
-// SetMath chooses. It means nothing to other devices.
-func SetMath(m Math) { must("set_math", C.nst_set_math(flag(m.TF32), flag(m.Autotune))) }
+// SetMath chooses for the calling thread, to which its goroutine should be locked
+// (see Thread). It means nothing to other devices.
+func SetMath(m Math) {
+	must("set_math", C.nst_set_math(flag(m.TF32), flag(m.Autotune), flag(m.Deterministic)))
+}
 
 // Threads is the size of the calling thread's OpenMP pool.
 func Threads() int {

@@ -28,13 +28,22 @@ type Error struct {
 // Error returns the function and libtorch's message.
 func (e *Error) Error() string { return "libtorch: " + e.Op + ": " + e.Message }
 
-// Is says whether target is ErrOutOfMemory and this is such an error. libtorch
-// has a class for it on accelerators alone; on the CPU it is told by its text.
+// shortages are what the messages of errors that lack memory have in them. libtorch
+// has a class for such errors, of its own allocators on accelerators; the CPU's, and
+// CUDA's libraries, are told by their text: cuDNN passes over what does not fit, and
+// in the end finds no engine.
+var shortages = []string{
+	"out of memory", "can't allocate memory", "not enough memory", "std::bad_alloc", "Storage size calculation overflowed",
+	"unable to find an engine", "CUBLAS_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_NOT_INITIALIZED",
+	"CUDNN_STATUS_ALLOC_FAILED", "CUDNN_STATUS_NOT_INITIALIZED", "DEVICE_ALLOCATION_FAILED",
+}
+
+// Is says whether target is ErrOutOfMemory and this is such an error.
 func (e *Error) Is(target error) bool {
 	if target != ErrOutOfMemory {
 		return false
 	}
-	for _, sign := range []string{"out of memory", "can't allocate memory", "not enough memory", "std::bad_alloc", "Storage size calculation overflowed"} {
+	for _, sign := range shortages {
 		if strings.Contains(e.Message, sign) {
 			return true
 		}

@@ -10,6 +10,11 @@ func Add(a, b Tensor) Tensor {
 	return borrow("add", func() Tensor { return gotorch.Add(a, b, 1) }, a, b)
 }
 
+// AddScaled returns a + factor·b.
+func AddScaled(a, b Tensor, factor float32) Tensor {
+	return borrow("add", func() Tensor { return gotorch.Add(a, b, factor) }, a, b)
+}
+
 // Sub returns a − b.
 func Sub(a, b Tensor) Tensor {
 	return borrow("sub", func() Tensor { return gotorch.Sub(a, b, 1) }, a, b)
@@ -121,6 +126,12 @@ func SquareSums(t Tensor) Tensor {
 	return make1("square_sums", func(out *C.nst_tensor) *C.char { return C.nst_tensor_square_sums(handle(t), out) }, t)
 }
 
+// Norms returns the Euclidean norms over all dimensions but the first, in float32 if
+// t is of half precision: the roots of SquareSums. It needs no memory to speak of.
+func Norms(t Tensor) Tensor {
+	return make1("norms", func(out *C.nst_tensor) *C.char { return C.nst_tensor_norms(handle(t), out) }, t)
+}
+
 // Crop returns a copy of height×width positions of maps [N,C,H,W], from row top
 // and column left.
 func Crop(t Tensor, top, left, height, width int64) Tensor {
@@ -151,6 +162,11 @@ func Choose(t, mask, other Tensor) {
 // AddInPlace adds factor·other, outside autograd.
 func AddInPlace(t, other Tensor, factor float64) {
 	change("add_", func() *C.char { return C.nst_tensor_add_in_place(handle(t), handle(other), C.double(factor)) }, t, other)
+}
+
+// Subtract gives t, of a's shape, the values of a − b, outside autograd.
+func Subtract(t, a, b Tensor) {
+	change("sub", func() *C.char { return C.nst_tensor_subtract(handle(t), handle(a), handle(b)) }, t, a, b)
 }
 
 // MulInPlace multiplies t by other, outside autograd.

@@ -15,21 +15,29 @@ type Need struct {
 
 // Memory estimates, from the table of layers, what it takes to run the layers, and
 // with backward to take their gradient back, over pictures images of height×width of
-// which the window own is asked for (see Run). A backend's own scratch memory is not
-// in it.
+// which the window own is asked for (see Run). On an accelerator it counts what its
+// libraries take for a convolution, by estimate, and what a maximum's choices take.
 func (n *Network) Memory(own Window, height, width int, layers []string, pictures int, backward bool) (need Need) {
-	value := int64(pictures) * map[torch.ScalarType]int64{torch.Float64: 8, torch.Float32: 4}[n.scalar]
+	perValue := map[torch.ScalarType]int64{torch.Float64: 8, torch.Float32: 4}[n.scalar]
 	if n.chain != nil && n.chain.scalar != n.scalar {
-		value /= 2
+		perValue /= 2
 	}
+	value := int64(pictures) * perValue
 	ours := n.device == torch.CPU && n.chain != nil && n.chain.scalar == torch.Float32
 	kernels := ours && n.fast && n.padding == ZeroPadding
-	chooses := ours && n.pooling == MaxPooling // a byte for each value says which it was
+	// What a value's choice takes, of a maximum: a byte in our kernels, else an int64.
+	choice := int64(0)
+	if n.pooling == MaxPooling && n.chain != nil {
+		if choice = 8; ours {
+			choice = 1
+		}
+	}
 	tapped := func(i int) bool { return slices.Contains(layers, Layers[i].Name) }
 	last := last(layers)
 	whole := own == Window{0, 0, height, width}
 	// What a layer's maps, and its own positions, take; and what is held of it.
 	maps, features, held := make([]int64, last+1), make([]int64, last+1), make([]int64, last+1)
+	choices := make([]int64, last+1)
 	region, uncropped := Window{0, 0, height, width}, make([]int64, last+1)
 	size := func(l Layer, w Window) int64 {
 		return value * int64(l.Channels) * int64((w.Bottom-w.Top)/l.Stride) * int64((w.Right-w.Left)/l.Stride)
@@ -48,8 +56,13 @@ func (n *Network) Memory(own Window, height, width int, layers []string, picture
 		if tapped(i) || backward && l.Kind == ReLU {
 			held[i] = maps[i]
 		}
-		if l.Kind == Pool && backward && chooses {
-			held[i] += uncropped[i] / 4
+		if l.Kind == Pool && choice > 0 {
+			choices[i] = uncropped[i] / perValue * choice
+		}
+		if l.Kind == Pool && backward && choice > 0 {
+			if held[i] += choices[i]; choice > 1 && !tapped(i) { // and the mask
+				held[i] += uncropped[i]
+			}
 			if !tapped(i - 1) {
 				held[i-1] = 0
 			}
@@ -65,6 +78,9 @@ func (n *Network) Memory(own Window, height, width int, layers []string, picture
 	image := value * 3 * int64(height) * int64(width)
 	peak, sum := 3*image, image // cut out, and normalised in two steps
 	scratch := func(i int) int64 {
+		if n.device != torch.CPU && Layers[i].Kind == Conv {
+			return workspace
+		}
 		if weights, kept := n.transformed(kernels, i, regions[i]); !kept {
 			return weights
 		}
@@ -85,7 +101,7 @@ func (n *Network) Memory(own Window, height, width int, layers []string, picture
 		if i > 0 && held[i-1] > 0 {
 			in = 0 // it is in the sum
 		}
-		peak = max(peak, sum+in+uncropped[i]+scratch(i))
+		peak = max(peak, sum+in+uncropped[i]+choices[i]+scratch(i))
 		sum += held[i]
 	}
 	need.Pass = sum
@@ -108,7 +124,9 @@ func (n *Network) Memory(own Window, height, width int, layers []string, picture
 		in := from(i)
 		switch {
 		case l.Kind == Pool:
-			peak = max(peak, sum+uncropped[i]+maps[i-1])
+			if peak = max(peak, sum+uncropped[i]+maps[i-1]); choice > 1 { // the gradient is masked first
+				peak = max(peak, sum+2*uncropped[i]+maps[i-1])
+			}
 		case l.Kind == Conv && i < last && !tapped(i): // with the mask behind it
 			if peak = max(peak, sum+held[i+1]+g+in+scratch(i)); !kernels {
 				peak = max(peak, sum+held[i+1]+2*g+in)
@@ -121,6 +139,11 @@ func (n *Network) Memory(own Window, height, width int, layers []string, picture
 	need.Most = peak + statistics
 	return need
 }
+
+// workspace is what a GPU's library may take beside a convolution's maps: libtorch
+// caps it for none, cuDNN's implicit kernels need little, and what is not there it
+// does without. An estimate.
+const workspace = 64 << 20
 
 // statistics is what Gram matrices, their slopes and small tensors take beside.
 const statistics = 6 << 20

@@ -50,6 +50,7 @@ type Network struct {
 	pooling Pooling
 	padding Padding
 	fast    bool
+	fused   bool
 	keep    bool
 	chain   *chain // nil for a module that is not just VGG-19
 }
@@ -110,6 +111,10 @@ func (n *Network) Close() {
 // SetFast chooses the fast convolutions (see torch.ConvolutionMode), if the
 // network is computed layer by layer.
 func (n *Network) SetFast(fast bool) { n.fast = fast }
+
+// SetFused chooses kernels that are a convolution with its bias and ReLU (see
+// torch.ConvolutionMode), if the network is computed layer by layer.
+func (n *Network) SetFused(fused bool) { n.fused = fused }
 
 // SetKeep chooses whether what the fast convolutions make of their weights is
 // kept, for which Memory has the bytes. Many passes over small images are then

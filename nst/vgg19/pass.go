@@ -44,7 +44,7 @@ type Pass struct {
 	// Of a chain: the layers' outputs by their index in Layers; none where the
 	// layer was computed together with the next, or is not needed any more.
 	outputs []torch.Tensor
-	pooled  map[int]pooled // by the index of a pool, if its gradient needs no more
+	pooled  map[int]pooled // by the index of a pool, for its gradient
 	cropped map[int]crop   // by the index of a pool, if not all of it was used
 
 	image torch.Tensor // without a chain, the leaf that autograd takes gradients to; with one, its like
@@ -82,7 +82,8 @@ func (w Window) positions(maps torch.Tensor, stride, y, x int) crop {
 	}, all.Bottom, all.Right}
 }
 
-// pooled is what the gradient of a pool, and of the ReLU before it, needs.
+// pooled is what the gradient of a pool, and of a maximum's the ReLU before it, needs:
+// the size of what it was of, and what a maximum chose (see torch.Pool).
 type pooled struct {
 	chosen        torch.Tensor
 	height, width int64
@@ -191,20 +192,20 @@ func (p *Pass) autograd(add func(string, torch.Tensor) torch.Tensor) torch.Tenso
 // TorchScript and autograd: so a ReLU needs no copy, pooling no indices, and the
 // layers' own gradients are added into those that arrive from deeper ones.
 type chain struct {
-	scale, shift torch.Tensor // of the input, [1,3,1,1], in float32
-	convolutions map[string]*torch.Convolution
-	scalar       torch.ScalarType // of the convolutions
+	scale, offset torch.Tensor // of the input, [1,3,1,1], in float32: it becomes image·scale + offset
+	convolutions  map[string]*torch.Convolution
+	scalar        torch.ScalarType // of the convolutions
 }
 
 func (c *chain) close() {
-	torch.Close(c.scale, c.shift)
+	torch.Close(c.scale, c.offset)
 	for _, convolution := range c.convolutions {
 		convolution.Close()
 	}
 }
 
 func (n *Network) mode() torch.ConvolutionMode {
-	return torch.ConvolutionMode{Fast: n.fast, Replicate: n.padding == ReplicatePadding, Keep: n.keep}
+	return torch.ConvolutionMode{Fast: n.fast, Replicate: n.padding == ReplicatePadding, Keep: n.keep, Fused: n.fused}
 }
 
 // poolScale is what torch.Pool is told.
@@ -225,26 +226,24 @@ func (p *Pass) forward(image torch.Tensor, own Window, layers []string, backward
 	deepest, y0, x0 := Layers[p.last], 0, 0 // where the maps begin in the image
 	p.image = Whole(image).Of(image)
 	x := torch.Local(func() torch.Tensor {
-		x := torch.Sub(torch.Mul(torch.Cast(image, torch.TypeOf(c.scale)), c.scale), c.shift)
-		return torch.Cast(x, c.scalar)
+		return torch.Cast(torch.Normalise(image, c.scale, c.offset), c.scalar)
 	})
-	done := func(i int, y torch.Tensor) { // layer i has made y from x
+	// Behind a ReLU lies the mask of its convolution; behind a maximum's choices, if
+	// they do not say where it was 0, that of the ReLU before it.
+	done := func(i int, y torch.Tensor, needed bool) { // layer i has made y from x
 		l := Layers[i]
 		wanted := slices.Contains(layers, l.Name)
 		if wanted {
 			p.wanted[l.Name] = tap{y, own.positions(y, l.Stride, y0, x0)}
 		}
-		// Behind a ReLU lies the mask of its convolution, and of what pooling
-		// chose from.
-		needed := backward && l.Kind == ReLU
-		if wanted || needed {
+		if wanted || needed && backward {
 			p.outputs[i] = y
 		}
 	}
 	for i := 0; i <= p.last; i++ {
 		l := Layers[i]
 		var y torch.Tensor
-		made := i
+		made, needed := i, false
 		switch l.Kind {
 		case Conv:
 			convolution := c.convolutions[l.Name]
@@ -254,26 +253,29 @@ func (p *Pass) forward(image torch.Tensor, own Window, layers []string, backward
 			fused := i < p.last && !slices.Contains(layers, l.Name)
 			y = convolution.Forward(x, mode, fused)
 			if fused {
-				made = i + 1
+				made, needed = i+1, true
 			}
 		case ReLU:
-			y = torch.ReLU(x)
+			y, needed = torch.ReLU(x), true
 		case Pool:
 			var chosen torch.Tensor
 			y, chosen = torch.Pool(x, p.network.poolScale())
-			if chosen.T != nil && backward {
-				size := torch.Shape(x)
-				p.pooled[i] = pooled{chosen, size[2], size[3]}
+			if !backward {
+				torch.Close(chosen)
+				break
+			}
+			size := torch.Shape(x)
+			p.pooled[i] = pooled{chosen, size[2], size[3]}
+			if chosen.T != nil { // an average has no choices, and its ReLU is masked as others are
+				needed = torch.TypeOf(chosen) != torch.Uint8
 				if !slices.Contains(layers, Layers[i-1].Name) {
 					p.outputs[i-1] = torch.Tensor{}
 				}
-			} else {
-				torch.Close(chosen)
 			}
 		}
 		before := i - 1
 		i = made
-		done(i, y)
+		done(i, y, needed)
 		if before < 0 || p.outputs[before].T != x.T {
 			torch.Close(x)
 		}
@@ -342,11 +344,12 @@ func (p *Pass) backward(add func(string, torch.Tensor) torch.Tensor) torch.Tenso
 			}
 			torch.Close(y)
 		case Pool:
-			if pool, ok := p.pooled[i]; ok {
-				step(torch.MaxPoolBackward(pool.chosen, gradient, pool.height, pool.width))
+			pool := p.pooled[i]
+			if pool.chosen.T != nil {
+				step(torch.MaxPoolBackward(pool.chosen, p.outputs[i], gradient, pool.height, pool.width))
 				torch.Close(pool.chosen)
 			} else {
-				step(torch.PoolBackward(p.outputs[i-1], gradient, p.network.poolScale()))
+				step(torch.AveragePoolBackward(gradient, p.network.poolScale(), pool.height, pool.width))
 			}
 		}
 		torch.Close(p.outputs[i])
@@ -355,8 +358,8 @@ func (p *Pass) backward(add func(string, torch.Tensor) torch.Tensor) torch.Tenso
 		return torch.Scale(p.image, 0) // nothing to follow
 	}
 	return torch.Local(func() torch.Tensor {
-		g := torch.Mul(torch.Cast(gradient, torch.TypeOf(c.scale)), c.scale)
+		g := torch.NormaliseBackward(gradient, c.scale)
 		torch.Close(gradient)
-		return torch.Contiguous(g)
+		return g
 	})
 }

@@ -20,7 +20,7 @@ func (n *Network) link(scalar torch.ScalarType) error {
 			return err
 		}
 		for _, input := range n.inputs() {
-			c := &chain{scale: torch.Keep(input.scale), shift: torch.Keep(input.shift), convolutions: map[string]*torch.Convolution{}, scalar: scalar}
+			c := &chain{scale: torch.Keep(input.scale), offset: torch.Keep(torch.Scale(input.shift, -1)), convolutions: map[string]*torch.Convolution{}, scalar: scalar}
 			for layer, p := range convolutions {
 				weight := p.weight
 				if input.blueFirst && layer == "conv1_1" {

@@ -3,29 +3,40 @@
 // cpu/kernels.h has no kernel for (another device or type, channels that fill no
 // vector) is left to libtorch.
 #include <ATen/Parallel.h>
+#include <ATen/ops/addcmul.h>
 #include <ATen/ops/avg_pool2d.h>
 #include <ATen/ops/avg_pool2d_backward.h>
 #include <ATen/ops/baddbmm.h>
 #include <ATen/ops/bmm.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/conv2d.h>
+#include <ATen/ops/convolution.h>
 #include <ATen/ops/convolution_backward.h>
+#include <ATen/ops/cudnn_convolution_relu.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/full_like.h>
+#include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/max_pool2d_with_indices.h>
+#include <ATen/ops/mul.h>
 #include <ATen/ops/max_pool2d_with_indices_backward.h>
 #include <ATen/ops/relu.h>
 #include <ATen/ops/replication_pad2d.h>
-#include <ATen/ops/replication_pad2d_backward.h>
+#include <ATen/ops/sum.h>
 #include <ATen/ops/threshold_backward.h>
 #include <c10/core/GradMode.h>
 
+#include <algorithm>
 #include <array>
+#include <cmath>
 #include <mutex>
 #include <optional>
 #include <vector>
 
 #include "cpu/kernels.h"
 #include "guard.h"
+#include "precision.h"
 
 using nst::give;
 using nst::guard;
@@ -57,6 +68,15 @@ const float* data(const std::optional<at::Tensor>& t) { return t ? t->const_data
 // Of one picture: how it is computed does not depend on what else is.
 int64_t tiles(const at::Tensor& x) { return ((x.size(2) + 3) / 4) * ((x.size(3) + 3) / 4); }
 
+// Accelerators' kernels count a map's values in 32 bits, libtorch's own pools and
+// cuDNN's convolutions among them. Smaller tiles mend that as they mend a shortage
+// of memory, and so it is one.
+void within_indices(const at::Tensor& x, int64_t channels) {
+  const auto values = x.numel() / std::max<int64_t>(1, x.size(1)) * channels;
+  TORCH_CHECK_WITH(OutOfMemoryError, x.is_cpu() || values < int64_t{1} << 31, "maps of ", values,
+                   " values are more than a GPU's kernels can count; smaller tiles will do");
+}
+
 at::Tensor masked(const at::Tensor& gradient, const std::optional<at::Tensor>& mask) {
   return mask ? at::threshold_backward(gradient, *mask, 0) : gradient;
 }
@@ -79,8 +99,9 @@ struct Convolution {
   Convolution(at::Tensor w, at::Tensor b) : weight(std::move(w)), bias(std::move(b)) {}
 
   at::Tensor weight, bias;
-  at::Tensor transformed[2];  // weights, forward and backward: see weights
-  std::mutex mutex;           // of transformed: threads may share the convolution
+  at::Tensor transformed[2];    // weights, forward and backward: see weights
+  std::optional<bool> fusable;  // see fuses
+  std::mutex mutex;             // of these: threads may share the convolution
 
   int64_t in() const { return weight.size(1); }
   int64_t out() const { return weight.size(0); }
@@ -109,6 +130,29 @@ struct Convolution {
     return on_cpu(x) && (first() || (winograds() && tiles(x) >= kFewTiles));
   }
 
+  at::Tensor fused(const at::Tensor& x) const {
+    return at::cudnn_convolution_relu(x, weight, bias, {1, 1}, {1, 1}, {1, 1}, 1);
+  }
+  // Whether cuDNN's convolution with bias and ReLU can be had here, and is right. It
+  // is tried once, on a small map, in memory that was full of NaN before: libtorch
+  // gives cuDNN the output's own memory to add in, times 0.
+  bool fuses() {
+    std::lock_guard<std::mutex> one(mutex);
+    if (fusable) return *fusable;
+    try {
+      auto x = at::full({1, in(), 16, 16}, 0.5, weight.options()).contiguous(kLast);
+      const auto want = at::conv2d(x, weight, bias, 1, 1).relu_();
+      at::full_like(want, std::nan(""));
+      const auto length = [](const at::Tensor& t) { return at::linalg_vector_norm(t.to(at::kFloat)).item().toDouble(); };
+      fusable = length(fused(x).sub_(want)) <= 2e-2 * length(want);
+    } catch (const c10::OutOfMemoryError&) {
+      throw;
+    } catch (const c10::Error&) {
+      fusable = false;  // another vendor's device, or no such kernel
+    }
+    return *fusable;
+  }
+
   at::Tensor forward(at::Tensor x, nst_convolution_mode mode, bool relu) {
     TORCH_CHECK(x.dim() == 4 && x.size(1) == in(), "the convolution takes [N,", in(), ",H,W], not ", x.sizes());
     x = x.contiguous(kLast);
@@ -125,6 +169,9 @@ struct Convolution {
     }
     if (x.is_cpu() && x.size(0) > 1)
       return one_by_one(x, [&](const at::Tensor& one, int64_t) { return forward(one, mode, relu); });
+    within_indices(x, std::max(in(), out()));
+    const nst::Math math;
+    if (relu && mode.fused && !mode.replicate && !x.is_cpu() && fuses()) return fused(x);
     auto y = mode.replicate ? at::conv2d(at::replication_pad2d(x, {1, 1, 1, 1}), weight, bias)
                        : at::conv2d(x, weight, bias, 1, 1);
     return relu ? at::relu_(y) : y;
@@ -152,15 +199,34 @@ struct Convolution {
         return backward(one, mask ? std::optional<at::Tensor>(mask->narrow(0, i, 1)) : std::nullopt, mode);
       });
     }
+    within_indices(gradient, std::max(in(), out()));
+    const nst::Math math;
     gradient = masked(gradient, mask);
-    const int64_t pad = mode.replicate ? 0 : 1, margin = 2 * (1 - pad);
-    // Only the input's shape counts for its gradient.
-    auto x = at::empty({1}, gradient.options()).expand({gradient.size(0), in(), h + margin, w + margin});
-    if (!x.is_cpu()) x = empty_maps(gradient, in(), h + margin, w + margin);
-    auto dx = std::get<0>(at::convolution_backward(gradient, x, weight, at::OptionalIntArrayRef(), {1, 1}, {pad, pad},
-                                                   {1, 1}, false, {0, 0}, 1, {true, false, false}));
-    if (!mode.replicate) return dx;
-    return at::replication_pad2d_backward(dx, empty_maps(gradient, in(), h, w), {1, 1, 1, 1});
+    const int64_t pad = mode.replicate ? 0 : 1;
+    auto dx = gradient.is_cpu() ? on_host(gradient, pad)
+                                : at::convolution(gradient, weight, {}, {1, 1}, {pad, pad}, {1, 1}, true, {0, 0}, 1);
+    return mode.replicate ? without_margin(dx) : dx;
+  }
+
+  // On the CPU libtorch has the gradient only as a part of another, and of the input
+  // it wants the shape.
+  at::Tensor on_host(const at::Tensor& gradient, int64_t pad) const {
+    const int64_t margin = 2 * (1 - pad);
+    const auto x = at::empty({1}, gradient.options())
+                       .expand({gradient.size(0), in(), gradient.size(2) + margin, gradient.size(3) + margin});
+    return std::get<0>(at::convolution_backward(gradient, x, weight, at::OptionalIntArrayRef(), {1, 1}, {pad, pad},
+                                                {1, 1}, false, {0, 0}, 1, {true, false, false}));
+  }
+
+  // The gradient of maps that were padded by their outermost values, from that of the
+  // padded: libtorch's own adds atomically on a GPU, in no fixed order.
+  static at::Tensor without_margin(const at::Tensor& padded) {
+    for (int64_t dim : {2, 3}) {
+      const int64_t last = padded.size(dim) - 1;
+      padded.select(dim, 1).add_(padded.select(dim, 0));
+      padded.select(dim, last - 1).add_(padded.select(dim, last));
+    }
+    return padded.narrow(2, 1, padded.size(2) - 2).narrow(3, 1, padded.size(3) - 2).contiguous(kLast);
   }
 };
 
@@ -175,6 +241,39 @@ bool pools(const at::Tensor& x) { return on_cpu(x) && x.size(1) % kChannels == 0
 const c10::IntArrayRef two() {
   static constexpr std::array<int64_t, 2> sides{2, 2};
   return sides;
+}
+
+// What libtorch divides a pool's sums by, which it takes for whole numbers alone.
+int64_t divisor(double scale) {
+  const auto n = static_cast<int64_t>(std::lround(1 / scale));
+  TORCH_CHECK(n > 0 && 1 / static_cast<double>(n) == scale, "a pool's scale is one over a whole number, not ", scale);
+  return n;
+}
+
+// Sums of half precision are made in float32.
+bool is_half(const at::Tensor& t) { return t.scalar_type() == at::kBFloat16 || t.scalar_type() == at::kHalf; }
+
+// scale·f·fᵀ of matrices f [N,C,P], in float32 if f is of half precision.
+at::Tensor product(const at::Tensor& f, double scale) {
+  if (is_half(f) && !f.is_cpu()) return at::bmm(f, f.transpose(1, 2), at::kFloat).mul_(scale);
+  const auto a = is_half(f) ? f.to(at::kFloat) : f;
+  return at::baddbmm(at::empty({}, a.options()), a, a.transpose(1, 2), 0, scale);
+}
+
+// The same on a GPU. Of long thin matrices C×C products would leave most of it idle:
+// they are cut into pieces, whose products are added up.
+at::Tensor product_of_pieces(const at::Tensor& f, double scale) {
+  const int64_t n = f.size(0), c = f.size(1), p = f.size(2);
+  constexpr int64_t kTile = 128, kTiles = 128, kLeast = 512;  // of a product; to fill a GPU; positions of a piece
+  const int64_t tiles = n * ((c + kTile - 1) / kTile) * ((c + kTile - 1) / kTile);
+  const int64_t pieces = std::min(kTiles / tiles, p / kLeast);
+  const int64_t each = pieces > 0 ? p / pieces : p, rest = pieces > 0 ? p % pieces : 0;
+  if (pieces < 4 || (n > 1 && rest > 0)) return product(f, scale);
+  const auto cut = f.as_strided({n, pieces, c, each}, {f.stride(0), each * f.stride(2), f.stride(1), f.stride(2)});
+  auto sum = product(cut.reshape({n * pieces, c, each}), scale).view({n, pieces, c, c}).sum(1);
+  if (rest > 0 && is_half(f)) sum.add_(product(f.narrow(2, p - rest, rest), scale));
+  if (rest > 0 && !is_half(f)) sum.baddbmm_(f.narrow(2, p - rest, rest), f.narrow(2, p - rest, rest).transpose(1, 2), 1, scale);
+  return sum;
 }
 
 // f [N,C,P] as rows of C floats, one after the other: channels-last maps.
@@ -214,6 +313,26 @@ const char* nst_convolution_backward(nst_convolution c, nst_tensor gradient, nst
   });
 }
 
+const char* nst_normalise(nst_tensor x, nst_tensor scale, nst_tensor offset, nst_tensor* out) {
+  return guard([&] {
+    c10::NoGradGuard off;
+    const auto &image = tensor(x), &factor = tensor(scale);
+    auto y = at::empty(image.sizes(), factor.options(), kLast);
+    at::addcmul_out(y, tensor(offset), image, factor);
+    *out = give(y);
+  });
+}
+
+const char* nst_normalise_backward(nst_tensor g, nst_tensor scale, nst_tensor* out) {
+  return guard([&] {
+    c10::NoGradGuard off;
+    const auto &gradient = tensor(g), &factor = tensor(scale);
+    auto dx = at::empty(gradient.sizes(), factor.options());
+    at::mul_out(dx, gradient, factor);
+    *out = give(dx);
+  });
+}
+
 const char* nst_relu(nst_tensor x, nst_tensor* out) {
   return guard([&] { *out = give(at::relu(tensor(x))); });
 }
@@ -239,42 +358,50 @@ const char* nst_pool(nst_tensor t, double scale, nst_tensor* out, nst_tensor* ch
       }
       *out = give(y);
     } else if (scale == 0) {
-      *out = give(std::get<0>(at::max_pool2d_with_indices(x, two(), two())));
+      within_indices(x, x.size(1));
+      auto [y, indices] = at::max_pool2d_with_indices(x, two(), two());
+      *chosen = give(indices);
+      *out = give(y);
     } else {
-      *out = give(at::avg_pool2d(x, two(), two()).mul_(4 * scale));
+      *out = give(at::avg_pool2d(x, two(), two(), {0, 0}, false, true, divisor(scale)));
     }
   });
 }
 
-const char* nst_max_pool_backward(nst_tensor which, nst_tensor g, int64_t h, int64_t w, nst_tensor* out) {
+const char* nst_max_pool_backward(nst_tensor which, nst_tensor y, nst_tensor g, int64_t h, int64_t w, nst_tensor* out) {
   return guard([&] {
+    c10::NoGradGuard off;
     const auto gradient = tensor(g).contiguous(kLast);
     const auto& chosen = tensor(which);
-    TORCH_CHECK(on_cpu(gradient) && chosen.sizes() == gradient.sizes() && chosen.is_contiguous(kLast) &&
-                    h / 2 == gradient.size(2) && w / 2 == gradient.size(3),
+    TORCH_CHECK(chosen.sizes() == gradient.sizes() && h / 2 == gradient.size(2) && w / 2 == gradient.size(3),
                 "the pool's choices are ", chosen.sizes(), " of ", h, "x", w, ", its gradient is ", gradient.sizes());
     auto dx = empty_maps(gradient, gradient.size(1), h, w);
-    nst::cpu::kernels().max_pool_backward(chosen.const_data_ptr<uint8_t>(), data(gradient), maps(dx), data(dx),
-                                          threads());
+    if (chosen.scalar_type() == at::kByte) {
+      TORCH_CHECK(on_cpu(gradient) && chosen.is_contiguous(kLast), "these choices are of another pool's");
+      nst::cpu::kernels().max_pool_backward(chosen.const_data_ptr<uint8_t>(), data(gradient), maps(dx), data(dx),
+                                            threads());
+    } else {
+      // Of the input the shape counts, which dx has; and a mask of the pool's output is
+      // as good as one of its input, and a quarter as large.
+      at::max_pool2d_with_indices_backward_out(dx, masked(gradient, tensor(y)), dx, two(), two(), {0, 0}, {1, 1}, false,
+                                               chosen);
+    }
     *out = give(dx);
   });
 }
 
-const char* nst_pool_backward(nst_tensor t, nst_tensor g, double scale, nst_tensor* out) {
+const char* nst_average_pool_backward(nst_tensor g, double scale, int64_t h, int64_t w, nst_tensor* out) {
   return guard([&] {
     c10::NoGradGuard off;
-    const auto x = tensor(t).contiguous(kLast), gradient = tensor(g).contiguous(kLast);
-    if (scale == 0) {
-      auto indices = std::get<1>(at::max_pool2d_with_indices(x, two(), two()));
-      *out = give(at::max_pool2d_with_indices_backward(gradient, x, two(), two(), {0, 0}, {1, 1}, false, indices));
-    } else if (pools(x) && on_cpu(gradient)) {
-      auto dx = empty_maps(x, x.size(1), x.size(2), x.size(3));
-      nst::cpu::kernels().average_pool_backward(data(gradient), maps(x), static_cast<float>(scale), data(dx),
-                                                threads());
-      *out = give(dx);
+    const auto gradient = tensor(g).contiguous(kLast);
+    TORCH_CHECK(h / 2 == gradient.size(2) && w / 2 == gradient.size(3), "a pool of ", h, "x", w, " has no gradient of ",
+                gradient.sizes());
+    const auto x = empty_maps(gradient, gradient.size(1), h, w);
+    if (pools(gradient)) {
+      nst::cpu::kernels().average_pool_backward(data(gradient), maps(x), static_cast<float>(scale), data(x), threads());
+      *out = give(x);
     } else {
-      auto plain = at::avg_pool2d_backward(gradient, x, two(), two(), {0, 0}, false, true, std::nullopt);
-      *out = give(plain.mul_(4 * scale));
+      *out = give(at::avg_pool2d_backward(gradient, x, two(), two(), {0, 0}, false, true, divisor(scale)));
     }
   });
 }
@@ -283,7 +410,8 @@ const char* nst_syrk(nst_tensor t, double scale, nst_tensor* out) {
   return guard([&] {
     const auto& f = tensor(t);
     if (!rows_of_channels(f) || (c10::GradMode::is_enabled() && f.requires_grad())) {
-      *out = give(at::bmm(f, f.transpose(1, 2)).mul(scale));
+      const nst::Math math;
+      *out = give(f.is_cpu() || f.requires_grad() ? product(f, scale) : product_of_pieces(f, scale));
       return;
     }
     const int64_t n = f.size(0), c = f.size(1), p = f.size(2);
@@ -304,7 +432,12 @@ const char* nst_add_product(nst_tensor sum, nst_tensor d, nst_tensor f, double b
                         s.sizes() == a.sizes() && m.dim() == 3 && m.size(0) == a.size(0) && m.size(1) == a.size(1) &&
                         m.size(2) == a.size(1) && (beta == 0 || beta == 1);
     if (!kernel) {
-      s.baddbmm_(m, a, beta, alpha);
+      const nst::Math math;
+      if (is_half(a) && a.is_cpu()) {
+        s.copy_(at::baddbmm(s.to(at::kFloat), m, a.to(at::kFloat), beta, alpha));
+        return;
+      }
+      s.baddbmm_(m.to(a.scalar_type()), a, beta, alpha);
       return;
     }
     const int64_t c = a.size(1), p = a.size(2);

@@ -2,6 +2,7 @@
 #include <ATen/Context.h>
 #include <ATen/DeviceAccelerator.h>
 #include <ATen/Parallel.h>
+#include <ATen/ops/ones.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 #include <dlfcn.h>
 #include <omp.h>
@@ -10,7 +11,9 @@
 #include <mutex>
 #include <string>
 
+#include "cuda.h"
 #include "guard.h"
+#include "precision.h"
 
 using nst::guard;
 
@@ -25,8 +28,40 @@ std::string library_path() {
   return info.dli_fname;
 }
 
+// A file that lies beside another.
+std::string beside(const std::string& path, const char* name) { return path.substr(0, path.rfind('/') + 1) + name; }
+
+template <class Function>
+void find(void* library, const char* name, Function*& out) {
+  out = reinterpret_cast<Function*>(dlsym(library, name));
+  TORCH_CHECK(out != nullptr, dlerror());
+}
+
+// Loads libnstcuda.so, which is beside this library, after libtorch_cuda.so.
+void load_nstcuda() {
+  Dl_info info{};
+  TORCH_CHECK(dladdr(reinterpret_cast<void*>(&nst_load_cuda), &info) && info.dli_fname, "the loader hides this library");
+  const auto path = beside(info.dli_fname, "libnstcuda.so");
+  void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (library == nullptr) {
+    const char* why = dlerror();
+    nst::cuda().missing = std::string("CUDA graphs need libnstcuda.so, which cannot be loaded: ") + (why ? why : path);
+    return;
+  }
+  auto& cuda = nst::cuda();
+  find(library, "nstcuda_graph_begin", cuda.graph_begin);
+  find(library, "nstcuda_graph_end", cuda.graph_end);
+  find(library, "nstcuda_graph_replay", cuda.graph_replay);
+  find(library, "nstcuda_graph_free", cuda.graph_free);
+  find(library, "nstcuda_why", cuda.why);
+  find(library, "nstcuda_card", cuda.card);
+  cuda.missing.clear();
+}
+
 using control_function = const char* (*)(const char*, int64_t, int64_t*);
 control_function device_control = nullptr;
+using journal_function = const char* (*)();
+journal_function device_journal = nullptr;
 
 }  // namespace
 
@@ -42,6 +77,7 @@ const char* nst_load_device_library(const char* path) {
     TORCH_CHECK(library != nullptr, dlerror());
     device_control =
         reinterpret_cast<control_function>(dlsym(library, "nst_device_library_control"));
+    device_journal = reinterpret_cast<journal_function>(dlsym(library, "nst_device_library_journal"));
   });
 }
 
@@ -54,12 +90,53 @@ const char* nst_load_cuda(void) {
     std::lock_guard<std::mutex> lock(mutex);
     if (loaded) return;
     auto path = library_path();
-    path = path.substr(0, path.rfind('/') + 1) + "libtorch_cuda.so";
-    TORCH_CHECK(dlopen(path.c_str(), RTLD_NOW | RTLD_GLOBAL) != nullptr, "looked for ", path,
-                ": ", dlerror());
-    loaded = true;
-    TORCH_CHECK(at::globalContext().hasCUDA(), path, " loaded, but it finds no CUDA driver or GPU");
+    path = beside(path, "libtorch_cuda.so");
+    TORCH_CHECK(dlopen(path.c_str(), RTLD_NOW | RTLD_GLOBAL) != nullptr, "libtorch's CUDA library cannot be loaded: ",
+                dlerror(), "; where nvidia-smi shows a GPU, scripts/setup fetches what it needs");
+    if (nst::cuda().graph_begin == nullptr) load_nstcuda();
+    if (!at::globalContext().hasCUDA()) {
+      char* why = nullptr;
+      if (nst::cuda().why != nullptr) nst::check(nst::cuda().why(&why));
+      const std::string text = why ? why : "libtorch finds no CUDA driver or GPU";
+      free(why);
+      TORCH_CHECK(false, text);
+    }
     at::globalContext().lazyInitDevice(c10::kCUDA);
+    loaded = true;
+  });
+}
+
+nst::Cuda& nst::cuda() {
+  static Cuda cuda;
+  return cuda;
+}
+
+// A card for which this libtorch has no code says so at its first kernel.
+const char* nst_try_device(const char* name) {
+  return guard([&] {
+    const c10::Device device(name);
+    try {
+      at::ones({2}, at::TensorOptions(device)).add_(1).cpu();
+    } catch (const c10::OutOfMemoryError&) {
+      throw;
+    } catch (const c10::Error& e) {
+      const std::string what = e.what_without_backtrace();
+      if (what.find("no kernel image") == std::string::npos) throw;
+      char* card = nullptr;
+      if (nst::cuda().card != nullptr) nst::check(nst::cuda().card(device.index(), &card));
+      const std::string text = card ? card : "this card";
+      free(card);
+      TORCH_CHECK(false, text, ", is older or newer than the cards that libtorch ", TORCH_VERSION,
+                  " has code for; a Python torch made for it will do (pip install torch, then NST_PYTHON), or --device cpu");
+    }
+  });
+}
+
+const char* nst_device_card(const char* name, char** card) {
+  return guard([&] {
+    const c10::Device device(name);
+    TORCH_CHECK(device.is_cuda() && nst::cuda().card != nullptr, device, " is no CUDA device");
+    nst::check(nst::cuda().card(device.index(), card));
   });
 }
 
@@ -121,15 +198,38 @@ const char* nst_device_control(const char* command, int64_t value, int64_t* resu
   });
 }
 
-// CUDA's; they mean nothing to other devices. Matrix products are never TF32:
-// Gram matrices are sums of many products.
-const char* nst_set_math(int32_t tf32, int32_t autotune) {
+const char* nst_device_journal(char** text) {
   return guard([&] {
-    auto& context = at::globalContext();
-    context.setAllowTF32CuDNN(tf32 != 0);
-    context.setAllowTF32CuBLAS(false);
-    context.setBenchmarkCuDNN(autotune != 0);
+    TORCH_CHECK(device_journal != nullptr, "no device library that keeps a journal is loaded (NST_DEVICE_LIBRARY)");
+    *text = nst::copy(device_journal());
   });
+}
+
+namespace {
+
+struct MathMode {
+  bool tf32 = false, autotune = false, deterministic = false;
+};
+thread_local MathMode chosen;
+std::mutex in_use;
+
+}  // namespace
+
+nst::Math::Math(Products products) {
+  in_use.lock();
+  auto& context = at::globalContext();
+  const bool products_tf32 = chosen.tf32 && products == kAsChosen;
+  if (context.allowTF32CuDNN() != chosen.tf32) context.setAllowTF32CuDNN(chosen.tf32);
+  if (context.allowTF32CuBLAS() != products_tf32) context.setAllowTF32CuBLAS(products_tf32);
+  if (context.benchmarkCuDNN() != chosen.autotune) context.setBenchmarkCuDNN(chosen.autotune);
+  if (context.deterministicCuDNN() != chosen.deterministic) context.setDeterministicCuDNN(chosen.deterministic);
+}
+
+nst::Math::~Math() { in_use.unlock(); }
+
+const char* nst_set_math(int32_t tf32, int32_t autotune, int32_t deterministic) {
+  chosen = {tf32 != 0, autotune != 0, deterministic != 0};
+  return nullptr;
 }
 
 const char* nst_threads(int64_t* count) {

@@ -9,22 +9,43 @@
 
 #include <memory>
 
+#include "cuda.h"
 #include "guard.h"
 
 using nst::guard;
 
-#ifdef NST_GRAPHS
-
 namespace {
 
-// A graph is recorded on a stream of its own: CUDA's default stream cannot be.
 struct Graph {
+  virtual ~Graph() = default;
+  virtual void end() = 0;
+  virtual void replay() = 0;
+};
+
+// CUDA's, by libnstcuda.so: libtorch has them behind its device-neutral interface
+// only by name.
+struct CudaGraph final : Graph {
+  void* handle = nullptr;
+
+  explicit CudaGraph(c10::Device device) {
+    const auto& cuda = nst::cuda();
+    TORCH_CHECK(cuda.graph_begin != nullptr, cuda.missing);
+    nst::check(cuda.graph_begin(device.has_index() ? device.index() : 0, &handle));
+  }
+  ~CudaGraph() override { nst::cuda().graph_free(handle); }
+  void end() override { nst::check(nst::cuda().graph_end(handle)); }
+  void replay() override { nst::check(nst::cuda().graph_replay(handle)); }
+};
+
+#ifdef NST_GRAPHS
+// Another backend's.
+struct BackendGraph final : Graph {
   c10::impl::VirtualGuardImpl backend;
   c10::Device before;
   c10::Stream stream;
   std::unique_ptr<at::GraphImplInterface> graph;
 
-  explicit Graph(c10::Device device)
+  explicit BackendGraph(c10::Device device)
       : backend(device.type()),
         before(backend.exchangeDevice(device)),
         stream(backend.getStream(device)) {
@@ -43,7 +64,7 @@ struct Graph {
     backend.exchangeStream(stream);
     backend.exchangeDevice(before);
   }
-  void end() {
+  void end() override {
     try {
       graph->capture_end();
     } catch (...) {
@@ -52,28 +73,30 @@ struct Graph {
     }
     leave();
   }
+  void replay() override { graph->replay(); }
 };
+#endif
+
+Graph* record(c10::Device device) {
+  if (device.is_cuda()) return new CudaGraph(device);
+#ifdef NST_GRAPHS
+  return new BackendGraph(device);
+#else
+  TORCH_CHECK(false, "this libtorch is older than its graphs for ", device);
+#endif
+}
 
 Graph& graph(nst_graph g) { return nst::object<Graph>(g, "graph"); }
 
 }  // namespace
 
 const char* nst_graph_begin(const char* device, nst_graph* out) {
-  return guard([&] { *out = new Graph(c10::Device(device)); });
+  return guard([&] { *out = record(c10::Device(device)); });
 }
 const char* nst_graph_end(nst_graph g) {
   return guard([&] { graph(g).end(); });
 }
 const char* nst_graph_replay(nst_graph g) {
-  return guard([&] { graph(g).graph->replay(); });
+  return guard([&] { graph(g).replay(); });
 }
 void nst_graph_free(nst_graph g) { delete static_cast<Graph*>(g); }
-
-#else
-
-const char* nst_graph_begin(const char*, nst_graph*) { return nst::copy("this libtorch is older than its graphs"); }
-const char* nst_graph_end(nst_graph) { return nullptr; }
-const char* nst_graph_replay(nst_graph) { return nullptr; }
-void nst_graph_free(nst_graph) {}
-
-#endif

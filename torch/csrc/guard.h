@@ -57,6 +57,9 @@ inline at::Tensor& tensor(nst_tensor t) { return object<at::Tensor>(t, "tensor")
 // alone (tensor.cc).
 at::Tensor sums(const at::Tensor& x);
 
+// The Euclidean norms of the same parts of x, [N] (tensor.cc).
+at::Tensor norms(const at::Tensor& x);
+
 inline nst_tensor give(at::Tensor t) { return new at::Tensor(std::move(t)); }
 
 }  // namespace nst

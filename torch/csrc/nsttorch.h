@@ -53,10 +53,13 @@ const char* nst_tensor_slice(nst_tensor t, int64_t dim, int64_t start, int64_t e
                              nst_tensor* out);
 const char* nst_tensor_matmul(nst_tensor a, nst_tensor b, nst_tensor* out);
 const char* nst_tensor_add_in_place(nst_tensor t, nst_tensor other, double factor);
+const char* nst_tensor_subtract(nst_tensor t, nst_tensor a, nst_tensor b);
 const char* nst_tensor_mul_in_place(nst_tensor t, nst_tensor other);
 const char* nst_tensor_sums(nst_tensor t, nst_tensor* out);
 // The sums of squares over all dimensions but the first.
 const char* nst_tensor_square_sums(nst_tensor t, nst_tensor* out);
+// Their roots.
+const char* nst_tensor_norms(nst_tensor t, nst_tensor* out);
 // Rows and columns of maps [N,C,H,W]; and maps of h x w that are zero but there.
 const char* nst_tensor_crop(nst_tensor t, int64_t top, int64_t left, int64_t h, int64_t w, nst_tensor* out);
 const char* nst_tensor_embed(nst_tensor t, int64_t top, int64_t left, int64_t h, int64_t w, nst_tensor* out);
@@ -102,10 +105,10 @@ const char* nst_module_forward(nst_module m, nst_tensor image, const char* names
 // [out,in,3,3] and bias [out] and keeps references to them. A mask is the
 // layer's output after a ReLU, through which the gradient comes; NULL: none.
 // A pool's scale is what the sum of 2x2 is multiplied by; 0: their maximum, for
-// which chosen may be written, which maximum it is, or NULL. Of a mode each is 0
+// which chosen is written, which maximum it is, else NULL. Of a mode each is 0
 // or 1: see ConvolutionMode in conv.go. Threads may share a convolution.
 typedef struct {
-  int32_t fast, replicate, keep;
+  int32_t fast, replicate, keep, fused;
 } nst_convolution_mode;
 const char* nst_kernels_name(void);
 const char* nst_convolution_new(nst_tensor weight, nst_tensor bias, nst_convolution* out);
@@ -114,11 +117,16 @@ const char* nst_convolution_forward(nst_convolution c, nst_tensor x, nst_convolu
                                     nst_tensor* out);
 const char* nst_convolution_backward(nst_convolution c, nst_tensor gradient, nst_tensor mask,
                                      nst_convolution_mode mode, nst_tensor* out);
+// What a network sees of an image x: x*scale + offset, channels-last; and its
+// gradient by x, in row order. Scale and offset are [1,C,1,1].
+const char* nst_normalise(nst_tensor x, nst_tensor scale, nst_tensor offset, nst_tensor* out);
+const char* nst_normalise_backward(nst_tensor gradient, nst_tensor scale, nst_tensor* out);
 const char* nst_relu(nst_tensor x, nst_tensor* out);
 const char* nst_relu_backward(nst_tensor gradient, nst_tensor y, nst_tensor* out);
 const char* nst_pool(nst_tensor x, double scale, nst_tensor* out, nst_tensor* chosen);
-const char* nst_max_pool_backward(nst_tensor chosen, nst_tensor gradient, int64_t h, int64_t w, nst_tensor* out);
-const char* nst_pool_backward(nst_tensor x, nst_tensor gradient, double scale, nst_tensor* out);
+const char* nst_max_pool_backward(nst_tensor chosen, nst_tensor y, nst_tensor gradient, int64_t h, int64_t w,
+                                  nst_tensor* out);
+const char* nst_average_pool_backward(nst_tensor gradient, double scale, int64_t h, int64_t w, nst_tensor* out);
 const char* nst_syrk(nst_tensor f, double scale, nst_tensor* out);
 const char* nst_add_product(nst_tensor sum, nst_tensor d, nst_tensor f, double beta, double alpha);
 
@@ -153,6 +161,10 @@ const char* nst_version(void);
 const char* nst_library_path(char** path);
 const char* nst_load_device_library(const char* path);
 const char* nst_load_cuda(void);
+// Sends the device one tiny piece of work, to find out whether it can do any.
+const char* nst_try_device(const char* name);
+// A CUDA device's card and compute capability.
+const char* nst_device_card(const char* name, char** card);
 const char* nst_device_count(const char* type, int64_t* count);
 const char* nst_device_synchronize(const char* device);
 const char* nst_device_memory(const char* device, int64_t* free_bytes, int64_t* total_bytes,
@@ -167,7 +179,9 @@ const char* nst_host_memory(int64_t* in_use, int64_t* peak);
 const char* nst_host_memory_reset_peak(void);
 const char* nst_host_memory_limit(int64_t bytes);
 const char* nst_device_control(const char* command, int64_t value, int64_t* result);
-const char* nst_set_math(int32_t tf32, int32_t autotune);
+const char* nst_device_journal(char** text);
+// How CUDA computes what the calling thread sends; see Math in device.go.
+const char* nst_set_math(int32_t tf32, int32_t autotune, int32_t deterministic);
 const char* nst_threads(int64_t* count);
 const char* nst_set_threads(int64_t count);
 

@@ -1,24 +1,31 @@
 // Optimisers of one tensor.
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/_fused_adam.h>
-#include <ATen/ops/_upsample_bilinear2d_aa.h>
-#include <ATen/ops/_upsample_bilinear2d_aa_backward.h>
-#include <ATen/ops/arange.h>
-#include <ATen/ops/empty_like.h>
+#include <ATen/ops/add.h>
+#include <ATen/ops/addcmul.h>
+#include <ATen/ops/avg_pool2d.h>
+#include <ATen/ops/avg_pool2d_backward.h>
+#include <ATen/ops/baddbmm.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/eye.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/maximum.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/stack.h>
+#include <ATen/ops/sub.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 #include <c10/core/GradMode.h>
 
 #include <algorithm>
+#include <cmath>
 #include <memory>
 #include <utility>
 #include <vector>
 
 #include "guard.h"
+#include "precision.h"
 
 using nst::give;
 using nst::guard;
@@ -93,20 +100,23 @@ struct Adam final : Optimizer {
 //
 //   α = T·S·g,  r = M·(g − Yᵀ·α),  direction = −(r + Sᵀ·Tᵀ·(D·α − Y·r)).
 //
-// A step that taught nothing has zeros in T. Every tensor keeps its place and
-// nothing is read back, so that a graph can record a step.
+// Rows and columns may be in any order, if all are in the same: a step takes the
+// slot of the oldest. A step that taught nothing has zeros in T. Every tensor keeps
+// its place and nothing is read back, so that a graph can record a step.
 struct Lbfgs final : Optimizer {
   at::Tensor t;
-  at::Tensor fresh, radius, scale;       // [N,1]: nothing is known yet (1 or 0); see above; of M
-  at::Tensor last_gradient, last_step;   // [N,D]
-  at::Tensor S, Y, T, curvature;         // [N,h,D] by slot; [N,h,h] by age; D as [N,h]
-  at::Tensor order;                      // the slots, the oldest first
+  at::Tensor fresh, radius, scale;      // [N,1]: nothing is known yet (1 or 0); see above; of M
+  at::Tensor last_gradient, last_step;  // [N,D]
+  at::Tensor S, Y, T, curvature;        // [N,h,D]; [N,h,h]; D as [N,h]
+  at::Tensor slot;                      // [1], of the newest
+  at::Tensor zero, unit;                // [N,1]; [h,h], whose row i is 1 at i: made anew, no state
   double rate, first;
   int64_t history;
 
   Lbfgs(const at::Tensor& t, double rate, int64_t history, double first, double radius)
       : t(t), fresh(at::ones({t.size(0), 1}, t.options())), radius(at::full({t.size(0), 1}, radius, t.options())),
-        scale(at::ones({t.size(0), 1}, t.options())), rate(rate), first(first), history(history) {
+        scale(at::ones({t.size(0), 1}, t.options())), zero(at::zeros({t.size(0), 1}, t.options())), rate(rate),
+        first(first), history(history) {
     TORCH_CHECK(t.dim() == 4 && t.is_contiguous(), "L-BFGS is for pictures [N,C,H,W] in row order");
   }
 
@@ -121,31 +131,41 @@ struct Lbfgs final : Optimizer {
     for (int64_t i = 0; i < matrices.size(0); i++) each.push_back(matrices[i].mv(vectors[i]));
     return at::stack(each);
   }
-  // What is told of the remembered steps, slot by slot, in order of age, and back.
-  at::Tensor by_age(const at::Tensor& slots) const { return slots.index_select(1, order); }
-  at::Tensor by_slot(const at::Tensor& ages) const { return at::empty_like(ages).index_copy_(1, order, ages); }
+  // a − matrices·vectors.
+  static at::Tensor minus(const at::Tensor& a, const at::Tensor& matrices, const at::Tensor& vectors) {
+    if (a.is_cpu()) return a - times(matrices, vectors);
+    return at::baddbmm(a.unsqueeze(2), matrices, vectors.unsqueeze(2), 1, -1).squeeze(2);
+  }
 
-  // M g, where scale·M is the first guess of the inverse Hessian, which is taken
+  // M·x, where scale·M is the first guess of the inverse Hessian, which is taken
   // for a multiple of the identity as a rule. The costs' curvature is much larger
-  // along fine detail than along what is smooth, so M adds to g its smooth parts,
+  // along fine detail than along what is smooth, so M adds to x its smooth parts,
   //
-  //   M = 1 + Σ_k 2^(k−1) · 4^k · S_kᵀ S_k,
+  //   M = 1 + Σ_k 2^(k−1) · 4^k · S_kᵀ S_k,  S_k = H·…·H,
   //
-  // S_k shrinking a picture 2^k times: symmetric and positive, as M has to be. It
-  // saves a third of the steps (measured; 2^(k−1) times a half to four made little
-  // difference).
-  at::Tensor precondition(const at::Tensor& g) const {
-    const auto pictures = g.view(t.sizes());
-    auto sum = pictures.clone();
-    double weight = 1;
-    for (int64_t k = 1; k <= 7; k++, weight *= 2) {
-      const int64_t h = t.size(2) >> k, w = t.size(3) >> k;
-      if (h < 2 || w < 2) break;
-      const auto small = at::_upsample_bilinear2d_aa(pictures, {h, w}, /*align_corners=*/false);
-      const double area = static_cast<double>(t.size(2) * t.size(3)) / static_cast<double>(h * w);
-      sum.add_(at::_upsample_bilinear2d_aa_backward(small, {h, w}, t.sizes(), /*align_corners=*/false), weight * area);
+  // where H halves a picture by the means of 4×4 pixels, two apart (again and again
+  // that is a smooth kernel; means of 2×2 would be blocks): symmetric and positive,
+  // as M has to be, and without atomic additions on a GPU. It saves a third of the
+  // steps (measured; 2^(k−1) times a half to four made little difference).
+  at::Tensor precondition(const at::Tensor& x) const {
+    constexpr int64_t kLevels = 7;
+    std::vector<at::Tensor> halves{x.view({-1, t.size(1), t.size(2), t.size(3)})};
+    while (static_cast<int64_t>(halves.size()) <= kLevels && std::min(halves.back().size(2), halves.back().size(3)) >= 4)
+      halves.push_back(at::avg_pool2d(halves.back(), {4, 4}, {2, 2}, {1, 1}));
+    auto sum = halves.back();
+    for (size_t k = halves.size() - 1; k > 0; k--) {
+      const auto wider = at::avg_pool2d_backward(sum, halves[k - 1], {4, 4}, {2, 2}, {1, 1}, /*ceil_mode=*/false,
+                                                 /*count_include_pad=*/true, std::nullopt);
+      halves.pop_back();
+      sum = at::add(halves.back(), wider, k == 1 ? 4 : 8);
     }
-    return sum.view(g.sizes());
+    return sum.view(x.sizes());
+  }
+  // M·a and M·b: on a GPU at once, which takes half as many kernels.
+  std::pair<at::Tensor, at::Tensor> precondition(const at::Tensor& a, const at::Tensor& b) const {
+    if (a.is_cpu()) return {precondition(a), precondition(b)};
+    const auto both = precondition(at::cat({a, b}));
+    return {both.narrow(0, 0, a.size(0)), both.narrow(0, a.size(0), a.size(0))};
   }
 
   void begin() {
@@ -156,48 +176,47 @@ struct Lbfgs final : Optimizer {
     Y = at::zeros({n, history, d}, t.options());
     T = at::zeros({n, history, history}, t.options());
     curvature = at::zeros({n, history}, t.options());
-    order = at::arange(history, t.options().dtype(at::kLong));
-  }
-
-  // Remembers the last step in the place of the oldest.
-  void learn(const at::Tensor& g) {
-    const auto y = g - last_gradient, ys = dot(y, last_step);
-    const auto curved = (ys > 1e-10).logical_and(fresh == 0);
-    const auto none = at::zeros_like(ys);
-    const int64_t last = history - 1;
-    order.copy_(order.roll(-1));
-    const auto slot = order.narrow(0, last, 1);
-    S.index_copy_(1, slot, last_step.unsqueeze(1));
-    Y.index_copy_(1, slot, y.unsqueeze(1));
-    curvature.copy_(curvature.roll(-1, 1));
-    curvature.narrow(1, last, 1).copy_(ys);
-    // The inverse of [R r; 0 ys] is [T −T·r/ys; 0 1/ys].
-    T.copy_(T.roll({-1, -1}, {1, 2}));
-    T.select(1, last).zero_();
-    T.select(2, last).zero_();
-    const auto inverse = at::where(curved, 1 / ys, none);
-    const auto column = times(T, by_age(times(S, y))).mul_(inverse.neg());
-    T.select(2, last).copy_(column);
-    T.select(1, last).narrow(1, last, 1).copy_(inverse);
-    scale.copy_(at::where(curved, ys / dot(y, precondition(y)), scale));
+    slot = at::zeros({1}, t.options().dtype(at::kLong));
+    unit = at::eye(history, t.options());
   }
 
   void step(const at::Tensor& gradient) override {
     c10::NoGradGuard off;
     TORCH_CHECK(gradient.sizes() == t.sizes(), "the gradient has the shape ", gradient.sizes(), ", not ", t.sizes());
     if (!S.defined()) begin();
+    const nst::Math exact(nst::Math::kExact);
     const auto g = rows(gradient);
-    learn(g);
-    const auto alpha = times(T, by_age(times(S, g)));
-    auto r = precondition(g - times(Y.transpose(1, 2), by_slot(alpha))).mul_(scale);
-    const auto correction = times(T.transpose(1, 2), curvature * alpha - by_age(times(Y, r)));
-    r.add_(times(S.transpose(1, 2), by_slot(correction))).mul_(-rate);
-    const auto length = dot(r, r).div_(r.size(1)).sqrt_();
+
+    // Remember the last step in the place of the oldest.
+    const auto y = g - last_gradient;
+    slot.add_(1).remainder_(history);
+    S.index_copy_(1, slot, last_step.unsqueeze(1));
+    Y.index_copy_(1, slot, y.unsqueeze(1));
+    const auto sy = times(S, y);
+    const auto ys = sy.index_select(1, slot).mul_(1 - fresh);
+    const auto curved = ys > 1e-10;
+    const auto inverse = at::where(curved, ys.reciprocal(), zero);
+    curvature.index_copy_(1, slot, ys);
+    // The inverse of [R r; 0 ys] is [T −T·r/ys; 0 1/ys].
+    T.index_fill_(1, slot, 0).index_fill_(2, slot, 0);
+    const auto column = (unit.index_select(0, slot) - times(T, sy)).mul_(inverse);
+    T.index_copy_(2, slot, column.unsqueeze(2));
+
+    const auto alpha = times(T, times(S, g));
+    auto [my, r] = precondition(y, minus(g, Y.transpose(1, 2), alpha));
+    at::where_out(scale, curved, ys / dot(y, my), scale);
+    my = at::Tensor();
+    r.mul_(scale);
+    const auto correction = times(T.transpose(1, 2), at::addcmul(times(Y, r), curvature, alpha, -1));
+    r = minus(r, S.transpose(1, 2), correction);
+
+    const double root = std::sqrt(static_cast<double>(r.size(1)));
+    auto norm = nst::norms(r).unsqueeze(1);
+    const auto length = norm.mul(rate / root);
     const auto longest = at::where(fresh > 0, radius.clamp_max(first * rate), radius.minimum(length));
-    r.mul_(at::where(length > 0, longest / length, at::zeros_like(length)));
-    last_step.copy_(rows(t)).neg_();
-    t.add_(r.view(t.sizes())).clamp_(0, 1);
-    last_step.add_(rows(t));
+    last_step.copy_(rows(t));
+    t.add_(r.mul_(longest.div_(norm.clamp_min_(1e-30))).view(t.sizes()), -root).clamp_(0, 1);
+    at::sub_out(last_step, rows(t), last_step);
     last_gradient.copy_(g);
     fresh.mul_(length == 0);  // where nothing moved, nothing was learnt
   }
@@ -205,14 +224,14 @@ struct Lbfgs final : Optimizer {
   // not hold there.
   void restart(const at::Tensor& mask) {
     const auto moved = mask.to(t.scalar_type()).unsqueeze(1);
-    fresh.copy_(fresh.maximum(moved));
-    radius.mul_(1 - 0.5 * moved);
-    if (T.defined()) T.mul_((1 - moved).unsqueeze(2));
+    at::maximum_out(fresh, fresh, moved);
+    radius.addcmul_(radius, moved, -0.5);
+    if (T.defined()) T.addcmul_(T, moved.unsqueeze(2), -1);
   }
   void set_rate(double r) override { rate = r; }
   std::pair<Tensors, Numbers> state() override {
     if (!S.defined()) return {};
-    return {{fresh, radius, scale, last_gradient, last_step, S, Y, T, curvature, order}, {}};
+    return {{fresh, radius, scale, last_gradient, last_step, S, Y, T, curvature, slot}, {}};
   }
   void set_state(const Tensors& tensors, const Numbers& numbers) override {
     begin();

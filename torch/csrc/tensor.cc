@@ -9,10 +9,12 @@
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/lerp.h>
+#include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/mul.h>
 #include <ATen/ops/pow.h>
 #include <ATen/ops/stack.h>
+#include <ATen/ops/sub.h>
 #include <ATen/ops/sum.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
@@ -24,6 +26,7 @@
 #include <vector>
 
 #include "guard.h"
+#include "precision.h"
 
 using nst::give;
 using nst::guard;
@@ -45,14 +48,32 @@ at::Tensor borrow(const float* data, at::IntArrayRef sizes) {
 
 }  // namespace
 
-at::Tensor nst::sums(const at::Tensor& x) {
+namespace {
+
+// reduce, which takes rows [N,…] and the dimensions to reduce, of x: on the CPU
+// picture by picture, since libtorch's own batches sum in another order.
+template <class Reduce>
+at::Tensor by_picture(const at::Tensor& x, const Reduce& reduce) {
   const auto rows = x.dim() < 2 ? x.unsqueeze(1) : x;
   std::vector<int64_t> dims;
   for (int64_t d = 1; d < rows.dim(); d++) dims.push_back(d);
-  if (!x.is_cpu() || x.size(0) == 1) return rows.sum(dims);
+  if (!x.is_cpu() || x.size(0) == 1) return reduce(rows, dims);
   std::vector<at::Tensor> each;
-  for (int64_t i = 0; i < rows.size(0); i++) each.push_back(rows.narrow(0, i, 1).sum(dims));
+  for (int64_t i = 0; i < rows.size(0); i++) each.push_back(reduce(rows.narrow(0, i, 1), dims));
   return at::cat(each);
+}
+
+}  // namespace
+
+at::Tensor nst::sums(const at::Tensor& x) {
+  return by_picture(x, [](const at::Tensor& rows, at::IntArrayRef dims) { return rows.sum(dims); });
+}
+
+at::Tensor nst::norms(const at::Tensor& x) {
+  return by_picture(x, [](const at::Tensor& rows, at::IntArrayRef dims) {
+    const auto type = rows.itemsize() < 4 ? std::optional<at::ScalarType>(at::kFloat) : std::nullopt;
+    return at::linalg_vector_norm(rows, 2, dims, /*keepdim=*/false, type);
+  });
 }
 
 namespace {
@@ -224,6 +245,7 @@ const char* nst_tensor_slice(nst_tensor t, int64_t dim, int64_t start, int64_t e
 // batches sum in another order, which would make a result depend on its company.
 const char* nst_tensor_matmul(nst_tensor a, nst_tensor b, nst_tensor* out) {
   return guard([&] {
+    const nst::Math math;
     const auto &x = tensor(a), &y = tensor(b);
     if (!x.is_cpu() || x.dim() != 3 || x.size(0) == 1) {
       *out = give(at::matmul(x, y));
@@ -243,6 +265,13 @@ const char* nst_tensor_add_in_place(nst_tensor t, nst_tensor other, double facto
   });
 }
 
+const char* nst_tensor_subtract(nst_tensor t, nst_tensor a, nst_tensor b) {
+  return guard([&] {
+    c10::NoGradGuard off;
+    at::sub_out(tensor(t), tensor(a), tensor(b));
+  });
+}
+
 const char* nst_tensor_mul_in_place(nst_tensor t, nst_tensor other) {
   return guard([&] {
     c10::NoGradGuard off;
@@ -255,27 +284,43 @@ const char* nst_tensor_sums(nst_tensor t, nst_tensor* out) {
   return guard([&] { *out = give(nst::sums(tensor(t))); });
 }
 
-// Piece by piece, so that no second tensor of that size is needed; in the order in
-// which the elements lie.
+namespace {
+
+// On the CPU piece by piece, so that no second tensor of that size is needed; in the
+// order in which the elements lie.
+at::Tensor square_sums_on_host(const at::Tensor& x) {
+  constexpr int64_t kPiece = 1 << 22;
+  std::vector<at::Tensor> each;
+  for (int64_t i = 0; i < x.size(0); i++) {
+    const auto one = x.select(0, i);
+    const auto row = one.is_non_overlapping_and_dense() ? one.as_strided({one.numel()}, {1}) : one.reshape({-1});
+    auto sum = at::zeros({}, x.options().dtype(x.itemsize() < 4 ? at::kFloat : x.scalar_type()));
+    for (int64_t begin = 0; begin < row.numel(); begin += kPiece)
+      sum.add_(row.narrow(0, begin, std::min(kPiece, row.numel() - begin)).to(sum.scalar_type()).square().sum());
+    each.push_back(sum);
+  }
+  return at::stack(each);
+}
+
+}  // namespace
+
 const char* nst_tensor_square_sums(nst_tensor t, nst_tensor* out) {
   return guard([&] {
-    constexpr int64_t kPiece = 1 << 22;
     const auto& x = tensor(t);
     if (c10::GradMode::is_enabled() && x.requires_grad()) {
       *out = give(nst::sums(x.square()));
       return;
     }
     c10::NoGradGuard off;
-    std::vector<at::Tensor> each;
-    for (int64_t i = 0; i < x.size(0); i++) {
-      const auto one = x.select(0, i);
-      const auto row = one.is_non_overlapping_and_dense() ? one.as_strided({one.numel()}, {1}) : one.reshape({-1});
-      auto sum = at::zeros({}, x.options());
-      for (int64_t begin = 0; begin < row.numel(); begin += kPiece)
-        sum.add_(row.narrow(0, begin, std::min(kPiece, row.numel() - begin)).square().sum());
-      each.push_back(sum);
-    }
-    *out = give(at::stack(each));
+    *out = give(x.is_cpu() ? square_sums_on_host(x) : nst::norms(x).square_());
+  });
+}
+
+const char* nst_tensor_norms(nst_tensor t, nst_tensor* out) {
+  return guard([&] {
+    c10::NoGradGuard off;
+    const auto& x = tensor(t);
+    *out = give(x.is_cpu() ? square_sums_on_host(x).sqrt_() : nst::norms(x));
   });
 }
 

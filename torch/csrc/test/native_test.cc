@@ -208,21 +208,22 @@ void pools_and_products_are_libtorchs() {
       nst_tensor leaf = nullptr, y = nullptr, chosen = nullptr, dx = nullptr, other = nullptr, want = nullptr;
       succeeds(nst_pool(zero, scale, &y, &chosen), "pool");
       succeeds(nst_tensor_cast(zero, 7, &leaf), "cast");
-      nst_tensor wide = nullptr, wide_gradient = nullptr, none = nullptr;
-      succeeds(nst_pool(leaf, scale, &wide, &none), "pool of libtorch");
-      check(none == nullptr && (chosen != nullptr) == (scale == 0), "who chooses");
+      nst_tensor wide = nullptr, wide_gradient = nullptr, indices = nullptr;
+      succeeds(nst_pool(leaf, scale, &wide, &indices), "pool of libtorch");
+      check((indices != nullptr) == (scale == 0) && (chosen != nullptr) == (scale == 0), "who chooses");
       near(y, wide, 1e-6, "pool");
       succeeds(nst_tensor_cast(gradient, 7, &wide_gradient), "cast");
-      succeeds(nst_pool_backward(leaf, wide_gradient, scale, &other), "gradient of libtorch");
       if (chosen != nullptr) {
-        succeeds(nst_max_pool_backward(chosen, gradient, h, 9, &dx), "gradient");
-        succeeds(nst_relu_backward(other, leaf, &want), "through the ReLU");
-        near(dx, want, 1e-6, "pool's gradient");
+        succeeds(nst_max_pool_backward(indices, wide, wide_gradient, h, 9, &want), "gradient of libtorch");
+        succeeds(nst_max_pool_backward(chosen, nullptr, gradient, h, 9, &dx), "gradient");
+        succeeds(nst_relu_backward(want, leaf, &other), "through the ReLU");
+        near(want, other, 1e-12, "the ReLU is in it");
       } else {
-        succeeds(nst_pool_backward(zero, gradient, scale, &dx), "gradient");
-        near(dx, other, 1e-6, "pool's gradient");
+        succeeds(nst_average_pool_backward(wide_gradient, scale, h, 9, &want), "gradient of libtorch");
+        succeeds(nst_average_pool_backward(gradient, scale, h, 9, &dx), "gradient");
       }
-      for (auto t : {leaf, y, chosen, dx, other, want, wide, wide_gradient}) nst_tensor_free(t);
+      near(dx, want, 1e-6, "pool's gradient");
+      for (auto t : {leaf, y, chosen, dx, other, want, wide, wide_gradient, indices}) nst_tensor_free(t);
     }
     for (auto t : {x, gradient, zero}) nst_tensor_free(t);
   }

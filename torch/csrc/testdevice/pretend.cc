@@ -8,10 +8,11 @@
 //  - a memory limit raises libtorch's own OutOfMemoryError;
 //  - a fault can be ordered for the n-th operation from now, and pretend:1 be slow;
 //  - what it is sent can be recorded and sent again, as with CUDA graphs: after
-//    the recording nothing has been done, and what needs the host is an error.
+//    the recording nothing has been done, and what needs the host is an error;
+//  - a journal of what it was sent can be kept, to be audited.
 //
 // It is loaded as any vendor's backend is (NST_DEVICE_LIBRARY), and never
-// linked into the program. nst_device_library_control is its only export.
+// linked into the program. nst_device_library_control and _journal are its only exports.
 #include <ATen/EmptyTensor.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/core/LegacyTypeDispatch.h>
@@ -19,6 +20,7 @@
 #include <ATen/ops/_local_scalar_dense.h>
 #include <ATen/ops/_reshape_alias_native.h>
 #include <ATen/ops/as_strided_native.h>
+#include <ATen/ops/bmm.h>
 #include <ATen/ops/convolution.h>
 #include <ATen/ops/convolution_backward.h>
 #include <ATen/ops/empty.h>
@@ -35,11 +37,14 @@
 #define GRAPHS
 #endif
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <chrono>
+#include <cmath>
 #include <cstring>
 #include <functional>
+#include <mutex>
 #include <string>
 #include <thread>
 #include <utility>
@@ -55,10 +60,52 @@ struct {
   std::atomic<int64_t> to_device{0}, to_host{0}, synchronisations{0}, operations{0};
   std::atomic<int64_t> memory_limit{0};  // bytes of each device; 0: none
   std::atomic<int64_t> fault{0};         // operations until the fault; 0: none
+  std::atomic<int64_t> fault_kind{0};    // which of kFaults
   std::atomic<int64_t> graphs{1};        // whether there are any
   std::atomic<int64_t> replays{0};
   std::atomic<int64_t> slow{0};  // microseconds that an operation on pretend:1 takes longer
 } state;
+
+// What a fault says, after what CUDA's libraries say when they are short of memory
+// or cannot serve a card.
+const std::array<const char*, 9> kFaults{
+    "the fault ordered for this operation",
+    "GET was unable to find an engine to execute this computation",
+    "FIND was unable to find an engine to execute this computation",
+    "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+    "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+    "cuDNN error: CUDNN_STATUS_NOT_INITIALIZED",
+    "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+    "CUDA error: no kernel image is available for execution on the device"};
+
+// What was sent while the log is on, a line each: an operation's name, then its
+// tensors as f32[1,3,64,64], an arrow, and what it made; or what it did with the host.
+struct {
+  std::mutex mutex;
+  bool on = false;
+  std::string text;
+
+  void add(const std::string& line) {
+    std::lock_guard<std::mutex> lock(mutex);
+    if (on) text += line + "\n";
+  }
+} journal;
+
+std::string describe(const at::Tensor& t) {
+  if (!t.defined()) return "none";
+  std::string sizes;
+  for (auto n : t.sizes()) sizes += (sizes.empty() ? "" : ",") + std::to_string(n);
+  return t.device().str() + "/" + c10::toString(t.scalar_type()) + "[" + sizes + "]";
+}
+
+std::string describe(const c10::IValue& v) {
+  std::string text;
+  if (v.isTensor()) return " " + describe(v.toTensor());
+  if (v.isTensorList())
+    for (const at::Tensor& t : v.toTensorList()) text += " " + describe(t);
+  return text;
+}
 
 // What is being recorded on this thread. It is done meanwhile, to know what
 // comes of it, and undone in the end.
@@ -80,6 +127,7 @@ thread_local Recording* recording = nullptr;
 // Notes what needs the host, or refuses it while recording, as CUDA does.
 void with_host(std::atomic<int64_t>& count, const char* what) {
   count++;
+  journal.add(what);
   if (recording == nullptr) return;
   recording->broken = true;
   TORCH_CHECK(false, what, " cannot be recorded");
@@ -226,7 +274,7 @@ struct OneDevice {
   explicit OneDevice(std::string name) : operation(std::move(name)) {
     state.operations++;
     if (state.fault > 0 && --state.fault == 0)
-      TORCH_CHECK(false, "the fault ordered for this operation, ", operation);
+      TORCH_CHECK(false, kFaults[state.fault_kind], ", ", operation);
   }
   void see(c10::Device d) {
     TORCH_CHECK(device.is_cpu() || device == d, "Expected all tensors to be on the same device, but found ",
@@ -245,6 +293,8 @@ struct OneDevice {
                 "Expected all tensors to be on the same device, but found ", device, " and ",
                 t.device(), " in ", operation);
   }
+  template <class Compute>
+  at::Tensor wrap_and_record(const std::string& line, const Compute& compute) const;
 };
 
 // The same memory as a CPU tensor.
@@ -273,6 +323,23 @@ void adopt(const at::Tensor& output, const at::Tensor& from) {
   t->set_sizes_and_strides(from.sizes(), from.strides(), from.storage_offset());
 }
 
+// What CUDA's kernels do not take, whatever the device's memory: a resize with
+// antialiasing keeps its taps in 48 KiB of shared memory (UpSampleBilinear2d.cu).
+void as_cuda_refuses(const std::string& operation, const at::ArrayRef<c10::IValue>& values) {
+  if (operation.rfind("aten::_upsample_", 0) != 0 || operation.find("_aa") == std::string::npos) return;
+  const auto from = operation.find("backward") == std::string::npos ? values[0].toTensor().sizes().vec()
+                                                                    : values[2].toIntVector();
+  const auto to = values[1].toIntVector();
+  const double reach = operation.find("bicubic") == std::string::npos ? 1 : 2;
+  const auto taps = [&](int dim) {
+    const double scale = static_cast<double>(from[dim + 2]) / static_cast<double>(to[dim]);
+    return 1 + 2 * static_cast<int64_t>(std::ceil(reach * std::max(1.0, scale)));
+  };
+  const int64_t item = values[0].toTensor().itemsize();
+  TORCH_CHECK(item * (32 * taps(1) + 33 * taps(0)) <= 49152,
+              "Provided interpolation parameters can not be handled with current algorithm implementation: ", operation);
+}
+
 // Every operation without a kernel here: its tensors are aliased as CPU
 // tensors, the CPU kernel runs, and what is new comes back as pretend tensors.
 void fallback(const c10::OperatorHandle& op, c10::DispatchKeySet, torch::jit::Stack* stack) {
@@ -286,6 +353,9 @@ void fallback(const c10::OperatorHandle& op, c10::DispatchKeySet, torch::jit::St
     if (v.isDevice() && v.toDevice().type() == kPretend)
       one.see(v.toDevice().has_index() ? v.toDevice() : Guard().getDevice());
   }
+  std::string line = one.operation;
+  for (const auto& v : values) line += describe(v);
+  as_cuda_refuses(one.operation, values);
   std::vector<std::pair<at::Tensor, at::Tensor>> aliases;  // pretend, CPU
   auto enter = [&](const at::Tensor& t, bool written) {
     one.check(t);
@@ -360,6 +430,19 @@ void fallback(const c10::OperatorHandle& op, c10::DispatchKeySet, torch::jit::St
       v = list;
     }
   }
+  line += " ->";
+  for (size_t i = 0; i < returns; i++) line += describe((*stack)[stack->size() - returns + i]);
+  journal.add(line);
+}
+
+// What compute makes on the CPU, as a pretend tensor; recorded if need be.
+template <class Compute>
+at::Tensor OneDevice::wrap_and_record(const std::string& line, const Compute& compute) const {
+  const auto y = compute();
+  if (recording != nullptr) recording->work.emplace_back([compute, y] { y.copy_(compute()); });
+  const auto made = wrap(y, device);
+  journal.add(line + " -> " + describe(made));
+  return made;
 }
 
 c10::DeviceGuard on(std::optional<c10::Device> device) {
@@ -387,6 +470,7 @@ at::Tensor empty_strided(c10::SymIntArrayRef sizes, c10::SymIntArrayRef strides,
 at::Tensor copy_from(const at::Tensor& from, const at::Tensor& to, bool) {
   if (from.device().is_cpu()) with_host(state.to_device, "a copy from the host");
   if (to.device().is_cpu()) with_host(state.to_host, "a copy to the host");
+  if (!from.device().is_cpu() && !to.device().is_cpu()) journal.add("aten::copy_ " + describe(to) + " " + describe(from));
   auto copy = [target = on_cpu(to), source = on_cpu(from)] { target.copy_(source); };
   if (recording != nullptr) {
     recording->writes(on_cpu(to));
@@ -411,11 +495,38 @@ at::Tensor convolution(const at::Tensor& input, const at::Tensor& weight,
   for (const auto& t : {input, weight, b}) one.check(t);
   auto compute = [x = on_cpu(input), w = on_cpu(weight), b = on_cpu(b), s = stride.vec(), p = padding.vec(), d = dilation.vec(),
                   transposed, o = output_padding.vec(), groups] {
-    return at::convolution(x, w, b, s, p, d, transposed, o, groups);
+    if (!transposed) return at::convolution(x, w, b, s, p, d, false, o, groups);
+    // The CPU's own transposed convolution is slow: this is the gradient that it is.
+    std::vector<int64_t> sizes{x.size(0), w.size(1) * groups};
+    for (int64_t i = 0; i < 2; i++) sizes.push_back((x.size(i + 2) - 1) * s[i] - 2 * p[i] + d[i] * (w.size(i + 2) - 1) + 1);
+    const auto input = at::empty({1}, x.options()).expand(sizes);
+    return std::get<0>(at::convolution_backward(x, input, w, at::OptionalIntArrayRef(), s, p, d, false, {0, 0}, groups,
+                                                {true, false, false}));
   };
-  const auto y = compute();
-  if (recording != nullptr) recording->work.emplace_back([compute, y] { y.copy_(compute()); });
-  return wrap(y, one.device);
+  return one.wrap_and_record((transposed ? "aten::convolution_transpose " : "aten::convolution ") + describe(input) + " " + describe(weight) + " " + describe(b), compute);
+}
+
+// cuDNN's convolution with its bias and ReLU, of which libtorch has an operation.
+at::Tensor convolution_relu(const at::Tensor& input, const at::Tensor& weight, const std::optional<at::Tensor>& bias,
+                            at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups) {
+  OneDevice one("aten::cudnn_convolution_relu");
+  auto b = bias.value_or(at::Tensor());
+  for (const auto& t : {input, weight, b}) one.see(t);
+  for (const auto& t : {input, weight, b}) one.check(t);
+  auto compute = [x = on_cpu(input), w = on_cpu(weight), b = on_cpu(b), s = stride.vec(), p = padding.vec(),
+                  d = dilation.vec(), groups] {
+    return at::convolution(x, w, b, s, p, d, false, {0, 0}, groups).relu_();
+  };
+  return one.wrap_and_record("aten::cudnn_convolution_relu " + describe(input) + " " + describe(weight) + " " + describe(b),
+                             compute);
+}
+
+at::Tensor bmm_dtype(const at::Tensor& a, const at::Tensor& b, at::ScalarType type) {
+  OneDevice one("aten::bmm.dtype");
+  for (const auto& t : {a, b}) one.see(t);
+  for (const auto& t : {a, b}) one.check(t);
+  auto compute = [x = on_cpu(a), y = on_cpu(b), type] { return at::bmm(x.to(type), y.to(type)); };
+  return one.wrap_and_record("aten::bmm.dtype " + describe(a) + " " + describe(b), compute);
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor> convolution_backward(
@@ -434,6 +545,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> convolution_backward(
     TORCH_CHECK(mask[0] && !mask[1] && !mask[2], "only the gradient of a convolution's input can be recorded");
     recording->work.emplace_back([compute, dx = std::get<0>(all)] { dx.copy_(std::get<0>(compute())); });
   }
+  journal.add("aten::convolution_backward " + describe(gradient) + " " + describe(input) + " " + describe(weight));
   auto give = [&](const at::Tensor& t) { return t.defined() ? wrap(t, one.device) : t; };
   return {give(std::get<0>(all)), give(std::get<1>(all)), give(std::get<2>(all))};
 }
@@ -482,6 +594,8 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   m.impl("view", at::native::view);
   m.impl("_reshape_alias", at::native::_reshape_alias);
   m.impl("convolution_overrideable", convolution);
+  m.impl("cudnn_convolution_relu", convolution_relu);
+  m.impl("bmm.dtype", bmm_dtype);
   m.impl("convolution_backward_overrideable", convolution_backward);
 }
 
@@ -508,15 +622,26 @@ extern "C" const char* nst_device_library_control(const char* command, int64_t v
     *result = state.memory_limit.exchange(value);
   } else if (c == "fault") {
     *result = state.fault.exchange(value);
+  } else if (c == "fault-kind") {
+    if (value < 0 || value >= static_cast<int64_t>(kFaults.size())) return "there is no such fault";
+    *result = state.fault_kind.exchange(value);
   } else if (c == "graphs") {
     *result = state.graphs.exchange(value);
   } else if (c == "slow") {
     *result = state.slow.exchange(value);
   } else if (c == "replays") {
     *result = state.replays;
+  } else if (c == "journal") {
+    std::lock_guard<std::mutex> lock(journal.mutex);
+    journal.on = value != 0;
+    if (journal.on) journal.text.clear();
+    *result = static_cast<int64_t>(journal.text.size());
   } else {
     return "the pretend device knows copies-to-device, copies-to-host, synchronisations, operations, "
-           "memory-limit, fault, graphs, replays and slow";
+           "memory-limit, fault, fault-kind, graphs, replays, slow and journal";
   }
   return nullptr;
 }
+
+// What the journal has, once it is off; it stays until the next.
+extern "C" const char* nst_device_library_journal() { return journal.text.c_str(); }

@@ -1,0 +1,33 @@
+// libnstcuda.so (csrc/cuda), as libnsttorch.so sees it.
+#pragma once
+
+#include <c10/util/Exception.h>
+
+#include <cstdlib>
+#include <string>
+
+namespace nst {
+
+// Its functions, once it is loaded; each has the shape of nsttorch.h's.
+struct Cuda {
+  const char* (*graph_begin)(int32_t index, void** out) = nullptr;
+  const char* (*graph_end)(void* graph) = nullptr;
+  const char* (*graph_replay)(void* graph) = nullptr;
+  void (*graph_free)(void* graph) = nullptr;
+  const char* (*why)(char** text) = nullptr;
+  const char* (*card)(int32_t index, char** name) = nullptr;
+  std::string missing = "CUDA is not loaded";  // why there is none
+};
+
+Cuda& cuda();
+
+// Throws what a function of that shape returned.
+inline void check(const char* message) {
+  if (message == nullptr) return;
+  const std::string text = message;
+  std::free(const_cast<char*>(message));
+  TORCH_CHECK_WITH(OutOfMemoryError, text.rfind("out of memory", 0) != 0, text);
+  TORCH_CHECK(false, text);
+}
+
+}  // namespace nst

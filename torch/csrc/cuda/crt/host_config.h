@@ -1,0 +1,4 @@
+// See host_defines.h.
+#pragma once
+
+#include "host_defines.h"

@@ -1,0 +1,139 @@
+// libnstcuda.so: what nst needs of CUDA beyond libtorch's device-neutral interface.
+// It is compiled against headers alone, and libnsttorch.so loads it after
+// libtorch_cuda.so, whose symbols it finds there. Each function has the shape of
+// nsttorch.h's; a message is freed with free.
+#include <ATen/cuda/CUDAContextLight.h>
+#include <ATen/cuda/CUDAGraph.h>
+#include <c10/core/DeviceGuard.h>
+#include <c10/cuda/CUDACachingAllocator.h>
+#include <c10/cuda/CUDAStream.h>
+#include <cuda_runtime_api.h>
+
+#include <cstdio>
+#include <optional>
+#include <string>
+
+#include "../guard.h"
+
+using nst::guard;
+
+namespace {
+
+// at::cuda::CUDAGraph on a stream of its own: CUDA's default stream cannot be
+// recorded. Its memory is a pool that is ours to release, because a recording that
+// fails leaves the allocator filling it (capture_end throws before it says stop, and
+// from then on every emptyCache asserts).
+struct Graph {
+  std::optional<c10::DeviceGuard> device;
+  c10::cuda::CUDAStream before, side;
+  c10::MempoolId_t pool;
+  at::cuda::CUDAGraph graph;
+
+  explicit Graph(c10::DeviceIndex index)
+      : device(c10::Device(c10::kCUDA, index)),
+        before(c10::cuda::getCurrentCUDAStream(index)),
+        side(c10::cuda::getStreamFromPool(false, index)),
+        pool(at::cuda::graph_pool_handle()) {
+    before.synchronize();
+    c10::cuda::setCurrentCUDAStream(side);
+    try {
+      graph.capture_begin(pool, cudaStreamCaptureModeThreadLocal);
+    } catch (...) {
+      abandon();
+      throw;
+    }
+  }
+
+  void end() {
+    try {
+      graph.capture_end();
+    } catch (...) {
+      abandon();
+      throw;
+    }
+    leave();
+  }
+
+  void leave() {
+    c10::cuda::setCurrentCUDAStream(before);
+    device.reset();
+  }
+
+  // Brings stream and allocator back to where they were.
+  void abandon() noexcept {
+    cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+    if (cudaStreamIsCapturing(side.stream(), &status) == cudaSuccess && status != cudaStreamCaptureStatusNone) {
+      cudaGraph_t unfinished = nullptr;
+      cudaStreamEndCapture(side.stream(), &unfinished);
+      if (unfinished != nullptr) cudaGraphDestroy(unfinished);
+    }
+    (void)cudaGetLastError();
+    const auto index = side.device_index();
+    leave();
+    // cuBLAS's workspace of the side stream lies in the pool.
+    for (auto step : {+[](c10::DeviceIndex, c10::MempoolId_t) { at::cuda::clearCublasWorkspaces(); },
+                      +[](c10::DeviceIndex i, c10::MempoolId_t p) { c10::cuda::CUDACachingAllocator::endAllocateToPool(i, p); },
+                      +[](c10::DeviceIndex i, c10::MempoolId_t p) { c10::cuda::CUDACachingAllocator::releasePool(i, p); }}) {
+      try {
+        step(index, pool);
+      } catch (...) {  // that step had been done already
+      }
+    }
+  }
+};
+
+}  // namespace
+
+extern "C" {
+
+const char* nstcuda_graph_begin(int32_t index, void** out) {
+  return guard([&] { *out = new Graph(static_cast<c10::DeviceIndex>(index)); });
+}
+const char* nstcuda_graph_end(void* g) {
+  return guard([&] { static_cast<Graph*>(g)->end(); });
+}
+const char* nstcuda_graph_replay(void* g) {
+  return guard([&] { static_cast<Graph*>(g)->graph.replay(); });
+}
+void nstcuda_graph_free(void* g) {
+  delete static_cast<Graph*>(g);
+  try {
+    at::cuda::clearCublasWorkspaces();  // one of them may have lain in the graph's pool
+  } catch (...) {
+  }
+}
+
+// Why there is no CUDA device.
+const char* nstcuda_why(char** why) {
+  return guard([&] {
+    int driver = 0, runtime = 0, count = 0;
+    cudaDriverGetVersion(&driver);
+    cudaRuntimeGetVersion(&runtime);
+    const auto error = cudaGetDeviceCount(&count);
+    (void)cudaGetLastError();
+    char text[512];
+    if (driver == 0) {
+      std::snprintf(text, sizeof text, "there is no NVIDIA driver; where there is a GPU, install its driver");
+    } else if (error == cudaErrorInsufficientDriver) {
+      std::snprintf(text, sizeof text,
+                    "the NVIDIA driver is too old: it is for CUDA %d.%d, and this libtorch is CUDA %d.%d's; a newer driver "
+                    "will do, or a Python torch made for the driver (pip install torch, then NST_PYTHON)",
+                    driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
+    } else {
+      std::snprintf(text, sizeof text, "the NVIDIA driver shows no GPU (%s); nvidia-smi and CUDA_VISIBLE_DEVICES may say why",
+                    error == cudaSuccess ? "none is visible" : cudaGetErrorString(error));
+    }
+    *why = nst::copy(text);
+  });
+}
+
+// A card by name and compute capability.
+const char* nstcuda_card(int32_t index, char** name) {
+  return guard([&] {
+    const auto* card = at::cuda::getDeviceProperties(static_cast<c10::DeviceIndex>(index));
+    *name = nst::copy(std::string(card->name) + ", compute capability " + std::to_string(card->major) + "." +
+                      std::to_string(card->minor));
+  });
+}
+
+}  // extern "C"
