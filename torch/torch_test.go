@@ -5,7 +5,6 @@ import (
 	"errors"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -364,9 +363,8 @@ func TestParseDevice(t *testing.T) {
 	}
 	_, err = torch.ParseDevice("cuda")
 	require.ErrorIs(t, err, torch.ErrDevice)
-	folder, pathErr := torch.LibraryFolder()
-	require.NoError(t, pathErr)
-	assert.Contains(t, err.Error(), filepath.Join(folder, "libtorch_cuda.so"), "what was looked for, and where")
+	// What is missing depends on whether set-up fetched CUDA's libraries.
+	assert.Regexp(t, "there is no NVIDIA driver|libtorch's CUDA library cannot be loaded", err.Error())
 	auto, err := torch.ParseDevice("auto")
 	require.NoError(t, err)
 	assert.Equal(t, torch.CPU, auto)
