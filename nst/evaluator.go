@@ -62,11 +62,17 @@ type unit struct {
 
 // slope makes difference, of the caller's, ∂J/∂ what it is of.
 func (u unit) slope(difference torch.Tensor) {
-	if len(u.slopes) == 1 {
-		torch.ScaleInPlace(difference, u.slopes[0])
-	} else {
-		torch.MulInPlace(difference, torch.To(u.device, torch.DeviceOf(difference)))
+	torch.MulInPlace(difference, torch.To(u.device, torch.DeviceOf(difference)))
+}
+
+// number is the slope of one picture alone, which another operation can take along.
+// On the CPU there is none: that would round otherwise than where several are made
+// together.
+func (u unit) number() (slope float64, ok bool) {
+	if len(u.slopes) > 1 || torch.DeviceOf(u.device) == torch.CPU {
+		return 1, false
 	}
+	return u.slopes[0], true
 }
 
 // perPicture is a number for each picture, to multiply something of so many
@@ -422,8 +428,8 @@ func (e *evaluator) compute(x torch.Tensor) (values, gradient torch.Tensor, err 
 				return difference
 			}
 			s := slope{D: differ(now.gram, r.target.gram), factor: 1}
-			if now.mean.T == nil && len(r.unit.slopes) == 1 {
-				s.factor = r.unit.slopes[0]
+			if factor, ok := r.unit.number(); ok && now.mean.T == nil {
+				s.factor = factor
 			} else {
 				r.unit.slope(s.D)
 			}
@@ -578,14 +584,13 @@ func (e *evaluator) add(w *worker, pass *vgg19.Pass, layer string, i int, arrivi
 			torch.Subtract(difference, maps, targets[k])
 			torch.Close(targets[k])
 			norms[k] = torch.Keep(torch.Norms(difference))
-			switch {
-			case fresh:
-				t.unit.slope(into)
-			case len(t.unit.slopes) == 1: // the same in one operation
-				torch.AddInPlace(into, difference, t.unit.slopes[0])
-			default:
+			factor, ok := t.unit.number()
+			if fresh || !ok {
 				t.unit.slope(difference)
-				torch.AddInPlace(into, difference, 1)
+				factor = 1
+			}
+			if !fresh {
+				torch.AddInPlace(into, difference, factor)
 			}
 		})
 	}

@@ -212,7 +212,7 @@ func TestLessAndLessMemory(t *testing.T) {
 	for _, how := range []string{"planned", "run out of"} {
 		var want float64
 		tiles, failures := 0, 0
-		for _, limit := range []int64{0, 100, 40, 30, 20, 14, 2} { // MiB beside the network
+		for _, limit := range []int64{0, 100, 40, 30, 20, 17, 14, 12, 10, 8, 2} { // MiB beside the network
 			m, err := torch.MemoryOf(device)
 			require.NoError(t, err)
 			warned := 0
