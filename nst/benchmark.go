@@ -16,14 +16,16 @@ import (
 type Benchmark struct {
 	precision Precision
 	flops     float64
+	replayed  int
 	asked     chan int
 	answered  chan timing
 }
 
 type timing struct {
-	seconds []float64
-	peak    int64
-	err     error
+	seconds  []float64
+	peak     int64
+	replayed int
+	err      error
 }
 
 // StartBenchmark readies a transfer at one size: square pictures of size pixels a
@@ -81,6 +83,9 @@ func (b *Benchmark) serve(ctx context.Context, t *transfer, ready chan<- error) 
 	device := t.engine.Device()
 	defer torch.EmptyCache(device)
 	at := t.schedule[0]
+	if err := t.setMath(ctx, t.settings.Autotune == AutotuneOn); err != nil { // it has no end by which to judge
+		return err
+	}
 	eval, err := t.evaluator(at)
 	if err != nil {
 		return err
@@ -109,7 +114,7 @@ func (b *Benchmark) serve(ctx context.Context, t *transfer, ready chan<- error) 
 			out.seconds = append(out.seconds, time.Since(begin).Seconds())
 		}
 		memory, err := torch.MemoryOf(device)
-		out.peak, out.err = memory.Peak, errors.Join(out.err, err)
+		out.peak, out.replayed, out.err = memory.Peak, now.replayed, errors.Join(out.err, err)
 		b.answered <- out
 	}
 	return nil
@@ -143,8 +148,12 @@ func (e *Engine) Evaluate(ctx context.Context, content, style *picture.Picture, 
 func (b *Benchmark) Iterate(n int) (seconds []float64, peak int64, err error) {
 	b.asked <- n
 	t := <-b.answered
+	b.replayed = t.replayed
 	return t.seconds, t.peak, t.err
 }
+
+// Replayed is how many of the iterations so far were replayed (see Result.Replayed).
+func (b *Benchmark) Replayed() int { return b.replayed }
 
 // Precision is that of the run.
 func (b *Benchmark) Precision() Precision { return b.precision }

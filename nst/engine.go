@@ -159,6 +159,12 @@ type Result struct {
 	Precision  Precision
 	// Tiles is in how many parts the picture was evaluated.
 	Tiles int
+	// Replayed is how many of the iterations were sent to the device at once, as a
+	// graph recorded before (on CUDA, a CUDA graph). The CPU has none.
+	Replayed int
+	// AutotuneSeconds is how long CUDA's libraries tried algorithms, with the
+	// evaluations that they tried them on: see Options.Autotune.
+	AutotuneSeconds float64
 }
 
 // Progress is what Stylize reports before each step, and once at the end.
@@ -180,7 +186,7 @@ type Progress struct {
 	Last bool `json:"-"`
 	// Picture returns a copy of the picture, of its scale's size. Like
 	// Checkpoint, it may be called only until the callback returns, and is nil
-	// at the iterations that Options.StateEvery leaves out.
+	// at the iterations that Options.StateEvery, or a GPU, leaves out.
 	Picture func() *picture.Picture `json:"-"`
 	// Checkpoint returns a copy of the state, which Options.Resume goes on from.
 	Checkpoint func() (*Checkpoint, error) `json:"-"`

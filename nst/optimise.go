@@ -38,9 +38,12 @@ type state struct {
 	bestTotals torch.Tensor // [N]
 	average    torch.Tensor // see averaged; none without Adam
 
-	graph    *torch.Graph // of advance
-	noGraphs bool         // it cannot be recorded
-	pace     float64      // seconds of a step, about; 0: not known
+	graph      *torch.Graph    // of advance
+	noGraphs   bool            // it cannot be recorded
+	replayed   int             // steps, from the graph
+	unrecorded func(why error) // is told that the device cannot record one; may be nil
+	evaluated  func()          // is called after the first evaluation, when it is done; may be nil
+	pace       float64         // seconds of a step, about; 0: not known
 }
 
 // newState begins with pictures x, which it owns and will change.
@@ -115,6 +118,9 @@ func (o *state) run(ctx context.Context, report report, last bool) error {
 			return err
 		}
 		costs[0] = o.read(o.values)
+		if o.evaluated != nil {
+			o.evaluated()
+		}
 		return nil
 	})
 	for err == nil {
@@ -185,9 +191,11 @@ const (
 // CPU does a step as it is sent, so there its costs are read at once.
 func (o *state) proceed(ctx context.Context, last bool) (costs [][]Costs, err error) {
 	n := 1
-	if every := o.settings.StateEvery; every > 0 && o.pace > 0 && o.device() != torch.CPU {
+	if o.pace > 0 && o.device() != torch.CPU {
 		n = int(min(mostAhead, max(1, readSeconds/o.pace)))
-		n = min(n, every-(o.before+o.steps)%every) // to the next multiple
+		if every := o.settings.StateEvery; every > 0 {
+			n = min(n, every-(o.before+o.steps)%every) // to the next multiple
+		}
 	}
 	left := o.iterations - o.steps
 	if !last {
@@ -229,6 +237,7 @@ func (o *state) advance() error {
 	if o.graph != nil {
 		o.graph.Replay()
 		o.steps++
+		o.replayed++
 		return nil
 	}
 	o.step()
@@ -237,7 +246,7 @@ func (o *state) advance() error {
 }
 
 // record records advance. What it fails with is no error of the run, which then
-// sends its work piece by piece.
+// sends its work piece by piece, but a warning.
 func (o *state) record() {
 	if torch.EmptyCache(o.device()) != nil { // a graph's memory is its own
 		return
@@ -252,8 +261,12 @@ func (o *state) record() {
 			o.judge(o.x, o.values)
 		}
 	})
-	if o.noGraphs = errors.Join(err, failed) != nil; o.noGraphs {
+	if err := errors.Join(err, failed); err != nil {
 		graph.Close()
+		o.noGraphs = true
+		if o.unrecorded != nil {
+			o.unrecorded(err)
+		}
 		return
 	}
 	o.graph = graph

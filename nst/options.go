@@ -249,10 +249,12 @@ type Options struct {
 	Tile        Tile  `json:"tile,omitempty"`
 	MemoryLimit Bytes `json:"memory_limit,omitempty"`
 	// StateEvery has Progress.Picture and Progress.Checkpoint be there at the
-	// iterations that are its multiples, and at the end, alone. 0 means at every
-	// iteration, for which a GPU has to be waited for; else costs are read, and
-	// reported, several iterations at a time.
+	// iterations that are its multiples, and at the end, alone. 0 means whenever the
+	// state is at hand: at every iteration on the CPU; on a GPU costs are read, and
+	// reported, several iterations at a time, and of these the last has its state.
 	StateEvery int `json:"-"`
+	// Autotune is AutotuneAuto if empty. It means nothing but to CUDA.
+	Autotune Autotune `json:"-"`
 	// Warn, if it is there, is told of what a run goes on in spite of: memory that
 	// ran out, a device that failed. OnTile is told how many of a picture's tiles
 	// are done, in each of an evaluation's two passes. Both are called
@@ -262,6 +264,30 @@ type Options struct {
 	// Resume is where an earlier run of the same options and pictures is gone
 	// on from.
 	Resume *Checkpoint `json:"-"`
+}
+
+// Autotune is whether cuDNN tries its algorithms for each shape of a scale, and keeps
+// the fastest, or takes what it reckons to be. To try takes seconds a scale.
+type Autotune string
+
+const (
+	// AutotuneAuto tries at scales with work enough to win back the time: the last
+	// of a long run in large. Precisions that give the same bits in every run never
+	// do.
+	AutotuneAuto Autotune = "auto"
+	AutotuneOn   Autotune = "on"
+	AutotuneOff  Autotune = "off"
+)
+
+// autotunePays is how many pixels times iterations a scale has from which on to try
+// is taken to pay: on the largest cards two minutes of work. An estimate: about 39
+// shapes, ten algorithms each, for a few per cent.
+const autotunePays = 2e10
+
+// autotunes says whether algorithms are tried at a scale, for so many pictures.
+func (s *settings) autotunes(at scale, pictures int) bool {
+	work := float64(at.width) * float64(at.height) * float64(at.iterations) * float64(pictures)
+	return !s.repeats() && (s.Autotune == AutotuneOn || s.Autotune == AutotuneAuto && work >= autotunePays)
 }
 
 // Validate says whether Stylize can begin with these options; the error

@@ -88,6 +88,9 @@ func (t *transfer) plan() error {
 		free[device] = bytes
 	}
 	t.memory = lbfgsMemory{bytes: 512 << 20, least: 5}
+	if home := f.home; home != torch.CPU { // what there is room for: it is its own memory
+		t.memory.bytes = max(t.memory.bytes, free[home]/3)
+	}
 	if s.MemoryLimit > 0 { // a third of it
 		t.memory = lbfgsMemory{bytes: min(max(t.memory.bytes, t.memory.least*2*pictures), free[f.home]/3), least: 1}
 	}
@@ -97,6 +100,9 @@ func (t *transfer) plan() error {
 	case s.Optimizer == Adam:
 		state += 4 // the best, m, v and the average
 	default:
+		if f.home != torch.CPU {
+			state += 3 // two pictures are preconditioned at once
+		}
 		state += 8 + 2*int64(t.memory.steps(int64(len(t.members))*3*int64(at.width)*int64(at.height)*4)) // the best, the last gradient and step, and while it makes one
 	}
 	if f.home != torch.CPU && state*pictures > free[f.home]*3/4 {
@@ -229,6 +235,9 @@ func (t *transfer) fits(e *evaluator, size size, passes int, free map[torch.Devi
 	for i, w := range t.farm.workers[:min(len(t.farm.workers), len(tiles))] {
 		var largest vgg19.Need
 		for _, part := range tiles {
+			if w.device() != torch.CPU && part.values()*int64(len(t.members)) >= mostValues {
+				return false
+			}
 			n := e.memory(w.network, part, len(t.members), forget)
 			largest = vgg19.Need{Most: max(largest.Most, n.Most), Pass: max(largest.Pass, n.Pass), Weights: max(largest.Weights, n.Weights)}
 		}
@@ -248,6 +257,15 @@ func (t *transfer) fits(e *evaluator, size size, passes int, free map[torch.Devi
 		}
 	}
 	return true
+}
+
+// mostValues is how many values a map may not have on an accelerator, whose kernels
+// count in 32 bits.
+const mostValues = 1 << 31
+
+// values is how many a tile's largest map has, conv1_1's.
+func (t tile) values() int64 {
+	return int64(vgg19.Layers[0].Channels) * int64(t.seen.Bottom-t.seen.Top) * int64(t.seen.Right-t.seen.Left)
 }
 
 // largest is the size of the largest tiles that every worker has memory for: the

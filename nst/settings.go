@@ -96,6 +96,7 @@ func (o Options) withDefaults() (*settings, error) {
 	s.StyleLoss = either(s.StyleLoss, GramLoss)
 	s.Pooling = either(s.Pooling, vgg19.MaxPooling)
 	s.Padding = either(s.Padding, vgg19.ZeroPadding)
+	s.Autotune = either(s.Autotune, AutotuneAuto)
 	s.Color = either(s.Color, ColorStyle)
 	s.Precision = either(s.Precision, Fast)
 	s.rate = rates[s.Optimizer]
@@ -114,6 +115,7 @@ func (o Options) withDefaults() (*settings, error) {
 		func() error { return known("Padding", s.Padding, vgg19.ZeroPadding, vgg19.ReplicatePadding) },
 		func() error { return known("Color", s.Color, ColorStyle, ColorContent, ColorMatch) },
 		func() error { return known("Precision", s.Precision, Fast, Exact, TF32, BF16, Double) },
+		func() error { return known("Autotune", s.Autotune, AutotuneAuto, AutotuneOn, AutotuneOff) },
 		s.checkTile, s.checkNumbers, s.checkStyleWeights, s.checkSizes, s.checkScales, s.checkPictures,
 	} {
 		if err := check(); err != nil {

@@ -27,7 +27,10 @@ type transfer struct {
 	members     []*transfer // made at once, this being the first; at least itself
 	farm        *farm
 	memory      lbfgsMemory
-	tiles       int // of the last scale
+	tiles       int     // of the last scale
+	replayed    int     // iterations, from a graph
+	autotuning  float64 // seconds until the first evaluation of scales that were tuned
+	unrecorded  bool    // it was said why there is no graph
 
 	began   time.Time
 	earlier float64          // seconds of the run that was resumed
@@ -155,6 +158,16 @@ func (s *settings) math(autotune bool) torch.Math {
 	return torch.Math{TF32: s.Precision == Fast || s.Precision == TF32, Autotune: autotune, Deterministic: s.repeats()}
 }
 
+// setMath has every device compute as the settings say.
+func (t *transfer) setMath(ctx context.Context, autotune bool) error {
+	for _, w := range t.engine.workers {
+		if err := w.thread.Do(ctx, func() error { torch.SetMath(t.settings.math(autotune)); return nil }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // run is work for do. Its results are the members'.
 func (t *transfer) run(ctx context.Context) ([]*Result, error) {
 	s, device := t.settings, t.engine.Device()
@@ -185,6 +198,7 @@ func (t *transfer) run(ctx context.Context) ([]*Result, error) {
 		results = append(results, &Result{
 			Picture: m.result(now, k), Costs: costs[k], Iterations: now.before + now.steps,
 			Seconds: t.seconds(), Precision: s.Precision, Tiles: t.tiles, PeakMemory: memory.Peak,
+			Replayed: t.replayed, AutotuneSeconds: t.autotuning,
 		})
 	}
 	return results, errors.Join(stopped, err)
@@ -194,6 +208,10 @@ func (t *transfer) run(ctx context.Context) ([]*Result, error) {
 // replaces. It says whether the run ends here.
 func (t *transfer) scale(ctx context.Context, i int, now **state) (last bool, err error) {
 	at := t.schedule[i]
+	begin, tune := time.Now(), t.settings.autotunes(at, len(t.members))
+	if err := t.setMath(ctx, tune); err != nil {
+		return false, err
+	}
 	eval, err := t.evaluator(at)
 	if err != nil {
 		return false, err
@@ -216,7 +234,17 @@ func (t *transfer) scale(ctx context.Context, i int, now **state) (last bool, er
 	default:
 		*now = newState(eval, t.settings, t.start(at), at.iterations, 0, t.memory)
 	}
+	if tune && t.engine.Device() != torch.CPU {
+		(*now).evaluated = func() { t.autotuning += time.Since(begin).Seconds() }
+	}
+	(*now).unrecorded = func(why error) {
+		if !t.unrecorded { // once is enough
+			t.unrecorded = true
+			t.farm.warn(fmt.Sprintf("iterations are sent piece by piece: %s cannot record them as a graph (%v)", t.engine.Device(), why))
+		}
+	}
 	err = (*now).run(ctx, func(steps int, costs []Costs, current bool) { t.tell(i, *now, steps, costs, current, false) }, i == len(t.schedule)-1)
+	t.replayed += (*now).replayed
 	if err != nil {
 		return false, err
 	}

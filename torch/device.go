@@ -108,7 +108,11 @@ func HasNVIDIADriver() bool {
 	if err == nil {
 		return true
 	}
-	_, err = os.Stat("/dev/dxg") // the Windows subsystem for Linux
+	// The Windows subsystem for Linux has this with any GPU, and that with NVIDIA's.
+	_, err = os.Stat("/dev/dxg")
+	if err == nil {
+		_, err = os.Stat("/usr/lib/wsl/lib/libcuda.so.1")
+	}
 	return err == nil
 }
 

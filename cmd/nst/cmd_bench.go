@@ -84,6 +84,7 @@ type benchResult struct {
 	GFLOPs              float64               `json:"gflops"`
 	PeakMemory          int64                 `json:"peak_memory_bytes"`
 	First               float64               `json:"first_iteration_seconds"`
+	Replayed            int                   `json:"replayed_iterations"` // from a graph, of all
 	Peers               map[string]peerResult `json:"peers,omitempty"`
 	Process             *wholeProcess         `json:"process,omitempty"`
 }
@@ -235,6 +236,7 @@ func (o *benchOptions) measure(ctx context.Context, engine *nst.Engine, rivals p
 			}
 		}
 	}
+	r.Replayed = run.Replayed()
 	r.SecondsPerIteration, r.Min = median(own), slices.Min(own)
 	r.IterationsPerSecond = float64(batch) / r.SecondsPerIteration
 	r.GFLOPs = run.FLOPs() / r.SecondsPerIteration / 1e9

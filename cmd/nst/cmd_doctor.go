@@ -33,6 +33,7 @@ type diagnosis struct {
 
 type deviceReport struct {
 	Name  torch.Device `json:"name"`
+	Card  string       `json:"card,omitempty"` // and its compute capability
 	Free  int64        `json:"free_bytes"`
 	Total int64        `json:"total_bytes"`
 }
@@ -71,7 +72,7 @@ func diagnose(ctx context.Context) *diagnosis {
 	}
 	for _, name := range names {
 		if m, err := torch.MemoryOf(name); err == nil {
-			d.Devices = append(d.Devices, deviceReport{name, m.Free, m.Total})
+			d.Devices = append(d.Devices, deviceReport{name, torch.Card(name), m.Free, m.Total})
 		}
 	}
 	if path, err := torch.LibraryFolder(); err == nil {
@@ -99,7 +100,11 @@ func diagnose(ctx context.Context) *diagnosis {
 func (d *diagnosis) print(w io.Writer) {
 	fmt.Fprintf(w, "libtorch  %s in %s\n", d.LibtorchVersion, d.LibtorchPath)
 	for _, device := range d.Devices {
-		fmt.Fprintf(w, "device    %s, %s of %s free\n", device.Name, humanize.IBytes(uint64(device.Free)), humanize.IBytes(uint64(device.Total)))
+		card := ""
+		if device.Card != "" {
+			card = " (" + device.Card + ")"
+		}
+		fmt.Fprintf(w, "device    %s%s, %s of %s free\n", device.Name, card, humanize.IBytes(uint64(device.Free)), humanize.IBytes(uint64(device.Total)))
 	}
 	if d.CUDA != "" {
 		fmt.Fprintf(w, "no CUDA   %s\n", d.CUDA)

@@ -83,6 +83,8 @@ type summary struct {
 	Device              torch.Device `json:"device"`
 	Precision           string       `json:"precision"`
 	Tiles               int          `json:"tiles"`
+	Replayed            int          `json:"replayed_iterations"` // from a graph
+	AutotuneSeconds     float64      `json:"autotune_seconds,omitempty"`
 }
 
 func newSummary(output string, device torch.Device, r *nst.Result) summary {
@@ -90,6 +92,7 @@ func newSummary(output string, device torch.Device, r *nst.Result) summary {
 		Output: output, Width: r.Picture.Width, Height: r.Picture.Height,
 		Iterations: r.Iterations, Seconds: r.Seconds, Total: r.Costs.Total,
 		PeakMemoryBytes: r.PeakMemory, Device: device, Precision: string(r.Precision), Tiles: r.Tiles,
+		Replayed: r.Replayed, AutotuneSeconds: r.AutotuneSeconds,
 	}
 	if r.Iterations > 0 {
 		s.SecondsPerIteration = r.Seconds / float64(r.Iterations)
@@ -227,8 +230,8 @@ func (t *transferFlags) open(ctx context.Context, stderr io.Writer, options ...n
 		}
 		return nil, modelError(model, err)
 	}
-	if t.device == "auto" && engine.Device() == torch.CPU && torch.HasNVIDIADriver() {
-		fmt.Fprintln(stderr, "nst: a GPU's driver is here, but CUDA cannot be used and the CPU is; nst doctor says why")
+	if why := torch.AutoFallback(); t.device == "auto" && why != nil {
+		fmt.Fprintf(stderr, "nst: the CPU is used: %s\n", oneLine(why))
 	}
 	return engine, nil
 }

@@ -107,6 +107,7 @@ func newTransferFlags(f *pflag.FlagSet) *transferFlags {
 	f.StringVar(&t.contentMask, "content-mask", "", "regions of the content picture, by grey level")
 	f.StringArrayVar(&t.styleMasks, "style-mask", nil, "regions of the style picture that style those of the same level; once for each style picture")
 	choice(t, "precision", "fast: float32, convolutions by Winograd's method (CUDA: TF32); exact: direct float32; tf32 (CUDA); bf16; double: float64, to compare with (default fast)", func(o *nst.Options) *nst.Precision { return &o.Precision })
+	choice(t, "autotune", "CUDA: try the libraries' algorithms for each shape and keep the fastest: auto (where the run is long enough), on or off (default auto)", func(o *nst.Options) *nst.Autotune { return &o.Autotune })
 	f.StringVar(&t.settingsFrom, "settings-from", "", "a picture of nst's: use the settings it was made with, but for the flags given")
 	f.StringVar(&t.device, "device", "auto", "auto, cpu, cuda or cuda:N; several, with commas between, share a picture's tiles; cpu:N: N workers on the CPU")
 	f.StringVar(&t.model, "model", "", "a TorchScript feature network (default: the default VGG-19)")

@@ -7,7 +7,6 @@
 #include <ATen/ops/avg_pool2d.h>
 #include <ATen/ops/avg_pool2d_backward.h>
 #include <ATen/ops/baddbmm.h>
-#include <ATen/ops/bmm.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/conv2d.h>
 #include <ATen/ops/convolution.h>
@@ -255,7 +254,10 @@ bool is_half(const at::Tensor& t) { return t.scalar_type() == at::kBFloat16 || t
 
 // scale·f·fᵀ of matrices f [N,C,P], in float32 if f is of half precision.
 at::Tensor product(const at::Tensor& f, double scale) {
-  if (is_half(f) && !f.is_cpu()) return at::bmm(f, f.transpose(1, 2), at::kFloat).mul_(scale);
+  if (is_half(f) && !f.is_cpu()) {
+    auto sum = at::empty({f.size(0), f.size(1), f.size(1)}, f.options().dtype(at::kFloat));
+    return at::baddbmm_out(sum, sum, f, f.transpose(1, 2), at::kFloat, 0, scale);
+  }
   const auto a = is_half(f) ? f.to(at::kFloat) : f;
   return at::baddbmm(at::empty({}, a.options()), a, a.transpose(1, 2), 0, scale);
 }
@@ -271,8 +273,13 @@ at::Tensor product_of_pieces(const at::Tensor& f, double scale) {
   if (pieces < 4 || (n > 1 && rest > 0)) return product(f, scale);
   const auto cut = f.as_strided({n, pieces, c, each}, {f.stride(0), each * f.stride(2), f.stride(1), f.stride(2)});
   auto sum = product(cut.reshape({n * pieces, c, each}), scale).view({n, pieces, c, c}).sum(1);
-  if (rest > 0 && is_half(f)) sum.add_(product(f.narrow(2, p - rest, rest), scale));
-  if (rest > 0 && !is_half(f)) sum.baddbmm_(f.narrow(2, p - rest, rest), f.narrow(2, p - rest, rest).transpose(1, 2), 1, scale);
+  if (rest > 0) {
+    const auto last = f.narrow(2, p - rest, rest);
+    if (is_half(f))
+      at::baddbmm_out(sum, sum, last, last.transpose(1, 2), at::kFloat, 1, scale);
+    else
+      sum.baddbmm_(last, last.transpose(1, 2), 1, scale);
+  }
   return sum;
 }
 

@@ -20,7 +20,7 @@
 #include <ATen/ops/_local_scalar_dense.h>
 #include <ATen/ops/_reshape_alias_native.h>
 #include <ATen/ops/as_strided_native.h>
-#include <ATen/ops/bmm.h>
+#include <ATen/ops/baddbmm.h>
 #include <ATen/ops/convolution.h>
 #include <ATen/ops/convolution_backward.h>
 #include <ATen/ops/empty.h>
@@ -521,12 +521,22 @@ at::Tensor convolution_relu(const at::Tensor& input, const at::Tensor& weight, c
                              compute);
 }
 
-at::Tensor bmm_dtype(const at::Tensor& a, const at::Tensor& b, at::ScalarType type) {
-  OneDevice one("aten::bmm.dtype");
-  for (const auto& t : {a, b}) one.see(t);
-  for (const auto& t : {a, b}) one.check(t);
-  auto compute = [x = on_cpu(a), y = on_cpu(b), type] { return at::bmm(x.to(type), y.to(type)); };
-  return one.wrap_and_record("aten::bmm.dtype " + describe(a) + " " + describe(b), compute);
+// A product of half precision with a float32 result, which the CPU does not have.
+at::Tensor& baddbmm_dtype(const at::Tensor& self, const at::Tensor& a, const at::Tensor& b, at::ScalarType type,
+                          const at::Scalar& beta, const at::Scalar& alpha, at::Tensor& out) {
+  OneDevice one("aten::baddbmm.dtype_out");
+  for (const auto& t : {self, a, b, out}) one.see(t);
+  for (const auto& t : {self, a, b, out}) one.check(t);
+  auto compute = [s = on_cpu(self), x = on_cpu(a), y = on_cpu(b), o = on_cpu(out), type, beta, alpha] {
+    o.copy_(at::baddbmm(s, x.to(type), y.to(type), beta, alpha));
+  };
+  if (recording != nullptr) {
+    recording->writes(on_cpu(out));
+    recording->work.emplace_back(compute);
+  }
+  compute();
+  journal.add("aten::baddbmm.dtype_out " + describe(a) + " " + describe(b) + " -> " + describe(out));
+  return out;
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor> convolution_backward(
@@ -595,7 +605,7 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   m.impl("_reshape_alias", at::native::_reshape_alias);
   m.impl("convolution_overrideable", convolution);
   m.impl("cudnn_convolution_relu", convolution_relu);
-  m.impl("bmm.dtype", bmm_dtype);
+  m.impl("baddbmm.dtype_out", baddbmm_dtype);
   m.impl("convolution_backward_overrideable", convolution_backward);
 }
 
