@@ -17,8 +17,14 @@ type Benchmark struct {
 	precision Precision
 	flops     float64
 	replayed  int
-	asked     chan int
+	asked     chan work
 	answered  chan timing
+}
+
+// work is iterations to be run: one by one, each waited for, or all sent ahead.
+type work struct {
+	iterations int
+	ahead      bool
 }
 
 type timing struct {
@@ -59,7 +65,7 @@ func (e *Engine) StartBenchmark(ctx context.Context, content, style *picture.Pic
 	if err := t.join(all[1:]); err != nil {
 		return nil, err
 	}
-	b := &Benchmark{precision: t.settings.Precision, flops: float64(batch) * flops(t.settings, size), asked: make(chan int), answered: make(chan timing)}
+	b := &Benchmark{precision: t.settings.Precision, flops: float64(batch) * flops(t.settings, size), asked: make(chan work), answered: make(chan timing)}
 	ready := make(chan error, 1)
 	go func() {
 		err := t.do(ctx, func() error { return b.serve(ctx, t, ready) })
@@ -100,18 +106,25 @@ func (b *Benchmark) serve(ctx context.Context, t *transfer, ready chan<- error) 
 		} else {
 			err = now.advance()
 		}
-		torch.Synchronize(device)
 		return err
 	}
 	ready <- nil
-	for n := range b.asked {
+	for w := range b.asked {
 		var out timing
-		for range n {
-			begin := time.Now()
+		for begin, i := time.Now(), 1; i <= w.iterations; i++ {
 			if out.err = errors.Join(ctx.Err(), torch.Scoped(iterate)); out.err != nil {
 				break
 			}
-			out.seconds = append(out.seconds, time.Since(begin).Seconds())
+			if w.ahead && i < w.iterations {
+				continue
+			}
+			torch.Synchronize(device)
+			each := time.Since(begin).Seconds()
+			if w.ahead {
+				each /= float64(w.iterations)
+			}
+			out.seconds = append(out.seconds, each)
+			begin = time.Now()
 		}
 		memory, err := torch.MemoryOf(device)
 		out.peak, out.replayed, out.err = memory.Peak, now.replayed, errors.Join(out.err, err)
@@ -146,10 +159,25 @@ func (e *Engine) Evaluate(ctx context.Context, content, style *picture.Picture, 
 // Iterate runs n iterations and returns the seconds that each took, and the most
 // memory used so far (see Result.PeakMemory).
 func (b *Benchmark) Iterate(n int) (seconds []float64, peak int64, err error) {
-	b.asked <- n
+	t := b.run(work{iterations: n})
+	return t.seconds, t.peak, t.err
+}
+
+// Ahead runs n iterations without waiting for any but the last, and returns the
+// seconds of one: what a device does when it is never kept waiting.
+func (b *Benchmark) Ahead(n int) (seconds float64, err error) {
+	t := b.run(work{n, true})
+	if t.err != nil || len(t.seconds) == 0 {
+		return 0, t.err
+	}
+	return t.seconds[0], nil
+}
+
+func (b *Benchmark) run(w work) timing {
+	b.asked <- w
 	t := <-b.answered
 	b.replayed = t.replayed
-	return t.seconds, t.peak, t.err
+	return t
 }
 
 // Replayed is how many of the iterations so far were replayed (see Result.Replayed).

@@ -5,9 +5,10 @@
 usage: bench_pytorch.py VGG19.pt CONTENT.png STYLE.png [--device cpu]
 
 It serves requests, so that two programs can be timed in turns on one machine: a line
-{"configuration": NAME, "size": N, "batch": N, "iterations": N} on standard input is answered by
+{"configuration": NAME, "size": N, "batch": N, "iterations": N, "ahead": false} on standard input is answered by
 {"seconds": [one for each iteration], "first": seconds, "total": J, "peak_memory_bytes": N} on
-standard output, or {"error": TEXT}. The first line that it writes lists the configurations:
+standard output, or {"error": TEXT}. With "ahead" only the last iteration is waited for, and the
+seconds are those of one, on the average. The first line that it writes lists the configurations:
 {"configurations": [NAME, ...], "torch": VERSION}. VGG19.pt is a network that nst wrote.
 """
 import argparse
@@ -128,13 +129,12 @@ class Server:
             self.configurations["compiled"] = {"channels_last": True, "compiled": True}
         if self.device.type == "cuda":
             last = {"channels_last": True}
-            self.configurations |= {
-                "tf32": last | {"tf32": True},
-                "tf32-graph": last | {"tf32": True, "graphed": True},
-                "bf16": last | {"scalar": torch.bfloat16},
-                "bf16-graph": last | {"scalar": torch.bfloat16, "graphed": True},
-                "graph": last | {"graphed": True},
-            }
+            self.configurations["graph"] = last | {"graphed": True}
+            for name, how in (("tf32", {"tf32": True}), ("bf16", {"scalar": torch.bfloat16, "tf32": True})):
+                for suffix, more in (("", {}), ("-graph", {"graphed": True}), ("-compiled", {"compiled": True}),
+                                     ("-compiled-graph", {"compiled": True, "graphed": True})):
+                    if not (arguments.no_compile and "compiled" in more):
+                        self.configurations[name + suffix] = last | how | more
 
     def work(self, name, size, batch):
         key = (name, size, batch)
@@ -157,11 +157,19 @@ class Server:
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = not exact
             torch.cuda.reset_peak_memory_stats(self.device)
         work, seconds, total = self.work(name, request["size"], request.get("batch", 1)), [], 0.0
-        for _ in range(request["iterations"]):
+        if request.get("ahead"):
             begin = time.perf_counter()
-            total = float(work.iterate())
+            for _ in range(request["iterations"]):
+                total = work.iterate()
+            total = float(total)
             synchronise(self.device)
-            seconds.append(time.perf_counter() - begin)
+            seconds.append((time.perf_counter() - begin) / request["iterations"])
+        else:
+            for _ in range(request["iterations"]):
+                begin = time.perf_counter()
+                total = float(work.iterate())
+                synchronise(self.device)
+                seconds.append(time.perf_counter() - begin)
         if self.device.type == "cuda":
             peak = torch.cuda.max_memory_allocated(self.device)
         else:

@@ -534,8 +534,18 @@ func TestCheck(t *testing.T) {
 	require.NoError(t, json.Unmarshal([]byte(stdout), &got))
 	assert.True(t, got.Passed)
 	assert.Len(t, got.Precisions, 5)
-	assert.Positive(t, got.Allocated[0])
 	assert.Less(t, got.Precisions[0].Gradient, 1e-6)
+	require.Len(t, got.Graphs, 2)
+	for _, g := range got.Graphs {
+		assert.Positive(t, g.Allocated[0])
+		assert.Equal(t, 58, g.Replayed, "of %s: all but the first two", g.Optimizer)
+	}
+	// A device that records no graph does not pass.
+	_, err := torch.ControlDevice("graphs", 0)
+	require.NoError(t, err)
+	defer torch.ControlDevice("graphs", 1)
+	status, _, _ = runNST(t, "check", "--device", "pretend:1", "--stage", "graphs", "--size", "32", "--iterations", "5")
+	assert.Equal(t, exitFailed, status)
 }
 
 func TestHelp(t *testing.T) {

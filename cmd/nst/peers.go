@@ -127,33 +127,41 @@ func (p *peer) read(answer any) error {
 // run has a configuration run n iterations; its first ever at this size comes
 // before and apart. The seconds of each are added to r's.
 func (p *peer) run(name string, size, batch, n int, r *peerResult) {
-	ask := func(n int) (seconds []float64) {
-		question, err := json.Marshal(map[string]any{"configuration": name, "size": size, "batch": batch, "iterations": n})
-		if err == nil {
-			_, err = p.input.Write(append(question, '\n'))
-		}
-		var answer struct {
-			Seconds    []float64
-			PeakMemory int64 `json:"peak_memory_bytes"`
-			Error      string
-		}
-		if err == nil {
-			err = p.read(&answer)
-		}
-		if err != nil {
-			answer.Error = err.Error()
-		}
-		r.Error, r.PeakMemory = answer.Error, answer.PeakMemory
-		return answer.Seconds
-	}
 	if r.First == 0 {
-		if first := ask(1); len(first) == 1 {
+		if first := p.ask(name, size, batch, 1, false, r); len(first) == 1 {
 			r.First = first[0]
 		}
 	}
 	if r.Error == "" {
-		r.seconds = append(r.seconds, ask(n)...)
+		r.seconds = append(r.seconds, p.ask(name, size, batch, n, false, r)...)
 	}
+}
+
+// ahead has it run n iterations without waiting for each.
+func (p *peer) ahead(name string, size, batch, n int, r *peerResult) {
+	if seconds := p.ask(name, size, batch, n, true, r); len(seconds) == 1 {
+		r.Ahead = seconds[0]
+	}
+}
+
+func (p *peer) ask(name string, size, batch, n int, ahead bool, r *peerResult) (seconds []float64) {
+	question, err := json.Marshal(map[string]any{"configuration": name, "size": size, "batch": batch, "iterations": n, "ahead": ahead})
+	if err == nil {
+		_, err = p.input.Write(append(question, '\n'))
+	}
+	var answer struct {
+		Seconds    []float64
+		PeakMemory int64 `json:"peak_memory_bytes"`
+		Error      string
+	}
+	if err == nil {
+		err = p.read(&answer)
+	}
+	if err != nil {
+		answer.Error = err.Error()
+	}
+	r.Error, r.PeakMemory = answer.Error, answer.PeakMemory
+	return answer.Seconds
 }
 
 func (p *peer) close() {
