@@ -3,6 +3,7 @@ package nst_test
 import (
 	"context"
 	"fmt"
+	"math"
 	"regexp"
 	"slices"
 	"strconv"
@@ -237,6 +238,38 @@ func TestShortagesAreToldByTheirTexts(t *testing.T) {
 	require.NoError(t, err)
 	_, err = torch.ControlDevice("fault", 0)
 	require.NoError(t, err)
+}
+
+// How far TF32 and bf16 are off: the pretend accelerator rounds as a card with TF32 does
+// where libtorch's settings, which are the thread's, allow it.
+func TestRoundingOfPrecisions(t *testing.T) {
+	e := engines(t, "cpu", "pretend")
+	_, err := torch.ControlDevice("tf32", 1)
+	require.NoError(t, err)
+	defer torch.ControlDevice("tf32", 0)
+	content, style := open(t, nsttest.Demo(t, "content.png")), open(t, nsttest.Demo(t, "style.png"))
+	evaluate := func(e *nst.Engine, p nst.Precision) (nst.Costs, []float32) {
+		costs, gradient, err := e.Evaluate(context.Background(), content, style, nst.Options{Size: new(128), Precision: p})
+		require.NoError(t, err)
+		return costs, gradient
+	}
+	wantCosts, want := evaluate(e[0], nst.Double)
+	for precision, bounds := range map[nst.Precision][2]float64{
+		nst.Double: {0, 1e-6}, nst.Exact: {0, 1e-4}, // neither may round
+		nst.Fast: {1e-3, 0.07}, nst.TF32: {1e-3, 0.07}, nst.BF16: {1e-2, 0.22},
+	} {
+		costs, got := evaluate(e[1], precision)
+		var difference, norm float64
+		for i, w := range want {
+			difference += math.Pow(float64(got[i]-w), 2)
+			norm += math.Pow(float64(w), 2)
+		}
+		off := math.Sqrt(difference / norm)
+		t.Logf("%s: gradient %.2g, total %.2g", precision, off, math.Abs(costs.Total/wantCosts.Total-1))
+		assert.LessOrEqual(t, off, bounds[1], precision)
+		assert.GreaterOrEqual(t, off, bounds[0], precision)
+		assert.InEpsilon(t, wantCosts.Total, costs.Total, max(bounds[1], 1e-6), precision)
+	}
 }
 
 // Maps that 32 bits do not count are a shortage, which smaller tiles mend; on meta

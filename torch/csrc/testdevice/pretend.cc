@@ -9,7 +9,8 @@
 //  - a fault can be ordered for the n-th operation from now, and pretend:1 be slow;
 //  - what it is sent can be recorded and sent again, as with CUDA graphs: after
 //    the recording nothing has been done, and what needs the host is an error;
-//  - a journal of what it was sent can be kept, to be audited.
+//  - a journal of what it was sent can be kept, to be audited;
+//  - it can round as TF32 units do, where libtorch's settings allow it.
 //
 // It is loaded as any vendor's backend is (NST_DEVICE_LIBRARY), and never
 // linked into the program. nst_device_library_control and _journal are its only exports.
@@ -63,6 +64,7 @@ struct {
   std::atomic<int64_t> fault_kind{0};    // which of kFaults
   std::atomic<int64_t> graphs{1};        // whether there are any
   std::atomic<int64_t> replays{0};
+  std::atomic<int64_t> tf32{0};  // whether it has TF32, as NVIDIA's cards have from Ampere on
   std::atomic<int64_t> slow{0};  // microseconds that an operation on pretend:1 takes longer
 } state;
 
@@ -316,6 +318,18 @@ at::Tensor wrap(const at::Tensor& cpu, c10::Device device) {
   return t;
 }
 
+// What a TF32 unit makes of what it multiplies, if libtorch allows it: float32 with 10
+// bits of mantissa, rounded to the nearest.
+at::Tensor rounded(const at::Tensor& t, bool allowed) {
+  if (state.tf32 == 0 || !allowed || t.scalar_type() != at::kFloat) return t;
+  auto bits = t.clone();
+  auto* words = static_cast<uint32_t*>(bits.mutable_data_ptr());
+  for (int64_t i = 0; i < bits.numel(); i++) words[i] = (words[i] + 0x1000) & ~uint32_t{0x1fff};
+  return bits;
+}
+at::Tensor for_convolution(const at::Tensor& t) { return rounded(t, at::globalContext().allowTF32CuDNN()); }
+at::Tensor for_product(const at::Tensor& t) { return rounded(t, at::globalContext().allowTF32CuBLAS()); }
+
 // Gives an empty output the memory and sizes of another tensor.
 void adopt(const at::Tensor& output, const at::Tensor& from) {
   auto* t = output.unsafeGetTensorImpl();
@@ -378,8 +392,18 @@ void fallback(const c10::OperatorHandle& op, c10::DispatchKeySet, torch::jit::St
       v = c10::Device(c10::kCPU);
     }
   }
-  auto compute = [op](torch::jit::Stack* values) {
+  const bool product = one.operation == "aten::bmm.out" || one.operation == "aten::baddbmm.out";
+  auto compute = [op, product](torch::jit::Stack* values) {
     at::AutoDispatchBelowADInplaceOrView below;
+    if (product && state.tf32 != 0) {
+      const auto& arguments = op.schema().arguments();
+      for (size_t i = 0; i < arguments.size(); i++) {
+        const auto& name = arguments[i].name();
+        auto& v = (*values)[values->size() - arguments.size() + i];
+        if (name == "batch1" || name == "batch2" || name == "mat2" || (name == "self" && op.schema().name() == "aten::bmm"))
+          v = for_product(v.toTensor());
+      }
+    }
     op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), values);
   };
   const torch::jit::Stack recorded = recording ? torch::jit::last(*stack, arguments).vec() : torch::jit::Stack();
@@ -493,8 +517,9 @@ at::Tensor convolution(const at::Tensor& input, const at::Tensor& weight,
   auto b = bias.value_or(at::Tensor());
   for (const auto& t : {input, weight, b}) one.see(t);
   for (const auto& t : {input, weight, b}) one.check(t);
-  auto compute = [x = on_cpu(input), w = on_cpu(weight), b = on_cpu(b), s = stride.vec(), p = padding.vec(), d = dilation.vec(),
+  auto compute = [in = on_cpu(input), kernel = on_cpu(weight), b = on_cpu(b), s = stride.vec(), p = padding.vec(), d = dilation.vec(),
                   transposed, o = output_padding.vec(), groups] {
+    const auto x = for_convolution(in), w = for_convolution(kernel);
     if (!transposed) return at::convolution(x, w, b, s, p, d, false, o, groups);
     // The CPU's own transposed convolution is slow: this is the gradient that it is.
     std::vector<int64_t> sizes{x.size(0), w.size(1) * groups};
@@ -513,8 +538,9 @@ at::Tensor convolution_relu(const at::Tensor& input, const at::Tensor& weight, c
   auto b = bias.value_or(at::Tensor());
   for (const auto& t : {input, weight, b}) one.see(t);
   for (const auto& t : {input, weight, b}) one.check(t);
-  auto compute = [x = on_cpu(input), w = on_cpu(weight), b = on_cpu(b), s = stride.vec(), p = padding.vec(),
+  auto compute = [in = on_cpu(input), kernel = on_cpu(weight), b = on_cpu(b), s = stride.vec(), p = padding.vec(),
                   d = dilation.vec(), groups] {
+    const auto x = for_convolution(in), w = for_convolution(kernel);
     return at::convolution(x, w, b, s, p, d, false, {0, 0}, groups).relu_();
   };
   return one.wrap_and_record("aten::cudnn_convolution_relu " + describe(input) + " " + describe(weight) + " " + describe(b),
@@ -639,6 +665,8 @@ extern "C" const char* nst_device_library_control(const char* command, int64_t v
     *result = state.graphs.exchange(value);
   } else if (c == "slow") {
     *result = state.slow.exchange(value);
+  } else if (c == "tf32") {
+    *result = state.tf32.exchange(value);
   } else if (c == "replays") {
     *result = state.replays;
   } else if (c == "journal") {
@@ -648,7 +676,7 @@ extern "C" const char* nst_device_library_control(const char* command, int64_t v
     *result = static_cast<int64_t>(journal.text.size());
   } else {
     return "the pretend device knows copies-to-device, copies-to-host, synchronisations, operations, "
-           "memory-limit, fault, fault-kind, graphs, replays, slow and journal";
+           "memory-limit, fault, fault-kind, graphs, tf32, replays, slow and journal";
   }
   return nullptr;
 }
