@@ -20,9 +20,9 @@ using nst::guard;
 namespace {
 
 // at::cuda::CUDAGraph on a stream of its own: CUDA's default stream cannot be
-// recorded. Its memory is a pool that is ours to release, because a recording that
-// fails leaves the allocator filling it (capture_end throws before it says stop, and
-// from then on every emptyCache asserts).
+// recorded. Its memory is a pool whose name we know, because in older libtorches a
+// recording that fails leaves the allocator filling it (capture_end throws before it
+// says stop, and from then on every emptyCache asserts).
 struct Graph {
   std::optional<c10::DeviceGuard> device;
   c10::cuda::CUDAStream before, side;
@@ -70,15 +70,21 @@ struct Graph {
     (void)cudaGetLastError();
     const auto index = side.device_index();
     leave();
-    // cuBLAS's workspace of the side stream lies in the pool.
-    for (auto step : {+[](c10::DeviceIndex, c10::MempoolId_t) { at::cuda::clearCublasWorkspaces(); },
-                      +[](c10::DeviceIndex i, c10::MempoolId_t p) { c10::cuda::CUDACachingAllocator::endAllocateToPool(i, p); },
-                      +[](c10::DeviceIndex i, c10::MempoolId_t p) { c10::cuda::CUDACachingAllocator::releasePool(i, p); }}) {
+    // cuBLAS's workspace of the side stream lies in the pool. Newer libtorches release
+    // the pool when the graph is reset; older ones go on filling it.
+    const auto attempt = [](const auto& step) {
       try {
-        step(index, pool);
-      } catch (...) {  // that step had been done already
+        step();
+      } catch (...) {  // it had been done already
       }
-    }
+    };
+    attempt([] { at::cuda::clearCublasWorkspaces(); });
+    attempt([&] { graph.reset(); });
+    int users = 0;
+    attempt([&] { users = c10::cuda::CUDACachingAllocator::getPoolUseCount(index, pool); });
+    if (users == 0) return;
+    attempt([&] { c10::cuda::CUDACachingAllocator::endAllocateToPool(index, pool); });
+    attempt([&] { c10::cuda::CUDACachingAllocator::releasePool(index, pool); });
   }
 };
 
