@@ -70,7 +70,7 @@ func (h hostTensor) tensor(device torch.Device) torch.Tensor {
 	return torch.Local(func() torch.Tensor { return torch.To(torch.FromBytes(h.data, h.scalar, h.sizes...), device) })
 }
 
-// dtypes are the types of a state's tensors; L-BFGS counts in integers at first.
+// dtypes are the types of a state's tensors; L-BFGS has the place of its newest step as an integer.
 var dtypes = map[torch.ScalarType]safetensors.DType{torch.Float32: safetensors.F32, torch.Float64: safetensors.F64, torch.Int64: safetensors.I64}
 
 // DType is the element type.

@@ -388,10 +388,11 @@ func (e *evaluator) try(x torch.Tensor) (values, gradient torch.Tensor, err erro
 }
 
 // recordable says whether an evaluation can be recorded as a graph: all of it on
-// one device that is not the CPU, without TorchScript, which minds it.
+// one device that is not the CPU, with nothing of the content pictures' to be fetched
+// from the host, and without TorchScript, which minds it.
 func (e *evaluator) recordable() bool {
 	w := e.farm.workers[0]
-	return len(e.farm.workers) == 1 && len(e.tiles) == 1 && w.device() != torch.CPU && e.farm.home == w.device() && w.network.LayerByLayer()
+	return len(e.farm.workers) == 1 && len(e.tiles) == 1 && (!e.farm.forget || len(e.content) == 0) && w.device() != torch.CPU && e.farm.home == w.device() && w.network.LayerByLayer()
 }
 
 // run runs the network over what tile i sees of the pictures, unless the worker has

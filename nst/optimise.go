@@ -40,6 +40,7 @@ type state struct {
 
 	graph      *torch.Graph    // of advance
 	noGraphs   bool            // it cannot be recorded
+	warm       bool            // a step was made piece by piece: kernels are loaded, libraries ready
 	replayed   int             // steps, from the graph
 	unrecorded func(why error) // is told that the device cannot record one; may be nil
 	evaluated  func()          // is called after the first evaluation, when it is done; may be nil
@@ -231,7 +232,7 @@ func (o *state) device() torch.Device { return torch.DeviceOf(o.x) }
 // as a graph once the first step has readied the optimiser and the device, where
 // the device has graphs and one tile is all.
 func (o *state) advance() error {
-	if o.graph == nil && !o.noGraphs && o.steps > 0 && o.evaluator.recordable() {
+	if o.graph == nil && !o.noGraphs && o.warm && o.evaluator.recordable() {
 		o.record()
 	}
 	if o.graph != nil {
@@ -242,6 +243,7 @@ func (o *state) advance() error {
 	}
 	o.step()
 	o.steps++
+	o.warm = true
 	return o.evaluate()
 }
 

@@ -127,7 +127,6 @@ func (t *transfer) prepare(ctx context.Context) error {
 	for _, w := range e.workers {
 		w.lost = false
 		err := w.thread.Do(ctx, func() error {
-			torch.SetMath(s.math(false))
 			w.network.SetFast(s.Precision == Fast)
 			w.network.SetFused(!s.repeats())
 			if err := errors.Join(torch.ResetPeak(w.device()), w.network.SetPooling(s.pooling()), w.network.SetPadding(s.Padding)); err != nil {
@@ -136,6 +135,7 @@ func (t *transfer) prepare(ctx context.Context) error {
 			if err := w.network.Cast(s.Precision.network()); err != nil {
 				return err
 			}
+			torch.SetMath(s.math(false)) // after Cast, which chooses its own to compare by
 			channels, err := w.network.Require(w.device(), s.layers())
 			for i, c := range channels {
 				t.farm.channels[s.layers()[i]] = float64(c)

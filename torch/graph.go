@@ -25,14 +25,24 @@ func Record(device Device, f func()) (*Graph, error) {
 	if err := failure("record", C.nst_graph_begin(name, &h)); err != nil {
 		return nil, err
 	}
-	err := Scoped(func() error { f(); return nil })
-	if endErr := failure("record", C.nst_graph_end(h)); err == nil {
-		err = endErr
-	}
+	recorded := false
+	defer func() {
+		if !recorded { // whatever f did, the device goes on as before
+			C.nst_graph_free(h)
+		}
+	}()
+	err := func() (err error) {
+		defer func() {
+			if endErr := failure("record", C.nst_graph_end(h)); err == nil {
+				err = endErr
+			}
+		}()
+		return Scoped(func() error { f(); return nil })
+	}()
 	if err != nil {
-		C.nst_graph_free(h)
 		return nil, err
 	}
+	recorded = true
 	g := &Graph{handle: h}
 	g.cleanup = runtime.AddCleanup(g, func(h C.nst_graph) { C.nst_graph_free(h) }, h)
 	return g, nil

@@ -54,9 +54,10 @@ func (o *Optimizer) Restart(mask Tensor) {
 // maxState is more tensors than any state has.
 const maxState = 1 << 10
 
-// State copies what the optimiser remembers: for Adam its number of steps and
-// the tensors m and v, of the optimised tensor's sizes; for L-BFGS tensors and
-// numbers of its own. Both are empty before the first step.
+// State is what the optimiser remembers: for Adam its number of steps and the
+// tensors m and v, of the optimised tensor's sizes; for L-BFGS tensors and numbers of
+// its own. Both are empty before the first step. The tensors are the optimiser's own
+// memory, which the next step changes.
 func (o *Optimizer) State() (tensors []Tensor, numbers []float64) {
 	handles, values := make([]C.nst_tensor, maxState), make([]C.double, 8)
 	tensorCount, numberCount := C.int64_t(len(handles)), C.int64_t(len(values))

@@ -106,12 +106,15 @@ func runCheck(ctx context.Context, o *checkOptions, stdout, stderr io.Writer) er
 }
 
 // tolerances are by how much a precision's total and gradient may differ from
-// float64's: twice what was measured, of TF32 and bf16 with the rounding emulated (3.2
-// and 10.5 % of the gradient at 256 px), and of the CPU's Winograd kernels 0.11 %.
+// float64's: about twice what was found with TF32's and bf16's rounding emulated on the
+// CPU (3.2 and 10.5 % of the gradient at 256 px).
 var tolerances = []struct {
 	precision nst.Precision
 	tolerance float64
 }{{nst.Double, 1e-6}, {nst.Exact, 1e-3}, {nst.Fast, 0.07}, {nst.TF32, 0.07}, {nst.BF16, 0.22}}
+
+// cpuFast is the tolerance of the CPU's Winograd kernels, which do not round to TF32.
+const cpuFast = 5e-3
 
 // gradients compares every precision's costs and gradient with float64's on the CPU.
 func (d *deviceCheck) gradients(ctx context.Context, o *checkOptions, engine *nst.Engine, content, style *picture.Picture, stderr io.Writer) error {
@@ -140,6 +143,9 @@ func (d *deviceCheck) gradients(ctx context.Context, o *checkOptions, engine *ns
 		for i, w := range want {
 			difference += math.Pow(float64(got[i]-w), 2)
 			norm += math.Pow(float64(w), 2)
+		}
+		if p.precision == nst.Fast && engine.Device() == torch.CPU {
+			p.tolerance = cpuFast
 		}
 		c := precisionCheck{Precision: p.precision, Total: math.Abs(costs.Total/wantCosts.Total - 1), Gradient: math.Sqrt(difference / norm), Tolerance: p.tolerance}
 		c.Passed = c.Total <= p.tolerance && c.Gradient <= p.tolerance
@@ -174,7 +180,7 @@ func (d *deviceCheck) graphs(ctx context.Context, o *checkOptions, engine *nst.E
 		}
 		g.Passed = g.LiveTensors[0] == g.LiveTensors[1] && float64(g.Allocated[1]) < 1.01*float64(g.Allocated[0])
 		if engine.Device() != torch.CPU {
-			g.Passed = g.Passed && g.Replayed > 0
+			g.Passed = g.Passed && g.Replayed >= o.iterations-2
 		}
 		d.Passed = d.Passed && g.Passed
 		d.Graphs = append(d.Graphs, g)

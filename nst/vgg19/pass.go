@@ -189,7 +189,7 @@ func (p *Pass) autograd(add func(string, torch.Tensor) torch.Tensor) torch.Tenso
 }
 
 // chain is VGG-19 computed layer by layer from its parameters, without
-// TorchScript and autograd: so a ReLU needs no copy, pooling no indices, and the
+// TorchScript and autograd: so a ReLU needs no copy, pooling only what it chose, and the
 // layers' own gradients are added into those that arrive from deeper ones.
 type chain struct {
 	scale, offset torch.Tensor // of the input, [1,3,1,1], in float32: it becomes image·scale + offset

@@ -120,6 +120,7 @@ func (n *Network) agrees() bool {
 	agree := false
 	err := torch.Scoped(func() error {
 		torch.NoGrad(func() {
+			torch.SetMath(torch.Math{}) // both are computed alike, and not rounded; a run chooses anew
 			image := make([]float32, 3*side*side)
 			for i := range image {
 				image[i] = float32(i*2654435761>>7%1024) / 1024

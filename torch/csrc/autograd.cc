@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "guard.h"
+#include "precision.h"
 
 using nst::guard;
 using nst::tensor;
@@ -28,6 +29,8 @@ const char* nst_backward(const nst_tensor* tensors, const nst_tensor* gradients,
       roots.push_back(tensor(tensors[i]));
       seeds.push_back(gradients == nullptr ? at::Tensor() : tensor(gradients[i]));
     }
+    TORCH_CHECK(!roots.empty(), "backward of nothing");
+    const nst::Math math(roots.front());
     torch::autograd::backward(roots, seeds);
   });
 }

@@ -13,7 +13,6 @@
 #include <ATen/ops/convolution_backward.h>
 #include <ATen/ops/cudnn_convolution_relu.h>
 #include <ATen/ops/full.h>
-#include <ATen/ops/full_like.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
@@ -29,6 +28,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <map>
 #include <mutex>
 #include <optional>
 #include <vector>
@@ -98,9 +98,9 @@ struct Convolution {
   Convolution(at::Tensor w, at::Tensor b) : weight(std::move(w)), bias(std::move(b)) {}
 
   at::Tensor weight, bias;
-  at::Tensor transformed[2];    // weights, forward and backward: see weights
-  std::optional<bool> fusable;  // see fuses
-  std::mutex mutex;             // of these: threads may share the convolution
+  at::Tensor transformed[2];                   // weights, forward and backward: see weights
+  std::map<std::vector<int64_t>, bool> fuses;  // by the shape of its input: see fused
+  std::mutex mutex;                            // of these: threads may share the convolution
 
   int64_t in() const { return weight.size(1); }
   int64_t out() const { return weight.size(0); }
@@ -129,27 +129,40 @@ struct Convolution {
     return on_cpu(x) && (first() || (winograds() && tiles(x) >= kFewTiles));
   }
 
-  at::Tensor fused(const at::Tensor& x) const {
-    return at::cudnn_convolution_relu(x, weight, bias, {1, 1}, {1, 1}, {1, 1}, 1);
-  }
-  // Whether cuDNN's convolution with bias and ReLU can be had here, and is right. It
-  // is tried once, on a small map, in memory that was full of NaN before: libtorch
-  // gives cuDNN the output's own memory to add in, times 0.
-  bool fuses() {
-    std::lock_guard<std::mutex> one(mutex);
-    if (fusable) return *fusable;
+  // cuDNN's convolution with bias and ReLU; undefined where it cannot be had. It is
+  // tried once for each shape, since cuDNN chooses anew, in memory that was full of NaN
+  // before: libtorch gives cuDNN the output's own memory to add in, times 0, and not
+  // every kernel need know that nothing times 0 is 0. (The trial waits for the device;
+  // a scale's first evaluation, which is never recorded, meets all shapes.)
+  at::Tensor fused(const at::Tensor& x) {
+    const auto compute = [&] { return at::cudnn_convolution_relu(x, weight, bias, {1, 1}, {1, 1}, {1, 1}, 1); };
+    const auto length = [](const at::Tensor& t) {
+      return at::linalg_vector_norm(t, 2, std::nullopt, false, at::kFloat).item().toDouble();
+    };
+    std::unique_lock<std::mutex> one(mutex);
+    const auto known = fuses.find(x.sizes().vec());
+    if (known != fuses.end()) {
+      one.unlock();
+      return known->second ? compute() : at::Tensor();
+    }
+    auto& verdict = fuses[x.sizes().vec()];
     try {
-      auto x = at::full({1, in(), 16, 16}, 0.5, weight.options()).contiguous(kLast);
-      const auto want = at::conv2d(x, weight, bias, 1, 1).relu_();
-      at::full_like(want, std::nan(""));
-      const auto length = [](const at::Tensor& t) { return at::linalg_vector_norm(t.to(at::kFloat)).item().toDouble(); };
-      fusable = length(fused(x).sub_(want)) <= 2e-2 * length(want);
+      if (fuses.size() == 1) {  // is it the convolution at all?
+        const auto small = at::full({1, in(), 16, 16}, 0.5, weight.options()).contiguous(kLast);
+        const auto want = at::conv2d(small, weight, bias, 1, 1).relu_();
+        const auto got = at::cudnn_convolution_relu(small, weight, bias, {1, 1}, {1, 1}, {1, 1}, 1);
+        if (length(got.sub(want)) > 2e-2 * length(want)) return {};
+      }
+      at::full({x.size(0), out(), x.size(2), x.size(3)}, std::nan(""), x.options());
+      auto y = compute();
+      verdict = std::isfinite(length(y));
+      return verdict ? y : at::Tensor();
     } catch (const c10::OutOfMemoryError&) {
+      fuses.erase(x.sizes().vec());
       throw;
     } catch (const c10::Error&) {
-      fusable = false;  // another vendor's device, or no such kernel
+      return {};  // another vendor's device, or no such kernel
     }
-    return *fusable;
   }
 
   at::Tensor forward(at::Tensor x, nst_convolution_mode mode, bool relu) {
@@ -169,8 +182,9 @@ struct Convolution {
     if (x.is_cpu() && x.size(0) > 1)
       return one_by_one(x, [&](const at::Tensor& one, int64_t) { return forward(one, mode, relu); });
     within_indices(x, std::max(in(), out()));
-    const nst::Math math;
-    if (relu && mode.fused && !mode.replicate && !x.is_cpu() && fuses()) return fused(x);
+    const nst::Math math(x);
+    if (relu && mode.fused && !mode.replicate && !x.is_cpu())
+      if (auto y = fused(x); y.defined()) return y;
     auto y = mode.replicate ? at::conv2d(at::replication_pad2d(x, {1, 1, 1, 1}), weight, bias)
                        : at::conv2d(x, weight, bias, 1, 1);
     return relu ? at::relu_(y) : y;
@@ -199,7 +213,7 @@ struct Convolution {
       });
     }
     within_indices(gradient, std::max(in(), out()));
-    const nst::Math math;
+    const nst::Math math(gradient);
     gradient = masked(gradient, mask);
     const int64_t pad = mode.replicate ? 0 : 1;
     auto dx = gradient.is_cpu() ? on_host(gradient, pad)
@@ -254,7 +268,7 @@ bool is_half(const at::Tensor& t) { return t.scalar_type() == at::kBFloat16 || t
 
 // scale·f·fᵀ of matrices f [N,C,P], in float32 if f is of half precision.
 at::Tensor product(const at::Tensor& f, double scale) {
-  if (is_half(f) && !f.is_cpu()) {
+  if (is_half(f) && !f.is_cpu() && !f.requires_grad()) {
     auto sum = at::empty({f.size(0), f.size(1), f.size(1)}, f.options().dtype(at::kFloat));
     return at::baddbmm_out(sum, sum, f, f.transpose(1, 2), at::kFloat, 0, scale);
   }
@@ -417,7 +431,7 @@ const char* nst_syrk(nst_tensor t, double scale, nst_tensor* out) {
   return guard([&] {
     const auto& f = tensor(t);
     if (!rows_of_channels(f) || (c10::GradMode::is_enabled() && f.requires_grad())) {
-      const nst::Math math;
+      const nst::Math math(f);
       *out = give(f.is_cpu() || f.requires_grad() ? product(f, scale) : product_of_pieces(f, scale));
       return;
     }
@@ -439,7 +453,7 @@ const char* nst_add_product(nst_tensor sum, nst_tensor d, nst_tensor f, double b
                         s.sizes() == a.sizes() && m.dim() == 3 && m.size(0) == a.size(0) && m.size(1) == a.size(1) &&
                         m.size(2) == a.size(1) && (beta == 0 || beta == 1);
     if (!kernel) {
-      const nst::Math math;
+      const nst::Math math(a);
       if (is_half(a) && a.is_cpu()) {
         s.copy_(at::baddbmm(s.to(at::kFloat), m, a.to(at::kFloat), beta, alpha));
         return;

@@ -215,8 +215,9 @@ std::mutex in_use;
 
 }  // namespace
 
-nst::Math::Math(Products products) {
-  in_use.lock();
+nst::Math::Math(const at::Tensor& on, Products products) {
+  if (on.is_cpu()) return;
+  lock = std::unique_lock<std::mutex>(in_use);
   auto& context = at::globalContext();
   const bool products_tf32 = chosen.tf32 && products == kAsChosen;
   if (context.allowTF32CuDNN() != chosen.tf32) context.setAllowTF32CuDNN(chosen.tf32);
@@ -224,8 +225,6 @@ nst::Math::Math(Products products) {
   if (context.benchmarkCuDNN() != chosen.autotune) context.setBenchmarkCuDNN(chosen.autotune);
   if (context.deterministicCuDNN() != chosen.deterministic) context.setDeterministicCuDNN(chosen.deterministic);
 }
-
-nst::Math::~Math() { in_use.unlock(); }
 
 const char* nst_set_math(int32_t tf32, int32_t autotune, int32_t deterministic) {
   chosen = {tf32 != 0, autotune != 0, deterministic != 0};

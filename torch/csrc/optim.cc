@@ -185,7 +185,7 @@ struct Lbfgs final : Optimizer {
     c10::NoGradGuard off;
     TORCH_CHECK(gradient.sizes() == t.sizes(), "the gradient has the shape ", gradient.sizes(), ", not ", t.sizes());
     if (!S.defined()) begin();
-    const nst::Math exact(nst::Math::kExact);
+    const nst::Math exact(t, nst::Math::kExact);
     const auto g = rows(gradient);
 
     // Remember the last step in the place of the oldest.
@@ -279,7 +279,7 @@ const char* nst_optimizer_state(nst_optimizer o, nst_tensor* tensors, int64_t* t
     *tensor_count = static_cast<int64_t>(found.size());
     *number_count = static_cast<int64_t>(scalars.size());
     std::copy(scalars.begin(), scalars.end(), numbers);
-    for (size_t i = 0; i < found.size(); i++) tensors[i] = give(found[i].clone());
+    for (size_t i = 0; i < found.size(); i++) tensors[i] = give(found[i]);
   });
 }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "guard.h"
+#include "precision.h"
 
 using nst::give;
 using nst::guard;
@@ -128,6 +129,7 @@ const char* nst_module_forward(nst_module m, nst_tensor image, const char* names
     c10::List<std::string> layers;
     std::istringstream lines(names);
     for (std::string line; std::getline(lines, line);) layers.push_back(line);
+    const nst::Math math(tensor(image));
     auto result = module(m).forward({tensor(image), layers});
     TORCH_CHECK(result.isTensorList(), "forward returned ", result.tagKind(), ", not a list of tensors");
     auto features = result.toTensorVector();

@@ -245,8 +245,8 @@ const char* nst_tensor_slice(nst_tensor t, int64_t dim, int64_t start, int64_t e
 // batches sum in another order, which would make a result depend on its company.
 const char* nst_tensor_matmul(nst_tensor a, nst_tensor b, nst_tensor* out) {
   return guard([&] {
-    const nst::Math math;
     const auto &x = tensor(a), &y = tensor(b);
+    const nst::Math math(x);
     if (!x.is_cpu() || x.dim() != 3 || x.size(0) == 1) {
       *out = give(at::matmul(x, y));
       return;
