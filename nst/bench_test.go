@@ -28,7 +28,7 @@ func BenchmarkIteration(b *testing.B) {
 		require.NoError(b, torch.Scoped(func() error { torch.NoGrad(f); return nil }))
 	}
 	scoped(b, func() {
-		x := noise(1, side, side).Tensor(torch.CPU, side, side)
+		x := tensorOf(noise(1, side, side), torch.CPU, side, side)
 		timed := func(name string, f func()) {
 			b.Run(name, func(b *testing.B) {
 				for b.Loop() {
@@ -68,7 +68,7 @@ func BenchmarkIteration(b *testing.B) {
 			timed(name, func() { optimizer.Step(gradient) })
 			optimizer.Close()
 		}
-		small := noise(1, 362, 362).Tensor(torch.CPU, 362, 362)
+		small := tensorOf(noise(1, 362, 362), torch.CPU, 362, 362)
 		timed("resize", func() { torch.Resize(small, side, side) })
 	})
 }

@@ -42,7 +42,7 @@ func (e *Engine) StartBenchmark(ctx context.Context, content, style *picture.Pic
 			return nil, err
 		}
 		err = torch.Scoped(func() error {
-			out = p.Resized(size, size)
+			out = resized(p.OverWhite(), size, size)
 			return nil
 		})
 		return out, err

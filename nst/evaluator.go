@@ -2,6 +2,7 @@ package nst
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 
@@ -111,6 +112,7 @@ type evaluator struct {
 	style         []styleTerm
 	layers        []string // of all terms, each once
 
+	opaque       map[int]torch.Tensor    // how opaque the content is at the positions of a stride, [1,1,n_H,n_W]; nil: it is wholly
 	contentOf    func(tile) torch.Tensor // the part of the content pictures, [N,3,h,w], on the CPU
 	coefficients torch.Tensor            // [N,terms]; none before they are needed
 }
@@ -202,8 +204,12 @@ func (e *evaluator) findContent() error {
 	sums, features := make([]torch.Tensor, len(e.content)), make([][]torch.Tensor, len(e.content))
 	defer func() { torch.Close(sums...) }()
 	err := e.farm.each(len(e.tiles), func(w *worker, i int) (made []torch.Tensor) {
-		for _, a := range e.targets(w, i) {
-			made = append(made, squares(wide(a)))
+		for k, a := range e.targets(w, i) {
+			sized := wide(a)
+			if alpha := e.opacityAt(e.content[k].layer, w, i); alpha.T != nil {
+				sized = torch.Mul(sized, alpha)
+			}
+			made = append(made, squares(sized))
 			if keep {
 				made = append(made, a)
 			}
@@ -231,6 +237,16 @@ func (e *evaluator) findContent() error {
 		}
 		return nil
 	})
+}
+
+// opacityAt is how opaque the content is at a layer's positions in tile i, [1,1,h,w]; none
+// if it is wholly.
+func (e *evaluator) opacityAt(layer string, w *worker, i int) torch.Tensor {
+	whole := e.opaque[strideOf(layer)]
+	if whole.T == nil {
+		return whole
+	}
+	return torch.To(e.tiles[i].own.Positions(whole, strideOf(layer)).Of(whole), w.device())
 }
 
 // targets are the content terms' features at tile i's positions, on the worker's
@@ -332,6 +348,7 @@ func read(scalar torch.Tensor) float64 { return readAll(scalar)[0] }
 // close releases the targets.
 func (e *evaluator) close() {
 	torch.Close(e.coefficients)
+	torch.Close(slices.Collect(maps.Values(e.opaque))...)
 	for _, t := range e.content {
 		torch.Close(t.unit.device)
 		torch.Close(t.tiles...)
@@ -584,7 +601,14 @@ func (e *evaluator) add(w *worker, pass *vgg19.Pass, layer string, i int, arrivi
 			}
 			torch.Subtract(difference, maps, targets[k])
 			torch.Close(targets[k])
+			alpha := e.opacityAt(layer, w, i) // of the cost, and once more of its derivative
+			if alpha.T != nil {
+				torch.MulInPlace(difference, alpha)
+			}
 			norms[k] = torch.Keep(torch.Norms(difference))
+			if alpha.T != nil {
+				torch.MulInPlace(difference, alpha)
+			}
 			factor, ok := t.unit.number()
 			if fresh || !ok {
 				t.unit.slope(difference)

@@ -41,7 +41,11 @@ func judge(e *evaluator, x torch.Tensor) (float64, []float32) {
 	if len(e.content) > 0 {
 		for i, a := range e.farm.workers[0].network.Features(x, e.contentLayers()) {
 			t := e.content[i]
-			content = torch.Add(content, torch.Scale(ContentCost(t.tiles[0], a), t.weight*t.unit.values[0]))
+			target := t.tiles[0]
+			if alpha, ok := e.opaque[strideOf(t.layer)]; ok {
+				target, a = torch.Mul(target, alpha), torch.Mul(a, alpha)
+			}
+			content = torch.Add(content, torch.Scale(ContentCost(target, a), t.weight*t.unit.values[0]))
 		}
 	}
 	if len(e.style) > 0 {
@@ -88,6 +92,15 @@ func halves(width, height, columns int, a, b uint8) *picture.Picture {
 	return p
 }
 
+// fading gives a picture alpha, from 0 at the left to 1 at the right.
+func fading(p *picture.Picture) *picture.Picture {
+	p.Alpha = make([]float32, p.Width*p.Height)
+	for i := range p.Alpha {
+		p.Alpha[i] = min(max(float32(i%p.Width)/float32(p.Width)*2-0.5, 0), 1)
+	}
+	return p
+}
+
 // The evaluator's gradient, fed in by hand at the layers, is autograd's.
 func TestGradientIsAutograds(t *testing.T) {
 	nsttest.NoLeaks(t)
@@ -120,11 +133,20 @@ func TestGradientIsAutograds(t *testing.T) {
 		"masks":                 {ContentMask: halves(50, 37, 20, 10, 200), StyleMasks: []*picture.Picture{halves(33, 48, 22, 200, 10), halves(64, 64, 64, 10, 0)}},
 		"masks and moments": {StyleLoss: MomentsLoss, Preset: Classic, ContentMask: halves(50, 37, 20, 10, 200),
 			StyleMasks: []*picture.Picture{halves(33, 48, 16, 200, 10), halves(64, 64, 32, 10, 200)}},
+		"alpha":             {Alpha: AlphaKeep},
+		"alpha and moments": {Alpha: AlphaKeep, Preset: Gatys, StyleLoss: MomentsLoss},
+		"alpha and masks": {Alpha: AlphaKeep, Preset: Classic, ContentMask: halves(50, 37, 20, 10, 200),
+			StyleMasks: []*picture.Picture{halves(33, 48, 16, 200, 10), halves(64, 64, 32, 10, 200)}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o.Size, o.StyleSize, o.Scales, o.StyleWeights = new(0), new(0), ScalesOff, []float64{0.25, 0.75}
 			engine := &Engine{workers: both[:1], styles: newStyleCache()}
-			transfer, err := engine.newTransfer(noise(1, 50, 37), []*picture.Picture{noise(2, 33, 48), noise(3, 64, 64)}, o, nil)
+			content, styles := noise(1, 50, 37), []*picture.Picture{noise(2, 33, 48), noise(3, 64, 64)}
+			if o.Alpha == AlphaKeep {
+				fading(content)
+				fading(styles[0])
+			}
+			transfer, err := engine.newTransfer(content, styles, o, nil)
 			require.NoError(t, err)
 			require.NoError(t, engine.thread().Do(context.Background(), func() error {
 				require.NoError(t, transfer.prepare(context.Background()))
@@ -134,7 +156,7 @@ func TestGradientIsAutograds(t *testing.T) {
 				e, err := transfer.evaluator(transfer.schedule[0])
 				require.NoError(t, err)
 				defer e.close()
-				x := noise(4, 50, 37).Tensor(torch.CPU, 50, 37)
+				x := tensorOf(noise(4, 50, 37), torch.CPU, 50, 37)
 				torch.RequireGrad(x, true)
 				total, want := judge(e, x)
 				// As one, in tiles, and shared out.
@@ -215,7 +237,7 @@ func TestSlippedTensorIsCaught(t *testing.T) {
 				slipped := torch.Keep(torch.To(target.gram, other))
 				torch.Close(target.gram)
 				target.gram = slipped
-				x := p.Tensor(e.Device(), 32, 32)
+				x := tensorOf(p, e.Device(), 32, 32)
 				torch.RequireGrad(x, true)
 				_, _, err = eval.evaluate(x)
 				return err

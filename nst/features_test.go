@@ -31,7 +31,7 @@ func crop(p *picture.Picture, from, to int) *picture.Picture {
 
 // resized is a picture at a size.
 func resized(t *testing.T, p *picture.Picture, w, h int) (out *picture.Picture) {
-	require.NoError(t, torch.Scoped(func() error { out = picture.FromTensor(p.Tensor(torch.CPU, w, h)); return nil }))
+	require.NoError(t, torch.Scoped(func() error { out = nst.PictureOf(nst.TensorOf(p, torch.CPU, w, h)); return nil }))
 	return out
 }
 
@@ -62,7 +62,7 @@ func distance(t *testing.T, a, b *picture.Picture) (sum float64) {
 	require.NoError(t, torch.Scoped(func() error {
 		torch.NoGrad(func() {
 			layers := []string{"relu1_1", "relu2_1", "relu3_1", "relu4_1"}
-			fa, fb := network.Features(a.Tensor(torch.CPU, a.Width, a.Height), layers), network.Features(b.Tensor(torch.CPU, b.Width, b.Height), layers)
+			fa, fb := network.Features(nst.TensorOf(a, torch.CPU, a.Width, a.Height), layers), network.Features(nst.TensorOf(b, torch.CPU, b.Width, b.Height), layers)
 			for i := range layers {
 				ga, gb := nst.GramMatrix(fa[i]), nst.GramMatrix(fb[i])
 				sum += float64(torch.Floats(nst.StyleCost(ga, gb))[0] / torch.Floats(nst.StyleCost(torch.Scale(ga, 0), gb))[0])

@@ -13,8 +13,75 @@ import (
 // mask is a picture's division into regions, each named by a grey level.
 type mask struct {
 	width, height int
-	level         []uint8       // of each pixel
-	count         map[uint8]int // pixels of each level
+	level         []uint8          // of each pixel
+	count         map[uint8]int    // pixels of each level
+	of            *picture.Picture // what it is of, whose alpha counts; nil: no alpha does
+}
+
+// wholeMask is the mask of one region that stands for the alpha of a picture.
+func wholeMask(p *picture.Picture) *mask {
+	n := p.Width * p.Height
+	return &mask{width: p.Width, height: p.Height, level: make([]uint8, n), count: map[uint8]int{0: n}, of: p}
+}
+
+// withAlpha makes the pictures what Options.Alpha has of them: over white, or as they
+// are, if something of each can be seen.
+func (s *settings) withAlpha(content *picture.Picture, styles []*picture.Picture) (*picture.Picture, []*picture.Picture, error) {
+	if s.Alpha == AlphaWhite || (s.Alpha == "" && content.Alpha == nil) {
+		over := make([]*picture.Picture, len(styles))
+		for i, p := range styles {
+			over[i] = p.OverWhite()
+		}
+		return content.OverWhite(), over, nil
+	}
+	visible := func(p *picture.Picture) bool {
+		return p.Alpha == nil || slices.ContainsFunc(p.Alpha, func(a float32) bool { return a > 0 })
+	}
+	for i, p := range styles {
+		if !visible(p) {
+			return nil, nil, invalid("Alpha", "is to keep, but the %s is wholly transparent; %q puts it over white", styleName(i, len(styles)), AlphaWhite)
+		}
+	}
+	if !visible(content) {
+		return nil, nil, invalid("Alpha", "is to keep, but the content picture is wholly transparent; %q puts it over white", AlphaWhite)
+	}
+	return content, styles, nil
+}
+
+// opacity returns a picture's alpha at the layers' positions, by stride, [1,1,n_H,n_W],
+// as tensors that the caller closes.
+func opacity(p *picture.Picture, layers []string, device torch.Device, scalar torch.ScalarType, width, height int) map[int]torch.Tensor {
+	out := map[int]torch.Tensor{}
+	torch.Within(func() {
+		atStrides(alphaOf(p, width, height), layers, device, scalar, func(stride int, t torch.Tensor) { out[stride] = torch.Keep(torch.Clone(t)) })
+	})
+	return out
+}
+
+// alphaOf is a picture's alpha at a size, on the CPU.
+func alphaOf(p *picture.Picture, width, height int) torch.Tensor {
+	t := torch.FromFloats(p.Alpha, torch.CPU, 1, 1, int64(p.Height), int64(p.Width))
+	return torch.ResizeLinear(t, int64(height), int64(width))
+}
+
+// atStrides calls each for a map of a picture's pixels at the strides of the layers,
+// where it is halved from block to block, as the network's maps are.
+func atStrides(t torch.Tensor, layers []string, device torch.Device, scalar torch.ScalarType, each func(stride int, t torch.Tensor)) {
+	wanted, deepest := map[int]bool{}, 1
+	for _, name := range layers {
+		stride := strideOf(name)
+		wanted[stride] = true
+		deepest = max(deepest, stride)
+	}
+	t = torch.Cast(torch.To(t, device), scalar)
+	for stride := 1; stride <= deepest; stride *= 2 {
+		if stride > 1 {
+			t = torch.Halve(t)
+		}
+		if wanted[stride] {
+			each(stride, t)
+		}
+	}
 }
 
 // maxRegions is how many grey levels a mask may have. More are the shades of
@@ -26,8 +93,9 @@ func newMask(field string, p *picture.Picture) (*mask, error) {
 	if err := p.Check(); err != nil {
 		return nil, invalid(field, "cannot be used: %v", err)
 	}
+	p = p.OverWhite()
 	n := p.Width * p.Height
-	m := &mask{p.Width, p.Height, make([]uint8, n), map[uint8]int{}}
+	m := &mask{width: p.Width, height: p.Height, level: make([]uint8, n), count: map[uint8]int{}}
 	for i := range n {
 		r, g, b := p.Pixels[i], p.Pixels[n+i], p.Pixels[2*n+i]
 		if max(r, g, b)-min(r, g, b) > 0.5/255 {
@@ -68,16 +136,10 @@ type guides map[uint8]torch.Tensor
 
 // guides returns the masks' guides for a picture of width×height, by stride,
 // as tensors of the caller's scope. A level's membership is resized and, like
-// the network's maps, halved from block to block; a position's weight is the
-// square of its membership, and the weights' sum is 1. A level that has no
+// the network's maps, halved from block to block, and multiplied by alpha if that
+// counts; a position's weight is its square, and the weights' sum is 1. A level that has no
 // position left has no guide.
 func (m *mask) guides(layers []string, device torch.Device, scalar torch.ScalarType, width, height int) map[int]guides {
-	wanted, deepest := map[int]bool{}, 1
-	for _, name := range layers {
-		stride := strideOf(name)
-		wanted[stride] = true
-		deepest = max(deepest, stride)
-	}
 	out := map[int]guides{}
 	for _, level := range m.levels() {
 		member := make([]float32, len(m.level))
@@ -87,21 +149,18 @@ func (m *mask) guides(layers []string, device torch.Device, scalar torch.ScalarT
 			}
 		}
 		t := torch.FromFloats(member, torch.CPU, 1, 1, int64(m.height), int64(m.width))
-		t = torch.Cast(torch.To(torch.ResizeLinear(t, int64(height), int64(width)), device), scalar)
-		for stride := 1; stride <= deepest; stride *= 2 {
-			if stride > 1 {
-				t = torch.Halve(t)
-			}
-			if !wanted[stride] {
-				continue
-			}
+		t = torch.ResizeLinear(t, int64(height), int64(width))
+		if m.of != nil {
+			t = torch.Mul(t, alphaOf(m.of, width, height))
+		}
+		atStrides(t, layers, device, scalar, func(stride int, t torch.Tensor) {
 			if out[stride] == nil {
 				out[stride] = guides{}
 			}
 			if weight := read(squares(t)); weight > 0 {
 				out[stride][level] = torch.Scale(torch.Pow(t, 2), 1/weight)
 			}
-		}
+		})
 	}
 	return out
 }
@@ -119,7 +178,8 @@ func strideOf(name string) int {
 // whether every region of the content has its style.
 func (s *settings) checkMasks(content *picture.Picture, styles []*picture.Picture) (*mask, []*mask, error) {
 	if s.ContentMask == nil {
-		return nil, make([]*mask, len(styles)), nil
+		content, all := alphaMasks(content, styles)
+		return content, all, nil
 	}
 	if len(s.StyleMasks) != len(styles) {
 		return nil, nil, invalid("StyleMasks", "are %d, for %d style pictures; give one for each", len(s.StyleMasks), len(styles))
@@ -167,7 +227,26 @@ func (s *settings) checkMasks(content *picture.Picture, styles []*picture.Pictur
 			return nil, nil, invalid("StyleMasks", "have no region of level %d, which the content's mask has", level)
 		}
 	}
+	for i, m := range append([]*mask{contentMask}, styleMasks...) {
+		if p := append([]*picture.Picture{content}, styles...)[i]; p.Alpha != nil {
+			m.of = p
+		}
+	}
 	return contentMask, styleMasks, nil
+}
+
+// alphaMasks are masks for alpha alone, for all of the pictures if any of them has it.
+func alphaMasks(content *picture.Picture, styles []*picture.Picture) (of *mask, all []*mask) {
+	all = make([]*mask, len(styles))
+	if content.Alpha != nil {
+		of = wholeMask(content)
+	}
+	for i, p := range styles {
+		if p.Alpha != nil {
+			all[i] = wholeMask(p)
+		}
+	}
+	return of, all
 }
 
 func listLevels(levels []uint8) string {

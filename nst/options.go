@@ -105,6 +105,19 @@ const (
 	ColorMatch   Color = "match"   // the styles' colours are matched to the content's before: see picture.MatchColors
 )
 
+// Alpha is what becomes of the pictures' transparent pixels.
+type Alpha string
+
+const (
+	// AlphaKeep has pixels count by how opaque they are, α: the content cost's
+	// differences and the Gram matrices' features are multiplied by α at their
+	// positions (as with a guide of Gatys et al. 2017), and the result has the
+	// content's alpha. It is the default where the content picture has some.
+	AlphaKeep Alpha = "keep"
+	// AlphaWhite puts the pictures over white.
+	AlphaWhite Alpha = "white"
+)
+
 // Precision names how the network computes.
 type Precision string
 
@@ -234,6 +247,9 @@ type Options struct {
 	Padding vgg19.Padding `json:"padding,omitempty"`
 	// Color is ColorStyle if empty.
 	Color Color `json:"color,omitempty"`
+	// Alpha is AlphaKeep, if empty, where the content picture has transparent pixels,
+	// and else AlphaWhite.
+	Alpha Alpha `json:"alpha,omitempty"`
 	// ContentMask and StyleMasks, one for each style picture, name regions by
 	// their grey levels, 0 to 255: each region of the content takes its style
 	// from the regions of that level in the styles. A mask has its picture's

@@ -114,6 +114,7 @@ func (o Options) withDefaults() (*settings, error) {
 		func() error { return known("Pooling", s.Pooling, vgg19.MaxPooling, vgg19.AveragePooling) },
 		func() error { return known("Padding", s.Padding, vgg19.ZeroPadding, vgg19.ReplicatePadding) },
 		func() error { return known("Color", s.Color, ColorStyle, ColorContent, ColorMatch) },
+		func() error { return known("Alpha", either(s.Alpha, AlphaKeep), AlphaKeep, AlphaWhite) },
 		func() error { return known("Precision", s.Precision, Fast, Exact, TF32, BF16, Double) },
 		func() error { return known("Autotune", s.Autotune, AutotuneAuto, AutotuneOn, AutotuneOff) },
 		s.checkTile, s.checkNumbers, s.checkStyleWeights, s.checkSizes, s.checkScales, s.checkPictures,

@@ -23,11 +23,13 @@ func fingerprintOf(p *picture.Picture) (f fingerprint) {
 	h := sha256.New()
 	buffer := binary.LittleEndian.AppendUint64(nil, uint64(p.Width))
 	buffer = binary.LittleEndian.AppendUint64(buffer, uint64(p.Height))
-	for _, v := range p.Pixels {
-		buffer = binary.LittleEndian.AppendUint32(buffer, math.Float32bits(v))
-		if len(buffer) >= 1<<16 {
-			h.Write(buffer)
-			buffer = buffer[:0]
+	for _, values := range [][]float32{p.Pixels, p.Alpha} {
+		for _, v := range values {
+			buffer = binary.LittleEndian.AppendUint32(buffer, math.Float32bits(v))
+			if len(buffer) >= 1<<16 {
+				h.Write(buffer)
+				buffer = buffer[:0]
+			}
 		}
 	}
 	h.Write(buffer)
@@ -105,7 +107,7 @@ func (t *transfer) styleTargets(i int, at scale) (styleTargets, error) {
 		picture: t.styleIDs[i], width: width, height: height, layers: strings.Join(layers, " "),
 		loss: s.StyleLoss, pooling: s.pooling(), padding: s.Padding, precision: s.Precision, home: t.farm.home,
 	}
-	if t.styleMasks[i] != nil {
+	if s.StyleMasks != nil {
 		key.mask = fingerprintOf(s.StyleMasks[i])
 	}
 	return e.styles.get(key, func() (found styleTargets, err error) {
@@ -150,7 +152,7 @@ func (t *transfer) measureStyle(found styleTargets, i int, layers []string, widt
 	// An evaluator without targets knows how to measure.
 	e := newEvaluator(t.farm, s, width, height)
 	e.tiles = cut(width, height, t.farm.size, deepest(layers))
-	p := t.styles[i].Resized(width, height)
+	p := resized(t.styles[i], width, height)
 	defer t.collect()
 	err := t.farm.each(len(e.tiles), func(w *worker, i int) (made []torch.Tensor) {
 		w.drop(0)

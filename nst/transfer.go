@@ -60,6 +60,9 @@ func (e *Engine) newTransfer(content *picture.Picture, styles []*picture.Picture
 			return nil, fmt.Errorf("the %s: %w", styleName(i, len(styles)), err)
 		}
 	}
+	if content, styles, err = s.withAlpha(content, styles); err != nil {
+		return nil, err
+	}
 	t := &transfer{engine: e, content: content, styles: styles, settings: s, report: report}
 	t.members = []*transfer{t}
 	if err := s.checkTogether(content, styles); err != nil {
@@ -91,8 +94,8 @@ func (e *Engine) newTransfer(content *picture.Picture, styles []*picture.Picture
 // join has other transfers of the same settings made together with t.
 func (t *transfer) join(others []*transfer) error {
 	for _, o := range others {
-		if t.contentMask != nil || t.settings.Resume != nil {
-			return invalid("ContentMask", "and Resume are for one picture at a time")
+		if t.contentMask != nil || o.contentMask != nil || t.settings.Resume != nil {
+			return invalid("ContentMask", "transparent pixels that are kept, and Resume are for one picture at a time")
 		}
 		if !slices.Equal(t.schedule, o.schedule) {
 			last, other := t.schedule[len(t.schedule)-1], o.schedule[len(o.schedule)-1]
@@ -273,7 +276,7 @@ func (t *transfer) tell(i int, now *state, steps int, costs []Costs, current, la
 			Costs: costs[k], Seconds: t.seconds(), Last: last,
 		}
 		if last || current && steps%max(1, t.settings.StateEvery) == 0 {
-			p.Picture = func() *picture.Picture { return m.finish(picture.FromTensor(one(now.x, k))) }
+			p.Picture = func() *picture.Picture { return m.finish(pictureOf(one(now.x, k))) }
 			p.Checkpoint = func() (*Checkpoint, error) { return t.checkpoint(i, now) }
 		}
 		if last {
@@ -295,16 +298,32 @@ func (t *transfer) result(now *state, k int) *picture.Picture {
 	if shape := torch.Shape(best); int(shape[3]) != final.width || int(shape[2]) != final.height {
 		best = torch.Resize(best, int64(final.height), int64(final.width))
 	}
-	return t.finish(picture.FromTensor(best))
+	return t.finish(pictureOf(best))
 }
 
-// finish gives a picture its colours.
+// finish gives a picture its colours and its alpha.
 func (t *transfer) finish(p *picture.Picture) *picture.Picture {
+	if p = t.coloured(p); t.content.Alpha == nil {
+		return p
+	}
+	out := *p
+	out.Alpha = resizedPlanes(t.content.Alpha, t.content, p.Width, p.Height)
+	plane := p.Width * p.Height
+	for i, a := range out.Alpha {
+		if a == 0 { // nothing was optimised there
+			out.Pixels[i], out.Pixels[plane+i], out.Pixels[2*plane+i] = 1, 1, 1
+		}
+	}
+	return &out
+}
+
+// coloured gives a picture its colours.
+func (t *transfer) coloured(p *picture.Picture) *picture.Picture {
 	if t.settings.Color != ColorContent {
 		return p
 	}
 	if t.colours == nil || t.colours.Width != p.Width || t.colours.Height != p.Height {
-		t.colours = t.content.Resized(p.Width, p.Height)
+		t.colours = resized(t.content, p.Width, p.Height)
 	}
 	return picture.Recolor(p, t.colours)
 }
@@ -323,10 +342,16 @@ func (t *transfer) evaluator(at scale) (eval *evaluator, err error) {
 	if len(eval.style) > 0 {
 		err = torch.Scoped(func() error { return t.setStyles(eval, at) })
 	}
+	if err == nil && t.content.Alpha != nil {
+		err = torch.Scoped(func() error {
+			eval.opaque = opacity(t.content, eval.contentLayers(), t.farm.home, s.Precision.scalar(), at.width, at.height)
+			return nil
+		})
+	}
 	if err == nil {
 		var sized []*picture.Picture
 		for _, m := range t.members {
-			sized = append(sized, m.content.Resized(at.width, at.height))
+			sized = append(sized, resized(m.content, at.width, at.height))
 		}
 		err = eval.setContent(func(part tile) torch.Tensor {
 			var parts []torch.Tensor
@@ -342,7 +367,7 @@ func (t *transfer) evaluator(at scale) (eval *evaluator, err error) {
 
 // part is what a tile sees of a picture, on the CPU, in the precision of the run.
 func (s *settings) part(p *picture.Picture, t tile) torch.Tensor {
-	return torch.Cast(p.Part(t.seen.Left, t.seen.Top, t.seen.Right-t.seen.Left, t.seen.Bottom-t.seen.Top), s.Precision.scalar())
+	return torch.Cast(partOf(p, t.seen.Left, t.seen.Top, t.seen.Right-t.seen.Left, t.seen.Bottom-t.seen.Top), s.Precision.scalar())
 }
 
 // each stacks a tensor [1,…] of each member to [N,…].
@@ -439,7 +464,7 @@ func (t *transfer) styleOf(layer string, level uint8) statistics {
 
 // tensor is the picture at a size, in the precision of the run.
 func (s *settings) tensor(p *picture.Picture, device torch.Device, width, height int) torch.Tensor {
-	return torch.Cast(p.Tensor(device, width, height), s.Precision.scalar())
+	return torch.Cast(tensorOf(p, device, width, height), s.Precision.scalar())
 }
 
 // start is the pictures to start from at a scale.

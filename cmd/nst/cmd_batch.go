@@ -45,7 +45,7 @@ rest, and is reported at the end.`,
 	f.StringVar(&o.content, "content", "", "content pictures: a folder or a pattern such as 'photos/*.jpg' (required)")
 	f.StringVar(&o.style, "style", "", "style pictures, likewise (required)")
 	f.StringVarP(&o.output, "output", "o", "", "the folder to write to; it is made if it is not there (required)")
-	f.StringVar(&o.format, "format", "png", "of the results: png, jpg, webp or tif")
+	f.StringVar(&o.format, "format", "png", "of the results: png, jpg, webp, tif or avif")
 	f.BoolVar(&o.overwrite, "overwrite", false, "make the pictures anew that are there already")
 	f.IntVar(&o.together, "together", 1, "pictures of one size made at once: fills a GPU with small pictures; on the CPU it saves a fifth at 128 pixels and little above")
 	o.transferFlags = newTransferFlags(f)
@@ -77,8 +77,12 @@ func runBatch(ctx context.Context, o *batchOptions, stdout, stderr io.Writer) er
 	if err := os.MkdirAll(o.output, 0o755); err != nil {
 		return usage("-o: %w", err)
 	}
-	if err := picture.CheckOutput(pairs[0].output, encoding); err != nil {
+	out, err := newTarget(pairs[0].output, "", encoding, stdout)
+	if err != nil {
 		return err
+	}
+	if !out.format.Alpha() && options.Alpha == "" {
+		options.Alpha = nst.AlphaWhite
 	}
 	var left []pair
 	for _, p := range pairs {
@@ -105,7 +109,9 @@ func runBatch(ctx context.Context, o *batchOptions, stdout, stderr io.Writer) er
 	var failed []error
 	finish := func(p pair, result *nst.Result, err error) error {
 		if err == nil {
-			err = result.Picture.Save(p.output, encoding)
+			now := out
+			now.path = p.output
+			err = now.save(result.Picture)
 		}
 		if err != nil {
 			failed = append(failed, fmt.Errorf("%s with %s: %w", p.content, p.style, err))
@@ -123,10 +129,10 @@ func runBatch(ctx context.Context, o *batchOptions, stdout, stderr io.Writer) er
 		group := left[done:min(len(left), done+o.together)]
 		show := newProgress(o.quiet, stderr)
 		show.prefix = fmt.Sprintf("%d of %d, %s: ", done+len(group), len(left), filepath.Base(group[0].output))
-		results, err := stylizePairs(ctx, engine, options, group, show)
+		results, err := o.stylizePairs(ctx, engine, options, group, show)
 		if err != nil && len(group) > 1 && ctx.Err() == nil { // of two sizes, or one fails: each by itself
 			group = group[:1]
-			results, err = stylizePairs(ctx, engine, options, group, show)
+			results, err = o.stylizePairs(ctx, engine, options, group, show)
 		}
 		show.done()
 		if ctx.Err() != nil { // no picture that is not finished: the next run makes it
@@ -144,20 +150,20 @@ func runBatch(ctx context.Context, o *batchOptions, stdout, stderr io.Writer) er
 		done += len(group)
 	}
 	if len(failed) > 0 {
-		return fmt.Errorf("%d of %d pictures failed: %w", len(failed), len(left), errors.Join(failed...))
+		return errors.Join(append([]error{fmt.Errorf("%d of %d pictures failed", len(failed), len(left))}, failed...)...)
 	}
 	return nil
 }
 
 // stylizePairs makes the pairs' pictures at once; show gets the first's progress.
-func stylizePairs(ctx context.Context, engine *nst.Engine, options nst.Options, group []pair, show *progress) ([]*nst.Result, error) {
+func (t *transferFlags) stylizePairs(ctx context.Context, engine *nst.Engine, options nst.Options, group []pair, show *progress) ([]*nst.Result, error) {
 	var inputs []nst.Pair
 	for _, p := range group {
-		content, err := picture.Open(p.content)
+		content, err := t.openPicture(p.content)
 		if err != nil {
 			return nil, err
 		}
-		style, err := picture.Open(p.style)
+		style, err := t.openPicture(p.style)
 		if err != nil {
 			return nil, err
 		}
@@ -192,7 +198,7 @@ func (o *batchOptions) pairs() ([]pair, error) {
 }
 
 // pictureEndings are what a folder is searched for.
-var pictureEndings = []string{".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".gif", ".bmp"}
+var pictureEndings = []string{".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".gif", ".bmp", ".dib", ".heic", ".heif", ".hif", ".avif", ".jxl", ".mpo", ".apng"}
 
 // find lists a folder's pictures, or the files of a pattern.
 func find(flag, where string) ([]string, error) {

@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/google/renameio/v2"
 	"github.com/seed9bb5c928/nst/nst"
 	"github.com/seed9bb5c928/nst/nst/picture"
 	"github.com/seed9bb5c928/nst/torch"
@@ -25,6 +24,7 @@ import (
 type stylizeOptions struct {
 	*transferFlags
 	content, output string
+	format          string
 	styles          []string
 	saveEvery       int
 	checkpoint      string
@@ -58,7 +58,8 @@ func newStylizeCommand() *cobra.Command {
 
 func (o *stylizeOptions) register(f *pflag.FlagSet) {
 	f.SortFlags = false
-	f.StringVarP(&o.output, "output", "o", "", "the picture to write: "+picture.Endings+" (required)")
+	f.StringVarP(&o.output, "output", "o", "", "the picture to write: "+picture.Endings+"; - is standard output (required)")
+	f.StringVar(&o.format, "format", "", "of the picture: png, jpg, webp, tif or avif (default: by the name's ending; png on standard output)")
 	o.transferFlags = newTransferFlags(f)
 	f.IntVar(&o.saveEvery, "save-every", 0, "write the picture on the way, as OUT-000010.png and so on, every N iterations; 0: never")
 	f.StringVar(&o.checkpoint, "checkpoint", "", "write the state to this file every --checkpoint-every iterations and on interruption")
@@ -106,6 +107,9 @@ func runStylize(ctx context.Context, o *stylizeOptions, stdout, stderr io.Writer
 	if o.output == "" {
 		return usage("-o is missing: the picture to write, %s", picture.Endings)
 	}
+	if o.output == standard && (o.json || o.saveEvery > 0) {
+		return usage("-o - writes the picture to standard output: --json and --save-every need a file")
+	}
 	if o.saveEvery < 0 {
 		return usage("--save-every is %d; 0 or more will do", o.saveEvery)
 	}
@@ -120,8 +124,12 @@ func runStylize(ctx context.Context, o *stylizeOptions, stdout, stderr io.Writer
 	if err != nil {
 		return err
 	}
-	if err := picture.CheckOutput(o.output, encoding); err != nil {
+	out, err := newTarget(o.output, o.format, encoding, stdout)
+	if err != nil {
 		return err
+	}
+	if !out.format.Alpha() && options.Alpha == "" {
+		options.Alpha = nst.AlphaWhite
 	}
 	for flag, path := range map[string]string{"checkpoint": o.checkpoint, "report": o.report} {
 		if path != "" {
@@ -130,18 +138,18 @@ func runStylize(ctx context.Context, o *stylizeOptions, stdout, stderr io.Writer
 			}
 		}
 	}
-	content, err := picture.Open(o.content)
+	content, err := o.openPicture(o.content)
 	if err != nil {
 		return err
 	}
 	if width, height, err := options.ResultSize(content); err != nil {
 		return err
-	} else if err := picture.CheckSize(o.output, encoding, width, height); err != nil {
+	} else if err := out.format.CheckSize(encoding, width, height); err != nil {
 		return err
 	}
 	var styles []*picture.Picture
 	for _, path := range o.styles {
-		p, err := picture.Open(path)
+		p, err := o.openPicture(path)
 		if err != nil {
 			return err
 		}
@@ -179,7 +187,9 @@ func runStylize(ctx context.Context, o *stylizeOptions, stdout, stderr io.Writer
 			return
 		}
 		if due(p, o.saveEvery) && !p.Last {
-			saving = p.Picture().Save(onTheWay(o.output, p.Iteration), encoding)
+			now := out
+			now.path = onTheWay(o.output, p.Iteration)
+			saving = now.save(p.Picture())
 		}
 		if o.checkpoint != "" && (due(p, o.checkpointEvery) && p.Iteration != resumed || p.Last) && p.Iteration < p.Iterations {
 			saving = errors.Join(saving, writeCheckpoint(p, o.checkpoint))
@@ -189,7 +199,7 @@ func runStylize(ctx context.Context, o *stylizeOptions, stdout, stderr io.Writer
 	if result == nil || result.Picture == nil {
 		return err
 	}
-	if saveErr := result.Picture.Save(o.output, encoding); saveErr != nil {
+	if saveErr := out.save(result.Picture); saveErr != nil {
 		return errors.Join(saveErr, err)
 	}
 	if err != nil {
@@ -282,16 +292,11 @@ func writeCheckpoint(p nst.Progress, path string) error {
 	if err != nil {
 		return fmt.Errorf("--checkpoint: %w", err)
 	}
-	f, err := renameio.NewPendingFile(path, renameio.WithPermissions(0o644))
+	err = picture.Replace(path, func(w io.Writer) error {
+		_, err := c.WriteTo(w)
+		return err
+	})
 	if err != nil {
-		return fmt.Errorf("--checkpoint: %w: %w", picture.ErrOutput, err)
-	}
-	defer f.Cleanup()
-	buffered := bufio.NewWriterSize(f, 1<<20)
-	if _, err := c.WriteTo(buffered); err != nil {
-		return fmt.Errorf("--checkpoint: %w", err)
-	}
-	if err := errors.Join(buffered.Flush(), f.CloseAtomicallyReplace()); err != nil {
 		return fmt.Errorf("--checkpoint: %w", err)
 	}
 	return nil

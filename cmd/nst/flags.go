@@ -24,6 +24,7 @@ type transferFlags struct {
 	model        string
 	bits         int
 	quality      int
+	stdin        bool // was read
 }
 
 // setting adds a flag whose value is an option.
@@ -74,7 +75,7 @@ func newTransferFlags(f *pflag.FlagSet) *transferFlags {
 			return nil
 		}
 		o.Start = nst.StartPicture
-		if o.Picture, err = picture.Open(v); err != nil {
+		if o.Picture, err = t.openPicture(v); err != nil {
 			return fmt.Errorf("--init (content, noise, gray or a picture file): %w", err)
 		}
 		return nil
@@ -96,6 +97,7 @@ func newTransferFlags(f *pflag.FlagSet) *transferFlags {
 	choice(t, "pooling", "max or avg (default max)", func(o *nst.Options) *vgg19.Pooling { return &o.Pooling })
 	choice(t, "padding", "beyond the picture's edge: zeros or replicate (default zeros)", func(o *nst.Options) *vgg19.Padding { return &o.Padding })
 	choice(t, "color", "whose colours: style, content (lightness alone is styled) or match (the style's are matched to the content's before) (default style)", func(o *nst.Options) *nst.Color { return &o.Color })
+	choice(t, "alpha", "transparent pixels: keep (they add nothing to the costs, and the result has the content's alpha) or white (over white) (default: keep where the content has some and the result's format can have it)", func(o *nst.Options) *nst.Alpha { return &o.Alpha })
 	choice(t, "tile", "side of the tiles that a picture is evaluated in; auto: the whole picture if it fits the memory; off: the whole picture (default auto)", func(o *nst.Options) *nst.Tile { return &o.Tile })
 	setting(t, "memory-limit", "the memory to keep to, such as 2G: of the process on the CPU, of each device elsewhere (default: what is free)", text,
 		func(o *nst.Options, v string) error {
@@ -112,7 +114,7 @@ func newTransferFlags(f *pflag.FlagSet) *transferFlags {
 	f.StringVar(&t.device, "device", "auto", "auto, cpu, cuda or cuda:N; several, with commas between, share a picture's tiles; cpu:N: N workers on the CPU")
 	f.StringVar(&t.model, "model", "", "a TorchScript feature network (default: the default VGG-19)")
 	f.IntVar(&t.bits, "bits", 8, "bits per channel: 8, or 16 for .png and .tif")
-	f.IntVar(&t.quality, "quality", 0, "of .jpg and .webp, 1 to 100 (default 95)")
+	f.IntVar(&t.quality, "quality", 0, "of .jpg, .webp and .avif, 1 to 100 (default 95)")
 	return t
 }
 
@@ -135,12 +137,12 @@ func (t *transferFlags) options() (o nst.Options, err error) {
 		return o, usage("--settings-from: %s was started from a picture; give it with --init", t.settingsFrom)
 	}
 	if t.contentMask != "" {
-		if o.ContentMask, err = picture.Open(t.contentMask); err != nil {
+		if o.ContentMask, err = t.openPicture(t.contentMask); err != nil {
 			return o, fmt.Errorf("--content-mask: %w", err)
 		}
 	}
 	for _, path := range t.styleMasks {
-		m, err := picture.Open(path)
+		m, err := t.openPicture(path)
 		if err != nil {
 			return o, fmt.Errorf("--style-mask: %w", err)
 		}

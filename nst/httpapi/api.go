@@ -414,7 +414,8 @@ func (a *API) ready(w http.ResponseWriter, r *http.Request) {
 }
 
 // kinds are the media types of picture formats, by what is in the picture.
-var kinds = map[string]string{"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp", "tiff": "image/tiff", "gif": "image/gif", "bmp": "image/bmp"}
+var kinds = map[string]string{"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp", "tiff": "image/tiff", "gif": "image/gif", "bmp": "image/bmp",
+	"heic": "image/heic", "avif": "image/avif", "jxl": "image/jxl"}
 
 func (a *API) picture(w http.ResponseWriter, r *http.Request) error {
 	id, name := r.PathValue("id"), r.PathValue("picture")

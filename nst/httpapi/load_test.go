@@ -124,12 +124,12 @@ func BenchmarkLoad(b *testing.B) {
 // A service that has made many jobs, and forgotten them, takes no more memory.
 func TestSoak(t *testing.T) {
 	s := serve(t, true, jobs.Config{MaxJobs: 300}, httpapi.Config{})
-	small, err := picture.New(48, 48).Encode(".png", picture.Encoding{})
-	require.NoError(t, err)
+	var small bytes.Buffer
+	require.NoError(t, picture.New(48, 48).Encode(&small, picture.PNG, picture.Encoding{}))
 	run := func(n int) {
 		var ids []string
 		for range n {
-			ids = append(ids, s.jobOf(`{"size":32,"iterations":2,"scales":"off","init":"noise"}`, small, small))
+			ids = append(ids, s.jobOf(`{"size":32,"iterations":2,"scales":"off","init":"noise"}`, small.Bytes(), small.Bytes()))
 		}
 		for _, id := range ids {
 			j := s.until(id, func(j jobs.Job) bool { return j.State.Finished() })

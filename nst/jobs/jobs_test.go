@@ -1,6 +1,7 @@
 package jobs_test
 
 import (
+	"bytes"
 	"context"
 	"strings"
 	"testing"
@@ -68,17 +69,17 @@ func TestJobIsMade(t *testing.T) {
 	assert.NotEmpty(t, j.Curve)
 	data, err := q.Picture(ctx, j.ID, "result")
 	require.NoError(t, err)
-	made, err := picture.Decode(data)
+	made, err := picture.Decode(bytes.NewReader(data))
 	require.NoError(t, err)
-	content, err := picture.Decode(r.Content)
+	content, err := picture.Decode(bytes.NewReader(r.Content))
 	require.NoError(t, err)
-	style, err := picture.Decode(r.Styles[0])
+	style, err := picture.Decode(bytes.NewReader(r.Styles[0]))
 	require.NoError(t, err)
 	want, err := e.Stylize(ctx, content, []*picture.Picture{style}, r.Options, nil)
 	require.NoError(t, err)
-	wanted, err := want.Picture.Encode(".png", picture.Encoding{})
-	require.NoError(t, err)
-	same, err := picture.Decode(wanted)
+	var wanted bytes.Buffer
+	require.NoError(t, want.Picture.Encode(&wanted, picture.PNG, picture.Encoding{}))
+	same, err := picture.Decode(&wanted)
 	require.NoError(t, err)
 	assert.Equal(t, same, made)
 	preview, err := q.Picture(ctx, j.ID, "preview")
@@ -182,9 +183,9 @@ func TestLimits(t *testing.T) {
 
 // blank is a PNG of a size.
 func blank(t testing.TB, width, height int) []byte {
-	data, err := picture.New(width, height).Encode(".png", picture.Encoding{})
-	require.NoError(t, err)
-	return data
+	var data bytes.Buffer
+	require.NoError(t, picture.New(width, height).Encode(&data, picture.PNG, picture.Encoding{}))
+	return data.Bytes()
 }
 
 // Two servers do not share a folder, and who joins a queue leaves it as it is.

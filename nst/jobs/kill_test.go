@@ -1,6 +1,7 @@
 package jobs_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -191,7 +192,7 @@ func (f *farm) make(n int, harm func(done chan struct{})) (pictures []*picture.P
 			data, err = f.queue.Picture(ctx, id, "result")
 			return err == nil
 		}, 30*time.Second, 100*time.Millisecond)
-		p, err := picture.Decode(data)
+		p, err := picture.Decode(bytes.NewReader(data))
 		require.NoError(t, err)
 		pictures = append(pictures, p)
 	}

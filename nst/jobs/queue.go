@@ -1,6 +1,7 @@
 package jobs
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/rand"
@@ -473,7 +474,7 @@ func (q *Queue) glance(ctx context.Context, part string, data []byte) (*picture.
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	p, err := picture.Decode(data)
+	p, err := picture.Decode(bytes.NewReader(data))
 	if err != nil {
 		return nil, &PictureError{part, err}
 	}

@@ -353,7 +353,7 @@ func (w *worker) inputs(ctx context.Context, j Job) (o nst.Options, content *pic
 			err = fmt.Errorf("the %s picture: %w", name, err)
 			return nil
 		}
-		p, e := picture.Decode(data)
+		p, e := picture.Decode(bytes.NewReader(data))
 		if e != nil {
 			err = &PictureError{name, e}
 		}
@@ -423,10 +423,11 @@ func (w *worker) stylize(ctx, run context.Context, cancel context.CancelCauseFun
 	if err != nil {
 		return err
 	}
-	data, err := result.Picture.Encode(".png", picture.Encoding{Comment: comment})
-	if err != nil {
+	var encoded bytes.Buffer
+	if err := result.Picture.Encode(&encoded, picture.PNG, picture.Encoding{Comment: comment}); err != nil {
 		return err
 	}
+	data := encoded.Bytes()
 	if err := w.insist(ctx, func(once context.Context) error { return w.queue.write(once, j.ID, "result", data) }); err != nil {
 		return err
 	}
@@ -567,13 +568,10 @@ func (s *saver) write(ctx context.Context, next saved) {
 	once, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
 	defer cancel()
 	if next.preview != nil {
-		var data []byte
-		p, err := next.preview.Shrunk(previewSide)
+		var data bytes.Buffer
+		err := next.preview.Shrunk(previewSide).Encode(&data, picture.JPEG, picture.Encoding{Quality: 85})
 		if err == nil {
-			data, err = p.Encode(".jpg", picture.Encoding{Quality: 85})
-		}
-		if err == nil {
-			_, err = s.worker.queue.previews.Put(once, s.job.ID, data)
+			_, err = s.worker.queue.previews.Put(once, s.job.ID, data.Bytes())
 		}
 		if err != nil {
 			log.Warn("a preview was not stored", "error", err)

@@ -2,8 +2,6 @@ package picture
 
 import (
 	"math"
-	"runtime"
-	"sync"
 
 	"github.com/lucasb-eyer/go-colorful"
 	"gonum.org/v1/gonum/mat"
@@ -46,16 +44,6 @@ func (p *Picture) setLab(i int, c lab) {
 	}
 }
 
-// rows calls f for parts of n rows, at once.
-func rows(n int, f func(from, to int)) {
-	workers := runtime.GOMAXPROCS(0)
-	var wait sync.WaitGroup
-	for w := range workers {
-		wait.Go(func() { f(n*w/workers, n*(w+1)/workers) })
-	}
-	wait.Wait()
-}
-
 // Recolor returns p with the colours of another picture of the same sizes: in
 // CIELAB, L* of p and a*, b* of colours. (Gatys et al. 2017, arXiv:1611.07865,
 // section 5, "luminance-only transfer", there in YIQ. L* is a function of the
@@ -63,6 +51,7 @@ func rows(n int, f func(from, to int)) {
 // chroma gives way.
 func Recolor(p, colours *Picture) *Picture {
 	out := New(p.Width, p.Height)
+	out.Alpha = p.Alpha
 	rows(p.Height, func(from, to int) {
 		for i := from * p.Width; i < to*p.Width; i++ {
 			c := colours.lab(i)
@@ -90,6 +79,7 @@ func MatchColors(p, to *Picture) *Picture {
 	middle.Product(root, covarianceTo, root)
 	a.Product(inverse, power(symmetric(&middle), 0.5, 0), inverse)
 	out := New(p.Width, p.Height)
+	out.Alpha = p.Alpha
 	rows(p.Height, func(from, to int) {
 		for i := from * p.Width; i < to*p.Width; i++ {
 			x, c := p.lab(i), lab(meanTo)
@@ -104,26 +94,34 @@ func MatchColors(p, to *Picture) *Picture {
 	return out
 }
 
-// colours returns the mean and the covariance of a picture's colours.
+// colours returns the mean and the covariance of a picture's colours, each of which
+// counts by its alpha.
 func (p *Picture) colours() (mean lab, covariance *mat.SymDense) {
-	n := p.Width * p.Height
+	n, weight := 0.0, 1.0
 	var square [3][3]float64
-	for i := range n {
+	for i := range p.Width * p.Height {
+		if p.Alpha != nil {
+			if weight = float64(p.Alpha[i]); weight == 0 {
+				continue
+			}
+		}
 		c := p.lab(i)
+		n += weight
 		for r := range 3 {
-			mean[r] += c[r]
+			mean[r] += weight * c[r]
 			for k := range 3 {
-				square[r][k] += c[r] * c[k]
+				square[r][k] += weight * c[r] * c[k]
 			}
 		}
 	}
+	n = max(n, math.SmallestNonzeroFloat64)
 	covariance = mat.NewSymDense(3, nil)
 	for r := range 3 {
-		mean[r] /= float64(n)
+		mean[r] /= n
 	}
 	for r := range 3 {
 		for k := r; k < 3; k++ {
-			covariance.SetSym(r, k, square[r][k]/float64(n)-mean[r]*mean[k])
+			covariance.SetSym(r, k, square[r][k]/n-mean[r]*mean[k])
 		}
 	}
 	return mean, covariance

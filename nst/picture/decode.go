@@ -5,215 +5,294 @@ import (
 	"errors"
 	"fmt"
 	"image"
+	"image/gif"
+	"image/png"
 	"io"
 	"os"
 
-	_ "image/gif"
-	_ "image/jpeg"
-	_ "image/png"
-
-	"github.com/bep/imagemeta"
-	_ "golang.org/x/image/bmp"
-	_ "golang.org/x/image/tiff"
-	"golang.org/x/image/webp"
+	"github.com/dustin/go-humanize"
+	"golang.org/x/image/bmp"
 )
 
-// Open reads a picture file: see Decode.
-func Open(path string) (*Picture, error) {
+// What a file may claim. A larger one is refused before memory is asked for, and so is
+// a result. MaxPixels is the largest number of pixels and MaxSide the longest side.
+const (
+	MaxPixels = 1 << 30
+	MaxSide   = 1<<16 - 1
+
+	maxFile    = 4 << 30 // bytes of a file
+	maxProfile = 4 << 20 // bytes of an ICC profile, inflated: printers' are of 2 MB
+)
+
+// Open reads a picture file: see Decode. "-" is standard input.
+func Open(path string) (*Picture, error) { return OpenWithin(path, 0) }
+
+// OpenWithin is Open where decoding may take so many bytes of memory, the picture's own
+// included: a file that would take more is refused before. 0 is no limit.
+func OpenWithin(path string, memory int64) (*Picture, error) {
+	data, err := readFile(path)
+	if err != nil {
+		return nil, err
+	}
+	p, err := decode(data, memory)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s %w", ErrPicture, named(path), err)
+	}
+	return p, nil
+}
+
+func named(path string) string {
+	if path == "-" {
+		return "standard input"
+	}
+	return path
+}
+
+// readFile reads a file that may be a picture.
+func readFile(path string) ([]byte, error) {
+	if path == "-" {
+		data, err := readAll(os.Stdin)
+		if err != nil {
+			return nil, fmt.Errorf("%w: standard input %w", ErrPicture, err)
+		}
+		return data, nil
+	}
 	info, err := os.Stat(path)
 	if err != nil {
 		var p *os.PathError
 		errors.As(err, &p)
 		return nil, fmt.Errorf("%w: %s cannot be opened: %w", ErrPicture, path, p.Err)
 	}
-	if info.IsDir() {
+	switch {
+	case info.IsDir():
 		return nil, fmt.Errorf("%w: %s is a directory", ErrPicture, path)
-	}
-	if info.Mode()&os.ModeDevice != 0 { // some never end
+	case info.Mode()&os.ModeDevice != 0: // some never end
 		return nil, fmt.Errorf("%w: %s is a device", ErrPicture, path)
+	case info.Size() > maxFile:
+		return nil, fmt.Errorf("%w: %s %w", ErrPicture, path, errLongFile)
 	}
-	data, err := os.ReadFile(path)
+	file, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrPicture, err)
 	}
-	p, err := Decode(data)
+	defer file.Close()
+	data, err := readAll(file)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s %w", ErrPicture, path, err)
+	}
+	return data, nil
+}
+
+var errLongFile = fmt.Errorf("is of more than %s", humanize.IBytes(maxFile))
+
+// readAll reads what a picture file may hold. What it allocates beyond the data is
+// bounded: a regular file's size is known.
+func readAll(r io.Reader) ([]byte, error) {
+	var buffer bytes.Buffer
+	if file, ok := r.(*os.File); ok {
+		if info, err := file.Stat(); err == nil && info.Mode().IsRegular() {
+			buffer.Grow(int(min(info.Size(), maxFile)) + bytes.MinRead)
+		}
+	}
+	n, err := buffer.ReadFrom(io.LimitReader(r, maxFile+1))
+	if err != nil {
+		return nil, fmt.Errorf("cannot be read: %w", err)
+	}
+	if n > maxFile {
+		return nil, errLongFile
+	}
+	return buffer.Bytes(), nil
+}
+
+// Decode reads a PNG, JPEG, WebP, TIFF, GIF, BMP, HEIC, AVIF or JPEG XL: the first
+// picture in it, upright by its orientation, in sRGB by its ICC profile or by what its
+// format says of its colours (by relative colorimetry; colours beyond sRGB are clipped),
+// with its alpha if some of it is transparent. The error matches ErrPicture and
+// completes "PICTURE …".
+func Decode(r io.Reader) (*Picture, error) { return DecodeWithin(r, 0) }
+
+// DecodeWithin is Decode with OpenWithin's limit of memory.
+func DecodeWithin(r io.Reader, memory int64) (*Picture, error) {
+	data, err := readAll(r)
+	if err != nil {
+		return nil, unusable{err}
+	}
+	p, err := decode(data, memory)
+	if err != nil {
+		return nil, unusable{err}
 	}
 	return p, nil
 }
 
-// Decode reads a PNG, JPEG, WebP, TIFF, GIF or BMP: 8 or 16 bits, grey, palette
-// or colour, upright by its EXIF orientation, in sRGB by its ICC profile (by
-// relative colorimetry; colours beyond sRGB are clipped), transparent parts over
-// white. The error completes "PICTURE …".
-func Decode(data []byte) (*Picture, error) {
-	_, _, format, err := Header(data)
+// unusable is an error that matches ErrPicture and does not say so.
+type unusable struct{ error }
+
+func (u unusable) Is(target error) bool { return target == ErrPicture }
+func (u unusable) Unwrap() error        { return u.error }
+
+func decode(data []byte, memory int64) (*Picture, error) {
+	f, err := inspect(data)
 	if err != nil {
 		return nil, err
 	}
-	decoded, err := decodeGuarded(data)
+	pixels := int64(f.width) * int64(f.height)
+	if need := int64(len(data)) + pixels*(f.bytes+16); memory > 0 && need > memory {
+		return nil, fmt.Errorf("is of %d×%d pixels, for which decoding takes %s; the memory limit leaves %s: a higher limit will do, or a smaller copy of the file",
+			f.width, f.height, humanize.IBytes(uint64(need)), humanize.IBytes(uint64(max(memory, 0))))
+	}
+	var p *Picture
+	err = guarded(func() error {
+		m, err := f.decode()
+		if err != nil {
+			return err
+		}
+		if m.Bounds().Dx() != f.width || m.Bounds().Dy() != f.height {
+			return fmt.Errorf("it is of %v pixels and not of %d×%d, as it claims", m.Bounds().Size(), f.width, f.height)
+		}
+		p = f.picture(m)
+		return nil
+	})
 	if err != nil {
 		return nil, damaged(err)
 	}
-	return managed(decoded, profileOf(data, format), orientationOf(data, format)), nil
+	return p, nil
 }
 
-// Header returns the size that a picture file claims to have, and its format, by
-// what is in it: "png", "jpeg", "webp", "tiff", "gif" or "bmp". No pixel is
-// decoded. The errors are Decode's.
+// Header returns the size that a picture file claims to have, as it is stored, and its
+// format, by what is in it: "png", "jpeg", "webp", "tiff", "gif", "bmp", "heic", "avif"
+// or "jxl". No pixel is decoded. The errors are Decode's.
 func Header(data []byte) (width, height int, format string, err error) {
-	if len(data) == 0 {
-		return 0, 0, "", errors.New("is empty")
-	}
-	header, format, err := decodeConfig(data)
-	if errors.Is(err, image.ErrFormat) {
-		return 0, 0, "", errors.New("is not a picture of a known format (PNG, JPEG, WebP, TIFF, GIF, BMP)")
-	}
+	f, err := inspect(data)
 	if err != nil {
-		return 0, 0, "", damaged(err)
+		return 0, 0, "", unusable{err}
 	}
-	if header.Width <= 0 || header.Height <= 0 {
-		return 0, 0, "", fmt.Errorf("has no pixels: its header says %d×%d", header.Width, header.Height)
-	}
-	if max(header.Width, header.Height) > MaxSide || int64(header.Width)*int64(header.Height) > MaxPixels {
-		return 0, 0, "", fmt.Errorf("claims %d×%d pixels; at most %d million and %d a side are read", header.Width, header.Height, MaxPixels/1_000_000, MaxSide)
-	}
-	return header.Width, header.Height, format, nil
+	return f.width, f.height, f.format, nil
 }
 
-// isWebP tells WebP, which two of our dependencies register a decoder for.
-func isWebP(data []byte) bool {
-	return len(data) > 12 && string(data[:4]) == "RIFF" && string(data[8:12]) == "WEBP"
+// file is a picture file whose header has been read.
+type file struct {
+	format        string
+	width, height int                         // as stored
+	bytes         int64                       // a pixel that decoding takes beside the Picture
+	decode        func() (image.Image, error) // the pixels, as stored
+	colours       colours                     // of the pixels
+	orientation   orientation
+	comment       string // ours
 }
 
-func decodeConfig(data []byte) (c image.Config, format string, err error) {
+// kinds tells formats by their first bytes, and reads their headers.
+var kinds = []struct {
+	is   func(data []byte) bool
+	read func(data []byte, f *file) error
+}{
+	{begins("\x89PNG\r\n\x1a\n"), readPNG},
+	{begins("\xff\xd8"), readJPEG},
+	{isWebP, readWebP},
+	{isTIFF, readTIFF},
+	{begins("GIF8"), readGIF},
+	{begins("BM"), readBMP},
+	{isHEIF, readHEIF},
+	{isJXL, readJXL},
+}
+
+func begins(text string) func([]byte) bool {
+	return func(data []byte) bool { return bytes.HasPrefix(data, []byte(text)) }
+}
+
+// inspect reads a file's header: what it claims is checked.
+func inspect(data []byte) (*file, error) {
+	if len(data) == 0 {
+		return nil, errors.New("is empty")
+	}
+	for _, kind := range kinds {
+		if !kind.is(data) {
+			continue
+		}
+		f := &file{orientation: 1}
+		if err := guarded(func() error { return kind.read(data, f) }); err != nil {
+			return nil, damaged(err)
+		}
+		switch w, h := f.width, f.height; {
+		case w <= 0 || h <= 0:
+			return nil, fmt.Errorf("has no pixels: its header says %d×%d", w, h)
+		case max(w, h) > MaxSide || int64(w)*int64(h) > MaxPixels:
+			return nil, fmt.Errorf("claims %d×%d pixels; at most %d million and %d a side are read", w, h, MaxPixels/1_000_000, MaxSide)
+		}
+		return f, nil
+	}
+	return nil, errors.New("is not a picture of a known format (PNG, JPEG, WebP, TIFF, GIF, BMP, HEIC, AVIF, JPEG XL)")
+}
+
+// guarded turns a decoder's panic on malformed data into an error.
+func guarded(f func() error) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("the decoder failed: %v", r)
 		}
 	}()
-	if isWebP(data) {
-		c, err := webp.DecodeConfig(bytes.NewReader(data))
-		return c, "webp", err
-	}
-	return image.DecodeConfig(bytes.NewReader(data))
+	return f()
 }
 
+// refused is the error of a file that is sound, but of a kind that is not read.
+type refused string
+
+func (r refused) Error() string { return string(r) }
+
 func damaged(err error) error {
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+	var kind refused
+	switch {
+	case errors.As(err, &kind):
+		return kind
+	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
 		return errors.New("is cut short")
 	}
 	return fmt.Errorf("is cut short, damaged or of an unsupported kind (%w)", err)
 }
 
-// decodeGuarded turns a decoder's panic on malformed data into an error.
-func decodeGuarded(data []byte) (m image.Image, err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("the decoder failed: %v", r)
-		}
-	}()
-	if isWebP(data) {
-		m, err = webp.Decode(bytes.NewReader(data))
-	} else {
-		m, _, err = image.Decode(bytes.NewReader(data))
-	}
-	if err == nil && m.Bounds().Empty() {
-		err = errors.New("it has no pixels")
-	}
-	return m, err
+// readConfig takes the size from one of Go's decoders.
+func (f *file) readConfig(format string, config func(io.Reader) (image.Config, error), data []byte) error {
+	c, err := config(bytes.NewReader(data))
+	f.format, f.width, f.height = format, c.Width, c.Height
+	return err
 }
 
-// fromImage converts to float32 planes, upright, transparent parts over white. Go's
-// colours are 16 bits and premultiplied with alpha.
-func fromImage(m image.Image, o orientation) *Picture {
-	corner := m.Bounds().Min
-	at := func(x, y int) (r, g, b, a uint32) { return m.At(x, y).RGBA() }
-	if fast, ok := m.(image.RGBA64Image); ok {
-		at = func(x, y int) (r, g, b, a uint32) {
-			c := fast.RGBA64At(x, y)
-			return uint32(c.R), uint32(c.G), uint32(c.B), uint32(c.A)
-		}
+// readGIF reads its first frame, on its canvas; the rest is transparent.
+func readGIF(data []byte, f *file) error {
+	f.bytes = 5
+	f.decode = func() (image.Image, error) {
+		frame, err := gif.Decode(bytes.NewReader(data))
+		return onCanvas(frame, f.width, f.height), err
 	}
-	return o.upright(m.Bounds().Size(), func() func(x, y int) [3]float32 {
-		return func(x, y int) [3]float32 {
-			r, g, b, a := at(corner.X+x, corner.Y+y)
-			white := 0xffff - a
-			return [3]float32{float32(r+white) / 0xffff, float32(g+white) / 0xffff, float32(b+white) / 0xffff}
-		}
-	})
+	return f.readConfig("gif", gif.DecodeConfig, data)
 }
 
-// orientationOf returns the EXIF orientation; upright where the file has none that
-// can be read.
-func orientationOf(data []byte, format string) (o orientation) {
-	o = 1
-	readEXIF(data, format, "Orientation", func(value any) {
-		if v, ok := value.(uint16); ok && v >= 1 && v <= 8 {
-			o = orientation(v)
-		}
-	})
-	return o
+func readBMP(data []byte, f *file) error {
+	f.bytes = 4
+	f.decode = func() (image.Image, error) { return bmp.Decode(bytes.NewReader(data)) }
+	return f.readConfig("bmp", bmp.DecodeConfig, data)
 }
 
-// readEXIF hands over the value of an EXIF tag, if it is there.
-func readEXIF(data []byte, format, name string, take func(any)) {
-	formats := map[string]imagemeta.ImageFormat{"jpeg": imagemeta.JPEG, "png": imagemeta.PNG, "webp": imagemeta.WebP, "tiff": imagemeta.TIFF}
-	known, ok := formats[format]
-	if !ok {
-		return
+func readPNG(data []byte, f *file) error {
+	f.bytes = 8
+	f.decode = func() (image.Image, error) { return png.Decode(bytes.NewReader(data)) }
+	if err := f.readConfig("png", png.DecodeConfig, data); err != nil {
+		return err
 	}
-	_, _ = imagemeta.Decode(imagemeta.Options{ // a picture with broken metadata is still a picture
-		R: bytes.NewReader(data), ImageFormat: known, Sources: imagemeta.EXIF,
-		ShouldHandleTag: func(tag imagemeta.TagInfo) bool {
-			return tag.Tag == name && (name != "Orientation" || tag.Namespace == "IFD0")
-		},
-		HandleTag: func(tag imagemeta.TagInfo) error {
-			take(tag.Value)
-			return nil
-		},
-	})
+	return f.chunksPNG(data)
 }
 
-// orientation is how the camera was held, 1 to 8 (EXIF 2.3, tag 0x0112); 1 is upright.
-type orientation int
-
-// upright makes the upright picture of a stored one of the size: each part of its
-// rows with a function of its own that returns the stored picture's colours.
-func (o orientation) upright(size image.Point, reader func() func(x, y int) [3]float32) *Picture {
-	w, h := size.X, size.Y
-	p := New(w, h)
-	if o >= 5 { // the stored rows are the upright picture's columns
-		p.Width, p.Height = h, w
+// onCanvas puts a frame on a larger canvas, which is transparent elsewhere.
+func onCanvas(frame image.Image, width, height int) image.Image {
+	if frame == nil || frame.Bounds() == image.Rect(0, 0, width, height) {
+		return frame
 	}
-	plane := w * h
-	rows(p.Height, func(from, to int) {
-		at := reader()
-		for y := from; y < to; y++ {
-			for x := range p.Width {
-				sx, sy := x, y
-				switch o {
-				case 2:
-					sx = w - 1 - x
-				case 3:
-					sx, sy = w-1-x, h-1-y
-				case 4:
-					sy = h - 1 - y
-				case 5:
-					sx, sy = y, x
-				case 6:
-					sx, sy = y, h-1-x
-				case 7:
-					sx, sy = w-1-y, h-1-x
-				case 8:
-					sx, sy = w-1-y, x
-				}
-				for c, v := range at(sx, sy) {
-					p.Pixels[c*plane+y*p.Width+x] = v
-				}
-			}
-		}
-	})
-	return p
+	return canvas{frame, image.Rect(0, 0, width, height)}
 }
+
+// canvas is a frame and transparency around it.
+type canvas struct {
+	image.Image
+	bounds image.Rectangle
+}
+
+func (c canvas) Bounds() image.Rectangle { return c.bounds }

@@ -1,21 +1,23 @@
 package picture
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
 	"image"
-	"image/color"
-	"image/jpeg"
 	"image/png"
+	"io"
 	"math"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
-	libwebp "github.com/gen2brain/webp"
-	"github.com/google/renameio/v2"
+	"github.com/gen2brain/avif"
+	"github.com/gen2brain/jpegn"
+	"github.com/gen2brain/webp"
 	"golang.org/x/image/tiff"
 )
 
@@ -23,11 +25,11 @@ import (
 // written.
 var ErrOutput = errors.New("unusable output file")
 
-// Encoding says how Save writes a picture. The zero value is the default.
+// Encoding says how a picture is written. The zero value is the default.
 type Encoding struct {
-	// Bits per channel: 8, which 0 means, or 16 for .png and .tif.
+	// Bits per channel: 8, which 0 means, or 16 for PNG and TIFF.
 	Bits int
-	// Quality is that of .jpg and .webp, 1 to 100; 0 means 95, which keeps brush
+	// Quality is that of JPEG, WebP and AVIF, 1 to 100; 0 means 95, which keeps brush
 	// strokes free of blocks. WebP of 100 is lossless.
 	Quality int
 	// Comment goes into the file's metadata, for Comment to read: printable
@@ -43,8 +45,46 @@ func (e Encoding) quality() int {
 	return e.Quality
 }
 
-// format is a kind of file: how its pixels and then its metadata are written.
-type format struct {
+// Format is a kind of file that pictures are written as.
+type Format string
+
+// The formats.
+const (
+	PNG  Format = "png"
+	JPEG Format = "jpeg"
+	WebP Format = "webp"
+	TIFF Format = "tiff"
+	AVIF Format = "avif"
+)
+
+// FormatOf is the format that the ending of path names (see Endings). The error matches
+// ErrOutput.
+func FormatOf(path string) (Format, error) {
+	ending := strings.ToLower(filepath.Ext(path))
+	if f, ok := endings[ending]; ok {
+		return f, nil
+	}
+	return "", fmt.Errorf("%w: %s: pictures are written as %s, not %q", ErrOutput, path, Endings, ending)
+}
+
+// Alpha says whether files of the format have alpha.
+func (f Format) Alpha() bool { return f != JPEG }
+
+var endings = map[string]Format{".png": PNG, ".jpg": JPEG, ".jpeg": JPEG, ".webp": WebP, ".tif": TIFF, ".tiff": TIFF, ".avif": AVIF}
+
+// Endings lists the endings of the files that Save writes.
+const Endings = ".png, .jpg, .jpeg, .webp, .tif, .tiff or .avif"
+
+// subsampling keeps all of the chroma where the quality is high: strokes are coloured.
+func subsampling(e Encoding) jpegn.Subsampling {
+	if e.quality() >= 90 {
+		return jpegn.Subsample444
+	}
+	return jpegn.Subsample420
+}
+
+// writer writes a format: its pixels, and then what goes around them.
+type writer struct {
 	sixteen  bool // it can have 16 bits
 	lossy    bool // it has a quality
 	maxSide  int
@@ -53,56 +93,68 @@ type format struct {
 	tag      func(data []byte, e Encoding, width, height int) ([]byte, error)
 }
 
-var (
-	pngFormat = format{sixteen: true, maxSide: math.MaxInt32, tag: tagPNG,
-		encode: func(w *bytes.Buffer, m image.Image, _ Encoding) error { return png.Encode(w, m) }}
-	jpegFormat = format{lossy: true, maxSide: 65535, tag: tagJPEG,
+var writers = map[Format]writer{
+	PNG: {sixteen: true, maxSide: math.MaxInt32, tag: tagPNG,
+		encode: func(w *bytes.Buffer, m image.Image, _ Encoding) error { return png.Encode(w, m) }},
+	JPEG: {lossy: true, maxSide: 65535, tag: tagJPEG,
 		encode: func(w *bytes.Buffer, m image.Image, e Encoding) error {
-			return jpeg.Encode(w, m, &jpeg.Options{Quality: e.quality()})
-		}}
-	webpFormat = format{lossy: true, maxSide: 16383, tag: tagWebP,
+			return jpegn.Encode(w, m, &jpegn.EncodeOptions{Quality: e.quality(), Subsampling: subsampling(e)})
+		}},
+	WebP: {lossy: true, maxSide: 16383, tag: tagWebP,
 		encode: func(w *bytes.Buffer, m image.Image, e Encoding) error {
-			return libwebp.Encode(w, m, libwebp.Options{Quality: e.quality(), Lossless: e.quality() == 100, Method: libwebp.DefaultMethod})
-		}}
-	tiffFormat = format{sixteen: true, maxSide: math.MaxInt32, maxBytes: math.MaxUint32 - 1<<20, tag: tagTIFF,
+			return webp.Encode(w, m, webp.Options{Quality: e.quality(), Lossless: e.quality() == 100, Exact: true, Method: webp.DefaultMethod})
+		}},
+	TIFF: {sixteen: true, maxSide: math.MaxInt32, maxBytes: math.MaxUint32 - 1<<20, tag: tagTIFF,
 		encode: func(w *bytes.Buffer, m image.Image, _ Encoding) error {
 			return tiff.Encode(w, m, &tiff.Options{Compression: tiff.Deflate, Predictor: true})
-		}}
-)
+		}},
+	AVIF: {lossy: true, maxSide: 65535, tag: tagAVIF,
+		encode: func(w *bytes.Buffer, m image.Image, e Encoding) error {
+			return avif.Encode(w, m, avif.Options{Quality: e.quality(), QualityAlpha: 100, Speed: 8, ChromaSubsampling: image.YCbCrSubsampleRatio444})
+		}},
+}
 
-// formats are by file ending.
-var formats = map[string]format{".png": pngFormat, ".jpg": jpegFormat, ".jpeg": jpegFormat, ".webp": webpFormat, ".tif": tiffFormat, ".tiff": tiffFormat}
-
-// Endings lists the endings of the files that Save writes.
-const Endings = ".png, .jpg, .jpeg, .webp, .tif or .tiff"
-
-func formatOf(path string, e Encoding) (format, error) {
-	ending := strings.ToLower(filepath.Ext(path))
-	f, ok := formats[ending]
-	refuse := func(what string, args ...any) (format, error) {
-		return f, fmt.Errorf("%w: %s: %s", ErrOutput, path, fmt.Sprintf(what, args...))
-	}
+// Check says whether the format can be written so. The error matches ErrOutput.
+func (f Format) Check(e Encoding) error {
+	w, ok := writers[f]
 	switch {
 	case !ok:
-		return refuse("pictures are written as %s, not %q", Endings, ending)
+		return fmt.Errorf("%w: pictures are written as png, jpeg, webp, tiff or avif, not %q", ErrOutput, string(f))
 	case !slices.Contains([]int{0, 8, 16}, e.Bits):
-		return refuse("pictures have 8 or 16 bits per channel, not %d", e.Bits)
-	case e.Bits == 16 && !f.sixteen:
-		return refuse("%s has 8 bits per channel; .png and .tif can have 16", ending)
+		return fmt.Errorf("%w: pictures have 8 or 16 bits per channel, not %d", ErrOutput, e.Bits)
+	case e.Bits == 16 && !w.sixteen:
+		return fmt.Errorf("%w: %s has 8 bits per channel; png and tiff can have 16", ErrOutput, f)
 	case e.Quality < 0 || e.Quality > 100:
-		return refuse("the quality is 1 to 100, not %d", e.Quality)
-	case e.Quality != 0 && !f.lossy:
-		return refuse("%s has no quality; .jpg and .webp have one", ending)
+		return fmt.Errorf("%w: the quality is 1 to 100, not %d", ErrOutput, e.Quality)
+	case e.Quality != 0 && !w.lossy:
+		return fmt.Errorf("%w: %s has no quality; jpeg, webp and avif have one", ErrOutput, f)
 	}
-	return f, nil
+	return nil
+}
+
+// CheckSize says whether the format takes a picture of width×height. The error matches
+// ErrOutput.
+func (f Format) CheckSize(e Encoding, width, height int) error {
+	w := writers[f]
+	if max(width, height) > w.maxSide {
+		return fmt.Errorf("%w: %d×%d is too large for %s, which takes %d a side; png takes more", ErrOutput, width, height, f, w.maxSide)
+	}
+	if bytes := int64(width) * int64(height) * int64(max(e.Bits, 8)/2); w.maxBytes > 0 && bytes > w.maxBytes {
+		return fmt.Errorf("%w: %d×%d takes %d bytes uncompressed, and %s %d at most; png takes more", ErrOutput, width, height, bytes, f, w.maxBytes)
+	}
+	return nil
 }
 
 // CheckOutput says, before any work is done, whether Save to path can succeed:
 // the ending is known and can have that encoding, path is no directory, and its
 // folder takes new files. The error matches ErrOutput.
 func CheckOutput(path string, e Encoding) error {
-	if _, err := formatOf(path, e); err != nil {
+	f, err := FormatOf(path)
+	if err != nil {
 		return err
+	}
+	if err := f.Check(e); err != nil {
+		return fmt.Errorf("%w (%s)", err, path)
 	}
 	return CheckWritable(path)
 }
@@ -113,95 +165,137 @@ func CheckWritable(path string) error {
 	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
 		return fmt.Errorf("%w: %s exists and is no regular file", ErrOutput, path)
 	}
-	probe, err := os.CreateTemp(filepath.Dir(path), ".nst-*")
+	place, err := linked(path)
 	if err != nil {
-		var p *os.PathError
-		errors.As(err, &p)
-		return fmt.Errorf("%w: no file can be made in %s: %w", ErrOutput, filepath.Dir(path), p.Err)
+		return err
+	}
+	if len(filepath.Base(place)) > 255 {
+		return fmt.Errorf("%w: %s: a name has at most 255 bytes", ErrOutput, path)
+	}
+	probe, err := os.CreateTemp(filepath.Dir(place), ".nst-*")
+	if err != nil {
+		return fmt.Errorf("%w: no file can be made in %s: %w", ErrOutput, filepath.Dir(place), withoutPath(err))
 	}
 	probe.Close()
 	return os.Remove(probe.Name())
 }
 
-// CheckSize says whether the format that path's ending names takes a picture of
-// width×height. The error matches ErrOutput.
-func CheckSize(path string, e Encoding, width, height int) error {
-	f, err := formatOf(path, e)
-	if err != nil {
-		return err
-	}
-	return f.check(path, e, width, height)
-}
-
-func (f format) check(path string, e Encoding, width, height int) error {
-	if max(width, height) > f.maxSide {
-		return fmt.Errorf("%w: %s: %d×%d is too large for that format, which takes %d a side; .png takes more", ErrOutput, path, width, height, f.maxSide)
-	}
-	if bytes := int64(width) * int64(height) * int64(max(e.Bits, 8)/2); f.maxBytes > 0 && bytes > f.maxBytes {
-		return fmt.Errorf("%w: %s: %d×%d takes %d bytes uncompressed, and that format %d at most; .png takes more", ErrOutput, path, width, height, bytes, f.maxBytes)
-	}
-	return nil
-}
-
-// Save writes the picture to a file, as Encode makes it. The file appears whole or
-// not at all: an older one of that name stays until the new one is complete.
+// Save writes the picture to a file, in the format that the ending of path names. The
+// file appears whole or not at all: an older one of that name stays until the new one is
+// complete. The error matches ErrOutput.
 func (p *Picture) Save(path string, e Encoding) error {
-	data, err := p.Encode(path, e)
+	f, err := FormatOf(path)
 	if err != nil {
 		return err
 	}
-	return WriteFile(path, data)
+	return Replace(path, func(w io.Writer) error { return p.Encode(w, f, e) })
 }
 
-// Encode returns the picture in the format that the ending of path names (see
-// Endings), with an sRGB profile. The error matches ErrOutput.
-func (p *Picture) Encode(path string, e Encoding) ([]byte, error) {
-	f, err := formatOf(path, e)
-	if err == nil {
-		err = f.check(path, e, p.Width, p.Height)
+// Encode writes the picture in a format, with an sRGB profile, and with its alpha where
+// the format has that; else over white. The error matches ErrOutput, or is w's.
+func (p *Picture) Encode(w io.Writer, f Format, e Encoding) error {
+	if err := f.Check(e); err != nil {
+		return err
 	}
-	if err != nil {
-		return nil, err
+	if err := f.CheckSize(e, p.Width, p.Height); err != nil {
+		return err
 	}
+	if !f.Alpha() {
+		p = p.OverWhite()
+	}
+	format := writers[f]
 	var buffer bytes.Buffer
-	err = f.encode(&buffer, p.image(e.Bits), e)
+	err := guarded(func() error { return format.encode(&buffer, p.image(e.Bits), e) })
 	data := buffer.Bytes()
 	if err == nil {
-		data, err = f.tag(data, e, p.Width, p.Height)
+		data, err = format.tag(data, e, p.Width, p.Height)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", ErrOutput, path, err)
+		return fmt.Errorf("%w: %s: %w", ErrOutput, f, err)
 	}
-	return data, nil
+	_, err = w.Write(data)
+	return err
 }
 
-// WriteFile writes a file that appears whole or not at all. The error matches
-// ErrOutput.
+// WriteFile writes a file: see Replace.
 func WriteFile(path string, data []byte) error {
-	if err := renameio.WriteFile(path, data, 0o644, renameio.WithExistingPermissions()); err != nil {
-		return fmt.Errorf("%w: %w", ErrOutput, err)
-	}
-	return nil
+	return Replace(path, func(w io.Writer) error {
+		_, err := w.Write(data)
+		return err
+	})
 }
 
-// image rounds to 8 or 16 bits.
-func (p *Picture) image(bits int) image.Image {
-	r := image.Rect(0, 0, p.Width, p.Height)
-	plane := p.Width * p.Height
-	if bits == 16 {
-		m := image.NewNRGBA64(r)
-		level := func(v float32) uint16 { return uint16(math.Round(float64(v) * 0xffff)) }
-		for i := range plane {
-			m.SetNRGBA64(i%p.Width, i/p.Width, color.NRGBA64{level(p.Pixels[i]), level(p.Pixels[plane+i]), level(p.Pixels[2*plane+i]), 0xffff})
-		}
-		return m
+// Replace writes a file that appears whole or not at all: an older one of that name
+// stays until the new one is complete, and gives it its permissions. Where path is a
+// symbolic link, the file that it names is written. The error matches ErrOutput if no
+// file can be made there; a write that fails is the disk's matter.
+func Replace(path string, write func(io.Writer) error) (err error) {
+	place, err := linked(path)
+	if err != nil {
+		return err
 	}
-	m := image.NewNRGBA(r)
-	for i := range plane {
-		for c := range 3 {
-			m.Pix[4*i+c] = uint8(math.Round(float64(p.Pixels[c*plane+i]) * 255))
-		}
-		m.Pix[4*i+3] = 255
+	mode := os.FileMode(0o644)
+	older, statErr := os.Stat(place)
+	if statErr == nil {
+		mode = older.Mode().Perm()
 	}
-	return m
+	// A name of its own, which is short: the file's may be as long as names can be.
+	file, err := os.OpenFile(filepath.Join(filepath.Dir(place), fmt.Sprintf(".nst-%016x", rand.Uint64())), os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	if err != nil {
+		return fmt.Errorf("%w: %s cannot be written: %w", ErrOutput, path, withoutPath(err))
+	}
+	defer func() {
+		if err != nil {
+			file.Close()
+			os.Remove(file.Name())
+			err = fmt.Errorf("%s cannot be written: %w", path, withoutPath(err))
+		}
+	}()
+	buffered := bufio.NewWriterSize(file, 1<<20)
+	if err := write(buffered); err != nil {
+		return err
+	}
+	if err := buffered.Flush(); err != nil {
+		return err
+	}
+	if statErr == nil { // whatever the umask
+		if err := file.Chmod(mode); err != nil {
+			return err
+		}
+	}
+	if err := file.Sync(); err != nil {
+		return err
+	}
+	if err := file.Close(); err != nil {
+		return err
+	}
+	return os.Rename(file.Name(), place)
+}
+
+// linked is the file that a path names, behind symbolic links.
+func linked(path string) (string, error) {
+	for range 40 {
+		to, err := os.Readlink(path)
+		if err != nil {
+			return path, nil
+		}
+		if !filepath.IsAbs(to) {
+			to = filepath.Join(filepath.Dir(path), to)
+		}
+		path = to
+	}
+	return "", fmt.Errorf("%w: %s leads through too many symbolic links", ErrOutput, path)
+}
+
+// withoutPath is the system's error of a file that is named already.
+func withoutPath(err error) error {
+	var p *os.PathError
+	var l *os.LinkError
+	switch {
+	case errors.As(err, &p):
+		return p.Err
+	case errors.As(err, &l):
+		return l.Err
+	}
+	return err
 }

@@ -1,6 +1,7 @@
 package picture_test
 
 import (
+	"bytes"
 	"os"
 	"testing"
 
@@ -15,12 +16,12 @@ func FuzzDecode(f *testing.F) {
 		f.Add(data[:2000])
 	}
 	small := picture.New(5, 3)
-	for _, name := range []string{".png", ".jpg", ".webp", ".tif"} {
-		data, err := small.Encode(name, picture.Encoding{Comment: "{}"})
-		if err != nil {
+	for _, format := range []picture.Format{picture.PNG, picture.JPEG, picture.WebP, picture.TIFF, picture.AVIF} {
+		var data bytes.Buffer
+		if err := small.Encode(&data, format, picture.Encoding{Comment: "{}"}); err != nil {
 			f.Fatal(err)
 		}
-		f.Add(data)
+		f.Add(data.Bytes())
 	}
 	for _, text := range []string{"GIF89a\x05\x00\x03\x00\x80\x00\x00", "BM", "II*\x00\x08\x00\x00\x00", "RIFF\x00\x00\x00\x00WEBPVP8 "} {
 		f.Add([]byte(text))
@@ -36,7 +37,7 @@ func FuzzDecode(f *testing.F) {
 		if width*height > 1<<16 {
 			return // a bomb takes its time
 		}
-		p, err := picture.Decode(data)
+		p, err := picture.Decode(bytes.NewReader(data))
 		if err != nil {
 			return
 		}

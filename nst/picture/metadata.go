@@ -5,11 +5,8 @@ import (
 	"compress/zlib"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"hash/crc32"
-	"os"
 	"slices"
-	"strings"
 )
 
 // What files carry beside their pixels: the sRGB profile and a comment, the
@@ -19,29 +16,6 @@ import (
 const keyword = "nst"
 
 const program = "nst (github.com/seed9bb5c928/nst)"
-
-// Comment reads the comment that Save wrote into a picture file. There is none,
-// "", in files from elsewhere.
-func Comment(path string) (string, error) {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return "", fmt.Errorf("%w: %w", ErrPicture, err)
-	}
-	_, format, err := decodeConfig(data)
-	if err != nil {
-		return "", fmt.Errorf("%w: %s %w", ErrPicture, path, damaged(err))
-	}
-	if format == "png" {
-		return commentPNG(data), nil
-	}
-	comment := ""
-	readEXIF(data, format, "UserComment", func(value any) {
-		if text, ok := value.(string); ok {
-			comment = strings.TrimRight(text, "\x00 ")
-		}
-	})
-	return comment, nil
-}
 
 const pngHeader = 8 + 25 // the signature and IHDR
 
@@ -69,21 +43,6 @@ func chunkPNG(kind string, content []byte) []byte {
 	return binary.BigEndian.AppendUint32(out, crc32.ChecksumIEEE(out[4:]))
 }
 
-func commentPNG(data []byte) string {
-	for at := 8; at+12 <= len(data); {
-		size := int(binary.BigEndian.Uint32(data[at:]))
-		if size < 0 || size > len(data)-at-12 {
-			break
-		}
-		content := string(data[at+8 : at+8+size])
-		if text, ok := strings.CutPrefix(content, keyword+"\x00"); ok && string(data[at+4:at+8]) == "tEXt" {
-			return text
-		}
-		at += 12 + size
-	}
-	return ""
-}
-
 // tagJPEG puts segments after the start of the image: EXIF as APP1 (EXIF 2.3,
 // section 4.7.2), the profile as APP2 (ICC.1:2010, annex B.4).
 func tagJPEG(data []byte, e Encoding, _, _ int) ([]byte, error) {
@@ -99,27 +58,31 @@ func tagJPEG(data []byte, e Encoding, _, _ int) ([]byte, error) {
 // tagWebP makes the file an extended one, with chunks for the profile and EXIF
 // (RFC 9649, section 2.7).
 func tagWebP(data []byte, e Encoding, width, height int) ([]byte, error) {
-	chunk := func(kind string, content []byte) []byte {
-		out := append([]byte(kind), binary.LittleEndian.AppendUint32(nil, uint32(len(content)))...)
-		out = append(out, content...)
-		if len(content)%2 == 1 {
-			out = append(out, 0)
-		}
-		return out
-	}
-	if len(data) < 20 || !isWebP(data) || string(data[12:16]) == "VP8X" {
+	if !isWebP(data) {
 		return nil, errors.New("the encoder wrote another kind of WebP than expected")
 	}
-	const hasProfile, hasEXIF = 0x20, 0x08
-	header := []byte{hasProfile | hasEXIF, 0, 0, 0}
-	for _, side := range []int{width - 1, height - 1} {
-		header = append(header, byte(side), byte(side>>8), byte(side>>16))
-	}
-	body := append([]byte("WEBP"), chunk("VP8X", header)...)
-	body = append(body, chunk("ICCP", srgbProfile)...)
-	body = append(body, data[12:]...)
-	body = append(body, chunk("EXIF", exif(e.Comment))...)
-	return chunk("RIFF", body), nil
+	const hasProfile, hasAlpha, hasEXIF = 0x20, 0x10, 0x08
+	flags, pixels := byte(hasProfile|hasEXIF), []byte(nil)
+	riff(data[12:], func(kind string, content []byte) bool {
+		switch kind {
+		case "VP8L":
+			if len(content) > 4 && content[4]&0x10 != 0 { // "alpha is used"
+				flags |= hasAlpha
+			}
+			pixels = append(pixels, chunkRIFF(kind, content)...)
+		case "ALPH", "VP8 ":
+			if kind == "ALPH" {
+				flags |= hasAlpha
+			}
+			pixels = append(pixels, chunkRIFF(kind, content)...)
+		}
+		return true
+	})
+	body := append([]byte("WEBP"), chunkRIFF("VP8X", extendedWebP(flags, width, height))...)
+	body = append(body, chunkRIFF("ICCP", srgbProfile)...)
+	body = append(body, pixels...)
+	body = append(body, chunkRIFF("EXIF", exif(e.Comment))...)
+	return chunkRIFF("RIFF", body), nil
 }
 
 // field is an entry of a TIFF directory.
@@ -129,23 +92,13 @@ type field struct {
 	value     []byte
 }
 
-// TIFF's types and tags (TIFF 6.0, section 2; EXIF 2.3, section 4.6).
-const (
-	typeASCII, typeLong, typeUndefined = 2, 4, 7
-
-	tagSoftware    = 0x0131
-	tagEXIF        = 0x8769
-	tagProfile     = 0x8773
-	tagUserComment = 0x9286
-)
-
 func asciiField(tag uint16, text string) field {
 	return field{tag, typeASCII, uint32(len(text) + 1), append([]byte(text), 0)}
 }
 
-// directory writes fields, and what raw entries there are, as a directory at an
+// writeDirectory writes fields, and what raw entries there are, as a directory at an
 // offset of the file: little-endian, its longer values behind it.
-func directory(offset int, raw [][]byte, fields ...field) []byte {
+func writeDirectory(offset int, raw [][]byte, fields ...field) []byte {
 	behind := offset + 2 + 12*(len(raw)+len(fields)) + 4
 	var values []byte
 	entries := slices.Clone(raw)
@@ -177,45 +130,17 @@ func pointer(tag uint16, offset int) field {
 // comments is EXIF's own directory.
 func comments(offset int, comment string) []byte {
 	value := append([]byte("ASCII\x00\x00\x00"), comment...)
-	return directory(offset, nil, field{tagUserComment, typeUndefined, uint32(len(value)), value})
+	return writeDirectory(offset, nil, field{tagUserComment, typeUndefined, uint32(len(value)), value})
 }
 
 // exif is an EXIF block, which is a TIFF file without a picture.
 func exif(comment string) []byte {
 	const start = 8
 	software := asciiField(tagSoftware, program)
-	size := len(directory(start, nil, software, pointer(tagEXIF, 0)))
+	size := len(writeDirectory(start, nil, software, pointer(tagEXIF, 0)))
 	out := []byte{'I', 'I', 42, 0, start, 0, 0, 0}
-	out = append(out, directory(start, nil, software, pointer(tagEXIF, start+size))...)
+	out = append(out, writeDirectory(start, nil, software, pointer(tagEXIF, start+size))...)
 	return append(out, comments(start+size, comment)...)
-}
-
-// fieldTIFF returns the bytes of a field of a TIFF file's first directory; nil
-// if it is not there, or is of four bytes or fewer.
-func fieldTIFF(data []byte, tag uint16) []byte {
-	var order binary.ByteOrder = binary.LittleEndian
-	if len(data) < 8 {
-		return nil
-	}
-	if data[0] == 'M' {
-		order = binary.BigEndian
-	}
-	start := uint64(order.Uint32(data[4:]))
-	if start+2 > uint64(len(data)) {
-		return nil
-	}
-	for i := range uint64(order.Uint16(data[start:])) {
-		at := start + 2 + 12*i
-		if at+12 > uint64(len(data)) {
-			break
-		}
-		entry := data[at:]
-		count, offset := uint64(order.Uint32(entry[4:])), uint64(order.Uint32(entry[8:]))
-		if order.Uint16(entry) == tag && count > 4 && offset+count <= uint64(len(data)) {
-			return data[offset : offset+count]
-		}
-	}
-	return nil
 }
 
 // tagTIFF writes the directory anew, behind all else, with more fields.
@@ -236,6 +161,16 @@ func tagTIFF(data []byte, e Encoding, _, _ int) ([]byte, error) {
 	data = append(data, comments(at, e.Comment)...)
 	data = append(data, make([]byte, len(data)%2)...)
 	binary.LittleEndian.PutUint32(data[4:], uint32(len(data)))
-	return append(data, directory(len(data), raw, asciiField(tagSoftware, program), pointer(tagEXIF, at),
+	return append(data, writeDirectory(len(data), raw, asciiField(tagSoftware, program), pointer(tagEXIF, at),
 		field{tagProfile, typeUndefined, uint32(len(srgbProfile)), srgbProfile})...), nil
+}
+
+// uuidAVIF marks the box with a comment, which other programs skip (ISO/IEC 14496-12,
+// 11.1). AVIF's own place for EXIF is an item, whose directory the encoder has written.
+const uuidAVIF = "nst settings\x9a\x41\xd7\x0e"
+
+func tagAVIF(data []byte, e Encoding, _, _ int) ([]byte, error) {
+	content := append([]byte("uuid"+uuidAVIF), e.Comment...)
+	data = binary.BigEndian.AppendUint32(data, uint32(len(content)+4))
+	return append(data, content...), nil
 }

@@ -1,25 +1,30 @@
-// Package picture is between image files and tensors: it decodes, orients,
-// resizes and encodes.
+// Package picture is between image files and arrays of floats: it decodes, turns
+// upright, converts to sRGB and encodes. It knows nothing of tensors and needs no
+// libtorch.
+//
+// The decoders are Go: the standard library's, x/image's, jpegn for JPEG (three times
+// as fast as the standard library's) and a reader of TIFF of our own, which puts
+// together decoders that exist; HEVC, AV1 and JPEG XL are decoded by libde265, libavif
+// and libjxl compiled to WebAssembly (wazero). libvips reads more kinds of TIFF and
+// takes less memory, but it is one more library to install, wants cgo of everybody who
+// imports this package, and decodes strangers' uploads in C. Here what is damaged or
+// malicious ends in an error. Build with the tag nodynamic, as scripts/env says:
+// without it, libraries that the system happens to have take the place of those.
 package picture
 
 import (
 	"errors"
 	"fmt"
+	"image"
+	"image/color"
 	"math"
 
-	"github.com/seed9bb5c928/nst/torch"
+	"golang.org/x/image/draw"
 )
 
 // ErrPicture is matched (errors.Is) by the errors of pictures that cannot be
 // used: no picture, a damaged one, one of a size out of range.
 var ErrPicture = errors.New("unusable picture")
-
-// MaxPixels is the largest number of pixels that a file may claim, and MaxSide the
-// longest side: a larger one is refused before it is decoded, and so is a result.
-const (
-	MaxPixels = 1 << 30
-	MaxSide   = 1<<16 - 1
-)
 
 // Picture is an RGB picture in host memory. It is plain data: copy it, keep it,
 // hand it to other goroutines.
@@ -27,24 +32,30 @@ type Picture struct {
 	Width, Height int
 	// Pixels are three planes, red, green and blue, each Height rows of Width
 	// values: 3·Width·Height in all. Values are sRGB-encoded (as they are in
-	// files) and in [0,1].
+	// files) and in [0,1], and not multiplied by alpha; where that is 0 they are white.
 	Pixels []float32
+	// Alpha is how opaque the pixels are, Height rows of Width values in [0,1]; nil if
+	// all of them are.
+	Alpha []float32
 }
 
 // New returns a black picture.
 func New(width, height int) *Picture {
-	return &Picture{width, height, make([]float32, 3*width*height)}
+	return &Picture{Width: width, Height: height, Pixels: make([]float32, 3*width*height)}
 }
 
 // Check says whether the picture is whole: its sizes are positive and fit its
 // pixels, which are all in [0,1]. The error matches ErrPicture.
 func (p *Picture) Check() error {
-	if p == nil || p.Width <= 0 || p.Height <= 0 || len(p.Pixels) != 3*p.Width*p.Height {
+	if p == nil || p.Width <= 0 || p.Height <= 0 || len(p.Pixels) != 3*p.Width*p.Height ||
+		(p.Alpha != nil && len(p.Alpha) != p.Width*p.Height) {
 		return fmt.Errorf("%w: its width, height and pixels do not fit each other", ErrPicture)
 	}
-	for i, v := range p.Pixels {
-		if !(v >= 0 && v <= 1) {
-			return fmt.Errorf("%w: its value %d is %v; values are in [0,1]", ErrPicture, i, v)
+	for _, values := range [][]float32{p.Pixels, p.Alpha} {
+		for i, v := range values {
+			if !(v >= 0 && v <= 1) {
+				return fmt.Errorf("%w: its value %d is %v; values are in [0,1]", ErrPicture, i, v)
+			}
 		}
 	}
 	return nil
@@ -58,54 +69,70 @@ func Fit(width, height, longest int) (int, int) {
 	return side(width), side(height)
 }
 
-// Tensor returns the picture, Resized, as a tensor [1,3,height,width] on device. It
-// is numeric code in torch's sense: called in a scope, it panics with a *torch.Error.
-func (p *Picture) Tensor(device torch.Device, width, height int) torch.Tensor {
-	return torch.FromFloats(p.Resized(width, height).Pixels, device, 1, 3, int64(height), int64(width))
-}
-
-// Resized returns the picture at another size; itself, if it has that size. The
-// bicubic kernel is widened when it shrinks, so that nothing aliases, and works on
-// the sRGB-encoded values, as other programs do. It is numeric code, like Tensor.
-func (p *Picture) Resized(width, height int) *Picture {
-	if width == p.Width && height == p.Height {
+// OverWhite returns the picture over white, without alpha; itself if it has none.
+func (p *Picture) OverWhite() *Picture {
+	if p.Alpha == nil {
 		return p
 	}
-	out := &Picture{width, height, torch.ResizeFloats(p.Pixels, p.Height, p.Width, height, width)}
-	out.clamp() // a cubic kernel overshoots at edges
+	out := New(p.Width, p.Height)
+	plane := p.Width * p.Height
+	for i, v := range p.Pixels {
+		out.Pixels[i] = 1 - p.Alpha[i%plane]*(1-v)
+	}
 	return out
 }
 
-func (p *Picture) clamp() {
-	for i, v := range p.Pixels {
-		p.Pixels[i] = min(max(v, 0), 1)
-	}
-}
-
 // Shrunk returns the picture with its longest side made side, or itself if that is
-// no longer. The error is torch's.
-func (p *Picture) Shrunk(side int) (out *Picture, err error) {
+// no longer. It is for looking at: 8 bits, by a widened Catmull-Rom kernel.
+func (p *Picture) Shrunk(side int) *Picture {
 	if max(p.Width, p.Height) <= side {
-		return p, nil
+		return p
 	}
-	err = torch.Scoped(func() error { out = p.Resized(Fit(p.Width, p.Height, side)); return nil })
-	return out, err
+	return p.scaled(Fit(p.Width, p.Height, side))
 }
 
-// Part returns width×height pixels of the picture from column left and row top as
-// a tensor [1,3,height,width] on the CPU. It is numeric code, like Tensor.
-func (p *Picture) Part(left, top, width, height int) torch.Tensor {
-	return torch.FromPart(p.Pixels, p.Height, p.Width, top, left, height, width)
+// Squared returns the picture squeezed into a square of side pixels, made as Shrunk's are.
+func (p *Picture) Squared(side int) *Picture { return p.scaled(side, side) }
+
+// scaled resizes by a Catmull-Rom kernel, which is widened where it shrinks.
+func (p *Picture) scaled(width, height int) *Picture {
+	out := image.NewNRGBA(image.Rect(0, 0, width, height))
+	draw.CatmullRom.Scale(out, out.Rect, p.Image(), image.Rect(0, 0, p.Width, p.Height), draw.Src, nil)
+	return FromImage(out)
 }
 
-// FromTensor returns a tensor [1,3,H,W] as a picture, its values limited to
-// [0,1]. It is numeric code, like Tensor.
-func FromTensor(t torch.Tensor) *Picture {
-	shape := torch.Shape(t)
-	if len(shape) != 4 || shape[0] != 1 || shape[1] != 3 {
-		panic(&torch.Error{Op: "picture", Message: fmt.Sprintf("a tensor of shape %v is no picture [1,3,H,W]", shape)})
+// FromImage converts an image of Go's, whose colours are sRGB's.
+func FromImage(m image.Image) *Picture {
+	return (&file{orientation: 1, width: m.Bounds().Dx(), height: m.Bounds().Dy()}).picture(m)
+}
+
+// Image returns the picture as an image of Go's, an *image.NRGBA64: a copy.
+func (p *Picture) Image() image.Image { return p.image(16) }
+
+// image rounds to 8 or 16 bits.
+func (p *Picture) image(bits int) image.Image {
+	bounds := image.Rect(0, 0, p.Width, p.Height)
+	plane := p.Width * p.Height
+	alpha := func(int) float32 { return 1 }
+	if p.Alpha != nil {
+		alpha = func(i int) float32 { return p.Alpha[i] }
 	}
-	p := &Picture{int(shape[3]), int(shape[2]), torch.Floats(t)}
-	p.clamp()
-	return p
+	if bits == 16 {
+		m := image.NewNRGBA64(bounds)
+		level := func(v float32) uint16 { return uint16(math.Round(float64(v) * 0xffff)) }
+		rows(p.Height, func(from, to int) {
+			for i := from * p.Width; i < to*p.Width; i++ {
+				m.SetNRGBA64(i%p.Width, i/p.Width, color.NRGBA64{level(p.Pixels[i]), level(p.Pixels[plane+i]), level(p.Pixels[2*plane+i]), level(alpha(i))})
+			}
+		})
+		return m
+	}
+	m := image.NewNRGBA(bounds)
+	level := func(v float32) uint8 { return uint8(v*255 + 0.5) }
+	rows(p.Height, func(from, to int) {
+		for i := from * p.Width; i < to*p.Width; i++ {
+			m.Pix[4*i], m.Pix[4*i+1], m.Pix[4*i+2], m.Pix[4*i+3] = level(p.Pixels[i]), level(p.Pixels[plane+i]), level(p.Pixels[2*plane+i]), level(alpha(i))
+		}
+	})
+	return m
 }

@@ -19,7 +19,6 @@ import (
 
 	"github.com/seed9bb5c928/nst/nst/nsttest"
 	"github.com/seed9bb5c928/nst/nst/picture"
-	"github.com/seed9bb5c928/nst/torch"
 )
 
 func encodePNG(t *testing.T, m image.Image) []byte {
@@ -64,11 +63,11 @@ func TestPixels(t *testing.T) {
 		"16-bit grey TIFF": {encodeTIFF(t, draw(image.NewGray16(r), color.Gray16{1}, color.Gray16{65535})), []float32{1. / 65535, 1, 1. / 65535, 1, 1. / 65535, 1}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p, err := picture.Decode(c.data)
+			p, err := picture.Decode(bytes.NewReader(c.data))
 			require.NoError(t, err)
 			assert.Equal(t, 2, p.Width)
 			assert.Equal(t, 1, p.Height)
-			assert.InDeltaSlice(t, c.want, p.Pixels, 1e-5)
+			assert.InDeltaSlice(t, c.want, p.OverWhite().Pixels, 1e-5)
 			assert.NoError(t, p.Check())
 		})
 	}
@@ -100,7 +99,7 @@ func TestFilesAreUpright(t *testing.T) {
 	}
 	p, err := picture.Open("testdata/alpha.webp")
 	require.NoError(t, err)
-	assert.InDelta(t, (10*128+255*127)/255./255, p.Pixels[0], 1e-3, "over white")
+	assert.InDelta(t, (10*128+255*127)/255./255, p.OverWhite().Pixels[0], 1e-3, "over white")
 }
 
 // header is a PNG that claims a size and has no pixels.
@@ -215,27 +214,4 @@ func TestFit(t *testing.T) {
 		w, h := picture.Fit(c[0], c[1], c[2])
 		assert.Equal(t, [2]int{c[3], c[4]}, [2]int{w, h})
 	}
-}
-
-func TestTensor(t *testing.T) {
-	nsttest.NoLeaks(t)
-	p := picture.New(40, 30)
-	for i := range p.Pixels {
-		p.Pixels[i] = float32(i%40) / 39 // a ramp from left to right
-	}
-	require.NoError(t, torch.Scoped(func() error {
-		same := p.Tensor(torch.CPU, 40, 30)
-		assert.Equal(t, []int64{1, 3, 30, 40}, torch.Shape(same))
-		assert.Equal(t, p, picture.FromTensor(same))
-		small := picture.FromTensor(p.Tensor(torch.CPU, 10, 5))
-		require.NoError(t, small.Check())
-		for x := range 10 {
-			if x > 0 && x < 9 {
-				assert.InDelta(t, (4*float64(x)+1.5)/39, small.Pixels[20+x], 0.01, "a ramp stays a ramp")
-			}
-		}
-		require.NoError(t, picture.FromTensor(torch.Full(1.5, torch.CPU, 1, 3, 2, 2)).Check(), "limited to [0,1]")
-		return nil
-	}))
-	assert.Error(t, torch.Scoped(func() error { picture.FromTensor(torch.Full(0, torch.CPU, 3, 2, 2)); return nil }))
 }

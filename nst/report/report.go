@@ -107,11 +107,10 @@ func firstError(a, b error) error {
 
 // show embeds a picture, no larger than a side.
 func show(title string, p *picture.Picture, side int) (s shown, err error) {
-	if p, err = p.Shrunk(side); err != nil {
-		return s, err
-	}
-	data, err := p.Encode(".jpg", picture.Encoding{})
-	source := "data:image/jpeg;base64," + base64.StdEncoding.EncodeToString(data)
+	p = p.Shrunk(side)
+	var data bytes.Buffer
+	err = p.Encode(&data, picture.JPEG, picture.Encoding{})
+	source := "data:image/jpeg;base64," + base64.StdEncoding.EncodeToString(data.Bytes())
 	return shown{title, p.Width, p.Height, template.URL(source)}, err
 }
 

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/seed9bb5c928/nst/nst"
+	"github.com/seed9bb5c928/nst/nst/picture"
+	"github.com/seed9bb5c928/nst/torch"
+)
+
+// standard is the name of the standard input and output.
+const standard = "-"
+
+// open opens a picture, if decoding it fits what --memory-limit leaves on the CPU. An
+// input may be the standard one, once.
+func (t *transferFlags) openPicture(path string) (*picture.Picture, error) {
+	if path == standard {
+		if t.stdin {
+			return nil, usage("- is standard input, which can be read once: give other pictures by name")
+		}
+		t.stdin = true
+	}
+	limit, err := t.memoryLeft()
+	if err != nil {
+		return nil, err
+	}
+	return picture.OpenWithin(path, limit)
+}
+
+// memoryLeft is what --memory-limit leaves of the host's memory; 0 is no limit. Where
+// the work is done elsewhere, the flag limits that device's.
+func (t *transferFlags) memoryLeft() (int64, error) {
+	text := t.flags.Lookup("memory-limit").Value.String()
+	if text == "" {
+		return 0, nil
+	}
+	var limit nst.Bytes
+	if err := limit.UnmarshalText([]byte(text)); err != nil {
+		return 0, usage("--memory-limit: %w", err)
+	}
+	if device, err := torch.ParseDevice(t.device); limit == 0 || err != nil || device != torch.CPU {
+		return 0, nil
+	}
+	used, err := torch.MemoryOf(torch.CPU)
+	if err != nil {
+		return 0, err
+	}
+	return max(1, int64(limit)-used.Allocated), nil
+}
+
+// target is where a result is written, and how.
+type target struct {
+	path     string
+	format   picture.Format
+	encoding picture.Encoding
+	stdout   io.Writer
+}
+
+// newTarget checks, before any work is done, that the result can be written. The format
+// is that of the name's ending, if --format does not say another.
+func newTarget(path, format string, e picture.Encoding, stdout io.Writer) (target, error) {
+	t := target{path, picture.Format(format), e, stdout}
+	var err error
+	switch {
+	case format == "" && path == standard:
+		t.format = picture.PNG
+	case format == "":
+		if t.format, err = picture.FormatOf(path); err != nil {
+			return t, err
+		}
+	default:
+		if t.format, err = picture.FormatOf("." + format); err != nil {
+			return t, usage("--format is %q; png, jpg, webp, tif or avif will do", format)
+		}
+	}
+	if err := t.format.Check(e); err != nil {
+		return t, fmt.Errorf("%w (%s)", err, path)
+	}
+	if path == standard {
+		return t, nil
+	}
+	return t, picture.CheckWritable(path)
+}
+
+// save writes a picture.
+func (t target) save(p *picture.Picture) error {
+	if t.path == standard {
+		return p.Encode(t.stdout, t.format, t.encoding)
+	}
+	return picture.Replace(t.path, func(w io.Writer) error { return p.Encode(w, t.format, t.encoding) })
+}

@@ -1,0 +1,353 @@
+package picture
+
+import (
+	"bytes"
+	"compress/zlib"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"image"
+	"image/jpeg"
+	"io"
+	"math"
+	"regexp"
+
+	"github.com/gen2brain/jpegn"
+	"golang.org/x/image/webp"
+)
+
+// What files carry around their pixels.
+
+// tagged takes the orientation from EXIF or, if that has none, from XMP.
+func (f *file) tagged(exif, xmp []byte) {
+	exif = bytes.TrimPrefix(exif, []byte("Exif\x00\x00"))
+	f.comment = commentEXIF(exif)
+	if o := orientationEXIF(exif); o != 0 {
+		f.orientation = o
+	} else if match := orientationXMP.FindSubmatch(xmp); match != nil {
+		f.orientation = orientation(match[1][0] - '0')
+	}
+}
+
+var orientationXMP = regexp.MustCompile(`tiff:Orientation(?:\s*=\s*["']|\s*>\s*)([1-8])\b`)
+
+// readJPEG walks the segments up to the end of the picture (ITU-T T.81, annex B).
+func readJPEG(data []byte, f *file) error {
+	f.format = "jpeg"
+	var exif, xmp []byte
+	profile := map[byte][]byte{}
+	profileParts := byte(0)
+	progressive, samples := false, int64(0)
+	at := 2
+	for scans := false; ; {
+		if scans { // entropy-coded data, in which a marker's 0xff is followed by neither 0 nor RST
+			for at+1 < len(data) && (data[at] != 0xff || data[at+1] == 0 || (data[at+1] >= 0xd0 && data[at+1] <= 0xd7)) {
+				at++
+			}
+			scans = false
+		}
+		for at < len(data) && data[at] != 0xff { // viewers skip what should not be there
+			at++
+		}
+		for at < len(data) && data[at] == 0xff { // fill bytes
+			at++
+		}
+		if at >= len(data) {
+			return io.ErrUnexpectedEOF
+		}
+		marker := data[at]
+		at++
+		if marker == 0xd9 { // the picture's end; thumbnails and other pictures may follow
+			break
+		}
+		if marker == 0 || marker == 1 || (marker >= 0xd0 && marker <= 0xd8) {
+			continue // without a length
+		}
+		if at+2 > len(data) {
+			return io.ErrUnexpectedEOF
+		}
+		size := int(binary.BigEndian.Uint16(data[at:]))
+		if size < 2 || at+size > len(data) {
+			return io.ErrUnexpectedEOF
+		}
+		content := data[at+2 : at+size]
+		at += size
+		switch {
+		case marker >= 0xc0 && marker <= 0xcf && marker != 0xc4 && marker != 0xc8 && marker != 0xcc: // SOFn
+			if len(content) < 6 {
+				return errors.New("a short frame header")
+			}
+			switch {
+			case marker == 0xc3 || (marker >= 0xc5 && marker <= 0xc7) || marker >= 0xcb:
+				return refused("is a lossless, hierarchical or arithmetic-coded JPEG: save it as an ordinary one, or as PNG")
+			case marker >= 0xc9:
+				return refused("is an arithmetic-coded JPEG: save it as an ordinary one, or as PNG")
+			case content[0] != 8:
+				return refused(fmt.Sprintf("is a JPEG of %d bits: save it with 8, or as PNG", content[0]))
+			}
+			f.height, f.width, samples = int(binary.BigEndian.Uint16(content[1:])), int(binary.BigEndian.Uint16(content[3:])), int64(content[5])
+			progressive = marker == 0xc2
+		case marker == 0xda:
+			scans = true
+		case marker == 0xe1 && bytes.HasPrefix(content, []byte("Exif\x00")) && exif == nil:
+			exif = content[min(6, len(content)):]
+		case marker == 0xe1 && bytes.HasPrefix(content, []byte("http://ns.adobe.com/xap/1.0/\x00")) && xmp == nil:
+			xmp = content
+		case marker == 0xe2 && bytes.HasPrefix(content, []byte("ICC_PROFILE\x00")) && len(content) > 14:
+			profile[content[12]], profileParts = content[14:], content[13]
+		}
+	}
+	if samples == 0 {
+		return errors.New("a JPEG without a frame header")
+	}
+	for part := byte(1); part <= profileParts && part != 0; part++ {
+		if profile[part] == nil {
+			f.colours.profile = nil
+			break
+		}
+		f.colours.profile = append(f.colours.profile, profile[part]...)
+	}
+	f.tagged(exif, xmp)
+	f.bytes = samples
+	if progressive {
+		f.bytes *= 3 // coefficients of 16 bits
+	}
+	f.decode = func() (image.Image, error) {
+		if samples == 4 { // jpegn takes some of them for RGBA
+			return jpeg.Decode(bytes.NewReader(data))
+		}
+		return jpegn.Decode(bytes.NewReader(data))
+	}
+	return nil
+}
+
+// chunksPNG reads what PNG's chunks say of colours and orientation: cICP goes before
+// iCCP, that before sRGB, that before gAMA and cHRM (PNG, third edition, 12.1, table 24).
+func (f *file) chunksPNG(data []byte) (err error) {
+	var exif, xmp []byte
+	comment := ""
+	seen := map[string][]byte{}
+	for at := 8; at+12 <= len(data); {
+		size := int64(binary.BigEndian.Uint32(data[at:]))
+		if size > int64(len(data)-at-12) {
+			break
+		}
+		kind, content := string(data[at+4:at+8]), data[at+8:at+8+int(size)]
+		at += 12 + int(size)
+		switch kind {
+		case "eXIf":
+			exif = content
+		case "tEXt":
+			if text, ok := bytes.CutPrefix(content, []byte(keyword+"\x00")); ok && comment == "" {
+				comment = string(text)
+			}
+		case "iTXt":
+			if bytes.HasPrefix(content, []byte("XML:com.adobe.xmp\x00")) {
+				xmp = content
+			}
+		case "cICP", "iCCP", "sRGB", "gAMA", "cHRM":
+			if _, twice := seen[kind]; !twice {
+				seen[kind] = content
+			}
+		}
+		if kind == "IEND" {
+			break
+		}
+	}
+	f.tagged(exif, xmp)
+	f.comment = comment
+	if c := seen["cICP"]; len(c) == 4 && c[2] == 0 {
+		f.colours, err = cicp(int(c[0]), int(c[1]))
+		return err
+	}
+	if profile := inflateProfile(seen["iCCP"]); profile != nil {
+		f.colours.profile = profile
+		return nil
+	}
+	if seen["sRGB"] != nil {
+		return nil
+	}
+	f.colours = gammaPNG(seen["gAMA"], seen["cHRM"])
+	return nil
+}
+
+// inflateProfile is iCCP's content: a name, a method and the profile, deflated. What
+// inflates to more than a profile may have is none.
+func inflateProfile(chunk []byte) []byte {
+	_, rest, found := bytes.Cut(chunk, []byte{0})
+	if !found || len(rest) < 1 || rest[0] != 0 {
+		return nil
+	}
+	r, err := zlib.NewReader(bytes.NewReader(rest[1:]))
+	if err != nil {
+		return nil
+	}
+	profile, err := io.ReadAll(io.LimitReader(r, maxProfile+1))
+	if err != nil || len(profile) > maxProfile {
+		return nil
+	}
+	return profile
+}
+
+// gammaPNG are the colours by gAMA and cHRM, numbers of 1/100000 (PNG, third edition,
+// 11.3.2.1 and 11.3.2.2). A gamma of 1/2.2 is how encoders wrote sRGB.
+func gammaPNG(gamma, chromaticities []byte) colours {
+	p := srgbPrimaries
+	same := true
+	if len(chromaticities) == 32 {
+		for i, place := range []int{3, 0, 1, 2} { // white comes first
+			for k := range 2 {
+				v := float64(binary.BigEndian.Uint32(chromaticities[8*i+4*k:])) / 100000
+				same = same && math.Abs(v-p[place][k]) < 0.002
+				p[place][k] = v
+			}
+		}
+	}
+	exponent := 0.45455
+	if len(gamma) == 4 {
+		exponent = float64(binary.BigEndian.Uint32(gamma)) / 100000
+	}
+	likeSRGB := math.Abs(exponent-0.45455) < 0.005
+	if (same && likeSRGB) || !(exponent > 0.01 && exponent < 100) || !p.sound() {
+		return colours{}
+	}
+	light := func(v float64) float64 { return math.Pow(v, 1/exponent) }
+	if len(gamma) != 4 {
+		light = linear
+	}
+	return colours{profile: matrixProfile(p, curve(light))}
+}
+
+// sound says whether primaries span colours.
+func (p primaries) sound() bool {
+	for _, c := range p {
+		if !(c[0] >= 0 && c[1] > 0.001 && c[0]+c[1] <= 1) {
+			return false
+		}
+	}
+	area := (p[1][0]-p[0][0])*(p[2][1]-p[0][1]) - (p[2][0]-p[0][0])*(p[1][1]-p[0][1])
+	return math.Abs(area) > 0.001
+}
+
+// isWebP tells a RIFF file of that kind.
+func isWebP(data []byte) bool {
+	return len(data) > 12 && string(data[:4]) == "RIFF" && string(data[8:12]) == "WEBP"
+}
+
+// riff calls each for the chunks of RIFF's body, until it returns false.
+func riff(body []byte, each func(kind string, content []byte) bool) {
+	for len(body) >= 8 {
+		kind, size := string(body[:4]), uint64(binary.LittleEndian.Uint32(body[4:]))
+		body = body[8:]
+		if size > uint64(len(body)) {
+			size = uint64(len(body)) // cut short: the decoder will say so
+		}
+		if !each(kind, body[:size]) {
+			return
+		}
+		body = body[min(size+size%2, uint64(len(body))):]
+	}
+}
+
+// chunkRIFF writes a chunk.
+func chunkRIFF(kind string, content []byte) []byte {
+	out := append([]byte(kind), binary.LittleEndian.AppendUint32(nil, uint32(len(content)))...)
+	out = append(out, content...)
+	if len(content)%2 == 1 {
+		out = append(out, 0)
+	}
+	return out
+}
+
+// readWebP reads a WebP (RFC 9649, 2.7): of an animation, the first frame. The decoder
+// is handed the frame's bitstream alone.
+func readWebP(data []byte, f *file) error {
+	f.format, f.bytes, f.colours.ycbcr.limited = "webp", 5, true
+	u24 := func(b []byte) int { return int(b[0]) | int(b[1])<<8 | int(b[2])<<16 }
+	var exif, xmp, alpha, still []byte
+	var lossless, animated bool
+	var left, top int
+	bitstream := func(kind string, content []byte) bool {
+		switch kind {
+		case "ALPH":
+			alpha = content
+		case "VP8 ", "VP8L":
+			still, lossless = content, kind == "VP8L"
+		}
+		return still == nil
+	}
+	riff(data[12:], func(kind string, content []byte) bool {
+		switch {
+		case kind == "VP8X" && len(content) >= 10:
+			f.width, f.height = u24(content[4:])+1, u24(content[7:])+1
+			animated = content[0]&2 != 0
+		case kind == "ICCP":
+			f.colours.profile = content
+		case kind == "EXIF" && exif == nil:
+			exif = content
+		case kind == "XMP " && xmp == nil:
+			xmp = content
+		case kind == "ANMF" && still == nil && len(content) > 16:
+			left, top = 2*u24(content), 2*u24(content[3:])
+			riff(content[16:], bitstream)
+		case still == nil && !animated:
+			bitstream(kind, content)
+		}
+		return true
+	})
+	if still == nil {
+		return io.ErrUnexpectedEOF
+	}
+	f.tagged(exif, xmp)
+	kind, extended := "VP8 ", []byte(nil)
+	if lossless {
+		kind, alpha = "VP8L", nil
+	}
+	frame := func() []byte {
+		return chunkRIFF("RIFF", append(append([]byte("WEBP"), extended...), chunkRIFF(kind, still)...))
+	}
+	c, err := webp.DecodeConfig(bytes.NewReader(frame()))
+	if err != nil {
+		return err
+	}
+	if f.width == 0 {
+		f.width, f.height = c.Width, c.Height
+	}
+	if !animated && (c.Width != f.width || c.Height != f.height) || left+c.Width > f.width || top+c.Height > f.height {
+		return fmt.Errorf("a frame of %d×%d does not fit its canvas", c.Width, c.Height)
+	}
+	if alpha != nil {
+		extended = append(chunkRIFF("VP8X", extendedWebP(0x10, c.Width, c.Height)), chunkRIFF("ALPH", alpha)...)
+	}
+	f.decode = func() (image.Image, error) {
+		m, err := webp.Decode(bytes.NewReader(frame()))
+		if err != nil || (c.Width == f.width && c.Height == f.height) {
+			return m, err
+		}
+		return canvas{m, image.Rect(-left, -top, f.width-left, f.height-top)}, nil
+	}
+	return nil
+}
+
+// extendedWebP is the content of a VP8X chunk.
+func extendedWebP(flags byte, width, height int) []byte {
+	out := []byte{flags, 0, 0, 0}
+	for _, side := range []int{width - 1, height - 1} {
+		out = append(out, byte(side), byte(side>>8), byte(side>>16))
+	}
+	return out
+}
+
+// Comment reads the comment that Save wrote into a picture file. There is none,
+// "", in files from elsewhere.
+func Comment(path string) (string, error) {
+	data, err := readFile(path)
+	if err != nil {
+		return "", err
+	}
+	f, err := inspect(data)
+	if err != nil {
+		return "", fmt.Errorf("%w: %s %w", ErrPicture, named(path), err)
+	}
+	return f.comment, nil
+}
