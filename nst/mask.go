@@ -39,11 +39,11 @@ func (s *settings) withAlpha(content *picture.Picture, styles []*picture.Picture
 	}
 	for i, p := range styles {
 		if !visible(p) {
-			return nil, nil, invalid("Alpha", "is to keep, but the %s is wholly transparent; %q puts it over white", styleName(i, len(styles)), AlphaWhite)
+			return nil, nil, invalid("Alpha", "has nothing to keep: the %s is wholly transparent; %s puts it over white", styleName(i, len(styles)), AlphaWhite)
 		}
 	}
 	if !visible(content) {
-		return nil, nil, invalid("Alpha", "is to keep, but the content picture is wholly transparent; %q puts it over white", AlphaWhite)
+		return nil, nil, invalid("Alpha", "has nothing to keep: the content picture is wholly transparent; %s puts it over white", AlphaWhite)
 	}
 	return content, styles, nil
 }

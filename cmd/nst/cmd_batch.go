@@ -62,7 +62,10 @@ func runBatch(ctx context.Context, o *batchOptions, stdout, stderr io.Writer) er
 	if o.together < 1 {
 		return usage("--together is %d; 1 or more will do", o.together)
 	}
-	pairs, err := o.pairs()
+	pairs, leftOut, err := o.pairs()
+	for _, path := range leftOut {
+		fmt.Fprintf(stderr, "nst: left out %s: its ending is none of a picture's\n", path)
+	}
 	if err != nil {
 		return err
 	}
@@ -173,57 +176,62 @@ func (t *transferFlags) stylizePairs(ctx context.Context, engine *nst.Engine, op
 	return engine.StylizeTogether(ctx, inputs, options)
 }
 
-// pairs are all contents with all styles, in order.
-func (o *batchOptions) pairs() ([]pair, error) {
+// pairs are all contents with all styles, in order; leftOut are files beside them.
+func (o *batchOptions) pairs() (out []pair, leftOut []string, err error) {
 	if o.output == "" {
-		return nil, usage("-o is missing: the folder to write to")
+		return nil, nil, usage("-o is missing: the folder to write to")
 	}
-	contents, err := find("content", o.content)
+	contents, leftOut, err := find("content", o.content)
 	if err != nil {
-		return nil, err
+		return nil, leftOut, err
 	}
-	styles, err := find("style", o.style)
-	if err != nil {
-		return nil, err
+	styles, more, err := find("style", o.style)
+	if leftOut = append(leftOut, more...); err != nil {
+		return nil, leftOut, err
 	}
 	contentNames, styleNames := outputNames(contents), outputNames(styles)
-	var out []pair
 	for i, content := range contents {
 		for k, style := range styles {
 			name := fmt.Sprintf("%s--%s.%s", contentNames[i], styleNames[k], strings.TrimPrefix(o.format, "."))
 			out = append(out, pair{content, style, filepath.Join(o.output, name)})
 		}
 	}
-	return out, nil
+	return out, leftOut, nil
 }
 
 // pictureEndings are what a folder is searched for.
 var pictureEndings = []string{".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".gif", ".bmp", ".dib", ".heic", ".heif", ".hif", ".avif", ".jxl", ".mpo", ".apng"}
 
-// find lists a folder's pictures, or the files of a pattern.
-func find(flag, where string) ([]string, error) {
+// find lists a folder's pictures, and its other files, or the files of a pattern.
+func find(flag, where string) (found, leftOut []string, err error) {
 	if where == "" {
-		return nil, usage("--%s is missing: a folder of pictures, or a pattern such as 'photos/*.jpg'", flag)
+		return nil, nil, usage("--%s is missing: a folder of pictures, or a pattern such as 'photos/*.jpg'", flag)
 	}
-	var found []string
 	if info, err := os.Stat(where); err == nil && info.IsDir() {
 		entries, err := os.ReadDir(where)
 		if err != nil {
-			return nil, usage("--%s: %w", flag, err)
+			return nil, nil, usage("--%s: %w", flag, err)
 		}
 		for _, e := range entries {
-			ending := strings.ToLower(filepath.Ext(e.Name()))
-			if !e.IsDir() && slices.Contains(pictureEndings, ending) && !strings.HasPrefix(e.Name(), ".") {
-				found = append(found, filepath.Join(where, e.Name()))
+			path := filepath.Join(where, e.Name())
+			switch {
+			case e.IsDir() || strings.HasPrefix(e.Name(), "."):
+			case slices.Contains(pictureEndings, strings.ToLower(filepath.Ext(path))):
+				found = append(found, path)
+			default:
+				leftOut = append(leftOut, path)
 			}
 		}
 	} else if found, err = filepath.Glob(where); err != nil {
-		return nil, usage("--%s: %q is no pattern: %w", flag, where, err)
+		return nil, nil, usage("--%s: %q is no pattern: %w", flag, where, err)
 	}
-	if len(found) == 0 {
-		return nil, usage("--%s: there is no picture in %s", flag, where)
+	switch {
+	case len(found) > 0:
+		return found, leftOut, nil
+	case len(leftOut) > 0:
+		return nil, leftOut, fmt.Errorf("--%s: all files in %s were left out", flag, where)
 	}
-	return found, nil
+	return nil, nil, usage("--%s: there is no picture in %s", flag, where)
 }
 
 // outputNames are the files' names without folder and ending; with the ending

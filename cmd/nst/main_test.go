@@ -154,7 +154,7 @@ func TestBadInput(t *testing.T) {
 	folder := t.TempDir()
 	write := nsttest.Writer(t, folder)
 	var small bytes.Buffer
-	require.NoError(t, png.Encode(&small, image.NewNRGBA(image.Rect(0, 0, 1, 1))))
+	require.NoError(t, png.Encode(&small, image.NewGray(image.Rect(0, 0, 1, 1))))
 	content, style := nsttest.Demo(t, "content.png"), nsttest.Demo(t, "style.png")
 	whole, err := os.ReadFile(content)
 	require.NoError(t, err)
@@ -212,7 +212,7 @@ func TestBadInput(t *testing.T) {
 		"directory output":   {append(good(), "-o", directory), "directory.png exists and is no regular file"},
 		"output's ending":    {append(good(), "-o", filepath.Join(folder, "out.gif")), `not ".gif"`},
 		"bits":               {good("--bits", "12"), "8 or 16 bits per channel, not 12"},
-		"quality":            {good("--quality", "90"), ".png has no quality"},
+		"quality":            {good("--quality", "90"), "png has no quality"},
 		"scales":             {good("--scales", "64,48"), "--scales \"64,48\" does not grow"},
 		"no scales":          {good("--scales", "big"), "is no schedule"},
 		"scales too large":   {good("--scales", "64"), "--scales \"64\" goes beyond the result's longest side, 48"},

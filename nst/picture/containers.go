@@ -125,7 +125,7 @@ func readJPEG(data []byte, f *file) error {
 // iCCP, that before sRGB, that before gAMA and cHRM (PNG, third edition, 12.1, table 24).
 func (f *file) chunksPNG(data []byte) (err error) {
 	var exif, xmp []byte
-	comment := ""
+	comment, pixels := "", int64(0)
 	seen := map[string][]byte{}
 	for at := 8; at+12 <= len(data); {
 		size := int64(binary.BigEndian.Uint32(data[at:]))
@@ -135,6 +135,8 @@ func (f *file) chunksPNG(data []byte) (err error) {
 		kind, content := string(data[at+4:at+8]), data[at+8:at+8+int(size)]
 		at += 12 + int(size)
 		switch kind {
+		case "IDAT":
+			pixels += size
 		case "eXIf":
 			exif = content
 		case "tEXt":
@@ -154,6 +156,9 @@ func (f *file) chunksPNG(data []byte) (err error) {
 			break
 		}
 	}
+	// IHDR, which the decoder has read, is the first chunk.
+	depth := int64(data[24]) * map[byte]int64{0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[data[25]]
+	f.stored(pixels, 1032, int64(f.height)*((int64(f.width)*depth+7)/8))
 	f.tagged(exif, xmp)
 	f.comment = comment
 	if c := seen["cICP"]; len(c) == 4 && c[2] == 0 {

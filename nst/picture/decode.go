@@ -2,6 +2,7 @@ package picture
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"image"
@@ -178,6 +179,7 @@ type file struct {
 	colours       colours                     // of the pixels
 	orientation   orientation
 	comment       string // ours
+	short         bool   // there are fewer bytes than the size wants
 }
 
 // kinds tells formats by their first bytes, and reads their headers.
@@ -212,11 +214,11 @@ func inspect(data []byte) (*file, error) {
 		if err := guarded(func() error { return kind.read(data, f) }); err != nil {
 			return nil, damaged(err)
 		}
-		switch w, h := f.width, f.height; {
-		case w <= 0 || h <= 0:
-			return nil, fmt.Errorf("has no pixels: its header says %d×%d", w, h)
-		case max(w, h) > MaxSide || int64(w)*int64(h) > MaxPixels:
-			return nil, fmt.Errorf("claims %d×%d pixels; at most %d million and %d a side are read", w, h, MaxPixels/1_000_000, MaxSide)
+		if err := sizeError(f.width, f.height); err != nil {
+			return nil, err
+		}
+		if f.short {
+			return nil, damaged(io.ErrUnexpectedEOF)
 		}
 		return f, nil
 	}
@@ -256,6 +258,22 @@ func (f *file) readConfig(format string, config func(io.Reader) (image.Config, e
 	return err
 }
 
+// stored tells how many bytes there are of the pixels, of each of which a method makes
+// ratio bytes at most, and how many are wanted. Where there are too few the file is cut
+// short, and no memory is taken for what it claims.
+func (f *file) stored(bytes, ratio, wanted int64) { f.short = bytes < (wanted-1<<20)/ratio }
+
+// sizeError is that of a size that is out of range.
+func sizeError(w, h int) error {
+	switch {
+	case w <= 0 || h <= 0:
+		return refused(fmt.Sprintf("has no pixels: its header says %d×%d", w, h))
+	case max(w, h) > MaxSide || int64(w)*int64(h) > MaxPixels:
+		return refused(fmt.Sprintf("claims %d×%d pixels; at most %d million and %d a side are read", w, h, MaxPixels/1_000_000, MaxSide))
+	}
+	return nil
+}
+
 // readGIF reads its first frame, on its canvas; the rest is transparent.
 func readGIF(data []byte, f *file) error {
 	f.bytes = 5
@@ -263,13 +281,19 @@ func readGIF(data []byte, f *file) error {
 		frame, err := gif.Decode(bytes.NewReader(data))
 		return onCanvas(frame, f.width, f.height), err
 	}
-	return f.readConfig("gif", gif.DecodeConfig, data)
+	err := f.readConfig("gif", gif.DecodeConfig, data)
+	f.stored(int64(len(data)), 2732, int64(f.width)*int64(f.height)) // 4097 pixels by 12 bits
+	return err
 }
 
 func readBMP(data []byte, f *file) error {
 	f.bytes = 4
 	f.decode = func() (image.Image, error) { return bmp.Decode(bytes.NewReader(data)) }
-	return f.readConfig("bmp", bmp.DecodeConfig, data)
+	if err := f.readConfig("bmp", bmp.DecodeConfig, data); err != nil {
+		return err
+	}
+	f.stored(int64(len(data)), 1, (int64(f.width)*int64(binary.LittleEndian.Uint16(data[28:]))+31)/32*4*int64(f.height))
+	return nil
 }
 
 func readPNG(data []byte, f *file) error {

@@ -193,6 +193,9 @@ func readHEIF(data []byte, f *file) error {
 			return err
 		}
 	}
+	if err := sizeError(f.width, f.height); err != nil { // of what is decoded
+		return err
+	}
 	if clap[0] > 0 && clap[1] > 0 && (clap[0] < f.width || clap[1] < f.height) {
 		if f.format == "avif" {
 			return refused("is an AVIF of which a part is to be cut off (clap), which is not done: save it as PNG")

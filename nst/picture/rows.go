@@ -34,6 +34,13 @@ func (f *file) picture(m image.Image) *Picture {
 				colours(row)
 			}
 			at, step := f.orientation.path(f.width, f.height, y)
+			if p.Alpha == nil && step == 1 { // as most are
+				red, green, blue := p.Pixels[at:][:len(row)], p.Pixels[plane+at:][:len(row)], p.Pixels[2*plane+at:][:len(row)]
+				for x, v := range row {
+					red[x], green[x], blue[x] = v[0], v[1], v[2]
+				}
+				continue
+			}
 			for _, v := range row {
 				if p.Alpha != nil {
 					if p.Alpha[at] = v[3]; v[3] == 0 {
@@ -259,12 +266,15 @@ func readYCbCr(m *image.YCbCr, alpha *image.NYCbCrA, luma ycbcr) rowReader {
 		case across == 1:
 			copy(out, low)
 		case across == 2 && !luma.nearest:
-			last := columns - 1
-			for i, v := range low {
-				if 2*i+1 < len(out) {
-					out[2*i+1] = 0.75*v + 0.25*low[min(i+1, last)]
-				}
-				out[2*i] = 0.75*v + 0.25*low[max(i-1, 0)]
+			before := low[0]
+			for i, v := range low[:columns-1] {
+				two := out[2*i : 2*i+2]
+				two[0], two[1] = 0.75*v+0.25*before, 0.75*v+0.25*low[i+1]
+				before = v
+			}
+			last := low[columns-1]
+			if out[2*columns-2] = 0.75*last + 0.25*before; width%2 == 0 {
+				out[2*columns-1] = last
 			}
 		default: // as libjpeg does
 			for x := range out {
@@ -284,10 +294,19 @@ func readYCbCr(m *image.YCbCr, alpha *image.NYCbCrA, luma ycbcr) rowReader {
 	redCr, blueCb := 2*(1-luma.red), 2*(1-luma.blue)
 	greenCb, greenCr := blueCb*luma.blue/green, redCr*luma.red/green
 	low, cb, cr := make([]float32, columns), make([]float32, width), make([]float32, width)
-	unit := func(v float32) float32 { return min(max(v, 0), 1) }
+	unit := func(v float32) float32 { // faster than min and max, which mind NaN
+		if v < 0 {
+			return 0
+		}
+		if v > 1 {
+			return 1
+		}
+		return v
+	}
 	return func(y int, row []pixel) {
 		chroma(m.Cb, y, low, cb)
 		chroma(m.Cr, y, low, cr)
+		cb, cr := cb[:len(row)], cr[:len(row)]
 		for x, v := range m.Y[y*m.YStride:][:len(row)] {
 			l, b, r := (float32(v)-offset)*scale, (cb[x]-128)*wide, (cr[x]-128)*wide
 			row[x] = pixel{unit(l + redCr*r), unit(l - greenCb*b - greenCr*r), unit(l + blueCb*b), 1}

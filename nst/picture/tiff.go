@@ -311,6 +311,14 @@ func readTIFF(data []byte, f *file) error {
 			s.counts = counts
 		}
 	}
+	stored := int64(0)
+	for _, count := range s.counts {
+		stored += int64(min(count, uint64(len(data))))
+	}
+	ratio, bounded := map[int]int64{1: 1, 5: 4097, 8: 1032, 32946: 1032, 32773: 64}[s.compression]
+	if bounded && len(s.counts) > 0 {
+		f.stored(stored, ratio, int64(s.height)*((int64(s.width)*int64(s.perPixel*s.bits)+7)/8))
+	}
 	f.bytes = int64(max(4, s.perPixel*max(s.bits, 8)/8)) * 2
 	f.decode = func() (image.Image, error) { return s.decode(data) }
 	return nil

@@ -1,0 +1,133 @@
+package main
+
+import (
+	"bytes"
+	"image"
+	"image/color"
+	"image/png"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed9bb5c928/nst/nst/nsttest"
+	"github.com/seed9bb5c928/nst/nst/picture"
+)
+
+// withStdin has a file as standard input.
+func withStdin(t *testing.T, path string) {
+	file, err := os.Open(path)
+	require.NoError(t, err)
+	old := os.Stdin
+	os.Stdin = file
+	t.Cleanup(func() { os.Stdin = old; file.Close() })
+}
+
+// A picture comes from standard input and goes to standard output.
+func TestStreams(t *testing.T) {
+	content, style := nsttest.Demo(t, "content.png"), nsttest.Demo(t, "style.png")
+	want, err := picture.Open(content)
+	require.NoError(t, err)
+	args := []string{"stylize", "-", style, "-o", "-", "--size", "0", "--style-size", "64", "--iterations", "0", "-q", "--device", "cpu"}
+	for _, format := range []string{"", "jpg", "avif"} {
+		withStdin(t, content)
+		args := args
+		if format != "" {
+			args = append(args[:len(args):len(args)], "--format", format)
+		}
+		status, stdout, stderr := runNST(t, args...)
+		require.Equal(t, exitDone, status, stderr)
+		_, _, got, err := picture.Header([]byte(stdout))
+		require.NoError(t, err)
+		assert.Equal(t, map[string]string{"": "png", "jpg": "jpeg", "avif": "avif"}[format], got)
+		p, err := picture.Decode(bytes.NewReader([]byte(stdout)))
+		require.NoError(t, err)
+		if format == "" {
+			assert.Equal(t, want, p)
+		}
+	}
+	for part, args := range map[string][]string{
+		"can be read once":       {"stylize", "-", "-", "-o", filepath.Join(t.TempDir(), "a.png")},
+		"--json and --save-ever": {"stylize", content, style, "-o", "-", "--json"},
+		`--format is "gif"`:      {"stylize", content, style, "-o", "-", "--format", "gif"},
+		"standard input is not":  {"stylize", "-", style, "-o", filepath.Join(t.TempDir(), "a.png")},
+	} {
+		withStdin(t, filepath.Join(nsttest.Root(t), "go.mod"))
+		if part == "can be read once" {
+			withStdin(t, content)
+		}
+		status, stdout, stderr := runNST(t, args...)
+		assert.Equal(t, exitUsage, status)
+		assert.Empty(t, stdout)
+		assert.Contains(t, stderr, part)
+	}
+}
+
+// Transparent pixels: kept where the format can, white on demand and in JPEG.
+func TestAlphaFlag(t *testing.T) {
+	folder := t.TempDir()
+	m := image.NewNRGBA(image.Rect(0, 0, 48, 32))
+	for i := range m.Pix {
+		m.Pix[i] = uint8(i * 5)
+	}
+	for y := range 32 {
+		for x := range 48 {
+			if x < 8 {
+				m.SetNRGBA(x, y, color.NRGBA{})
+			}
+		}
+	}
+	content := filepath.Join(folder, "alpha.png")
+	var b bytes.Buffer
+	require.NoError(t, png.Encode(&b, m))
+	require.NoError(t, os.WriteFile(content, b.Bytes(), 0o600))
+	want, err := picture.Open(content)
+	require.NoError(t, err)
+	for _, c := range []struct {
+		name string
+		args []string
+		kept bool
+	}{{"a.png", nil, true}, {"a.tif", []string{"--bits", "16"}, true}, {"a.jpg", nil, false}, {"b.png", []string{"--alpha", "white"}, false}} {
+		out := filepath.Join(folder, c.name)
+		status, _, stderr := runNST(t, append([]string{"stylize", content, nsttest.Demo(t, "style.png"), "-o", out, "--size", "0", "--style-size", "64", "--iterations", "1", "-q", "--device", "cpu"}, c.args...)...)
+		require.Equal(t, exitDone, status, stderr)
+		p, err := picture.Open(out)
+		require.NoError(t, err)
+		if c.kept {
+			assert.Equal(t, want.Alpha, p.Alpha, c.name)
+		} else {
+			assert.Nil(t, p.Alpha, c.name)
+		}
+	}
+	status, _, stderr := runNST(t, "stylize", content, content, "-o", filepath.Join(folder, "c.png"), "--alpha", "black")
+	assert.Equal(t, exitUsage, status)
+	assert.Contains(t, stderr, `--alpha "black" is unknown`)
+}
+
+// --memory-limit covers decoding: what does not fit is refused with what would do.
+func TestMemoryLimitOfDecoding(t *testing.T) {
+	folder := t.TempDir()
+	large := filepath.Join(folder, "large.png")
+	m := image.NewGray(image.Rect(0, 0, 12000, 9000))
+	var b bytes.Buffer
+	require.NoError(t, png.Encode(&b, m))
+	require.NoError(t, os.WriteFile(large, b.Bytes(), 0o600))
+	status, _, stderr := runNST(t, "stylize", large, nsttest.Demo(t, "style.png"), "-o", filepath.Join(folder, "a.png"), "--size", "96", "--memory-limit", "1G", "--device", "cpu")
+	assert.Equal(t, exitUsage, status)
+	assert.Contains(t, stderr, "is of 12000×9000 pixels, for which decoding takes 2.4 GiB; the memory limit leaves")
+	assert.Contains(t, stderr, "a higher limit will do, or a smaller copy of the file")
+}
+
+// Files that a folder's batch leaves out are named, and nothing but these is a failure.
+func TestLeftOut(t *testing.T) {
+	folder := t.TempDir()
+	notes := filepath.Join(folder, "notes.txt")
+	require.NoError(t, os.WriteFile(notes, []byte("x"), 0o600))
+	args := []string{"batch", "--content", folder, "--style", filepath.Dir(nsttest.Demo(t, "style.png")), "-o", filepath.Join(folder, "out"), "--size", "32", "--iterations", "0", "-q", "--device", "cpu"}
+	status, _, stderr := runNST(t, args...)
+	assert.Equal(t, exitFailed, status)
+	assert.Contains(t, stderr, "left out "+notes)
+	assert.Contains(t, stderr, "all files in "+folder+" were left out")
+}
