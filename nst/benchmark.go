@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"sync"
 	"time"
 
 	"github.com/seed9bb5c928/nst/nst/picture"
@@ -17,6 +18,7 @@ type Benchmark struct {
 	precision Precision
 	flops     float64
 	replayed  int
+	closed    sync.Once
 	asked     chan work
 	answered  chan timing
 }
@@ -193,7 +195,7 @@ func (b *Benchmark) Precision() Precision { return b.precision }
 func (b *Benchmark) FLOPs() float64 { return b.flops }
 
 // Close ends the benchmark. It may not be called twice.
-func (b *Benchmark) Close() { close(b.asked) }
+func (b *Benchmark) Close() { b.closed.Do(func() { close(b.asked) }) }
 
 func flops(s *settings, side int) (sum float64) {
 	in, deepest := 3, s.deepest()

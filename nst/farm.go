@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"sync"
 
@@ -167,18 +168,20 @@ func (q *queue) work(w *worker, take func(i int, made []torch.Tensor)) {
 			i := q.taken
 			delete(q.made, i)
 			q.mutex.Unlock()
-			err := torch.Scoped(func() error {
-				torch.NoGrad(func() { take(i, made) })
-				return nil
+			err := caught(func() error {
+				err := torch.Scoped(func() error {
+					torch.NoGrad(func() { take(i, made) })
+					return nil
+				})
+				if err == nil && q.farm.told != nil {
+					q.farm.told(i+1, len(q.todo))
+				}
+				return err
 			})
 			torch.Close(made...)
 			q.mutex.Lock()
-			q.taken++
-			if err != nil {
+			if q.taken++; err != nil {
 				q.fail(err)
-			}
-			if q.farm.told != nil {
-				q.farm.told(q.taken, len(q.todo))
 			}
 			q.changed.Broadcast()
 			continue
@@ -201,15 +204,17 @@ func (q *queue) work(w *worker, take func(i int, made []torch.Tensor)) {
 			err = q.farm.ctx.Err()
 		}
 		if err == nil {
-			err = torch.Scoped(func() error {
-				torch.NoGrad(func() { made = q.do(w, i) })
-				for k, t := range made {
-					made[k] = torch.To(t, q.farm.home)
-				}
-				for _, t := range made {
-					torch.Keep(t)
-				}
-				return nil
+			err = caught(func() error {
+				return torch.Scoped(func() error {
+					torch.NoGrad(func() { made = q.do(w, i) })
+					for k, t := range made {
+						made[k] = torch.To(t, q.farm.home)
+					}
+					for _, t := range made {
+						torch.Keep(t)
+					}
+					return nil
+				})
 			})
 		}
 		q.mutex.Lock()
@@ -252,20 +257,52 @@ func (q *queue) finished() bool {
 
 // lose deals with a worker's failure at tile i (none: -1).
 func (q *queue) lose(w *worker, i int, err error) {
-	q.mutex.Lock()
-	defer q.mutex.Unlock()
 	w.drop(0)
-	if errors.Is(err, torch.ErrOutOfMemory) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || q.working == 1 {
+	q.mutex.Lock()
+	if errors.Is(err, torch.ErrOutOfMemory) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.As(err, new(*PanicError)) || q.working == 1 {
 		q.fail(err)
+		q.mutex.Unlock()
 		return
 	}
 	w.lost = true
 	q.working--
-	q.farm.warn(fmt.Sprintf("%s failed and is not used any more (%v)", w.device(), err))
 	if i >= 0 {
 		q.todo[i] = true
 	}
 	q.changed.Broadcast()
+	q.mutex.Unlock()
+	if err := caught(func() error { // the caller's code: no lock is held
+		q.farm.warn(fmt.Sprintf("%s failed and is not used any more (%v)", w.device(), err))
+		return nil
+	}); err != nil {
+		q.mutex.Lock()
+		q.fail(err)
+		q.mutex.Unlock()
+	}
+}
+
+// PanicError is the error of a run that panicked, or whose caller's function did.
+type PanicError struct {
+	Value any    // what was panicked with
+	Stack string // where
+}
+
+// Error says what was panicked with.
+func (p *PanicError) Error() string { return fmt.Sprintf("an error in the program: %v", p.Value) }
+
+// caught is f's error, or its panic as one.
+func caught(f func() error) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			p := &PanicError{Value: r, Stack: string(debug.Stack())}
+			var thrown *torch.ThreadPanic
+			if e, ok := r.(error); ok && errors.As(e, &thrown) { // on another thread
+				p.Value, p.Stack = thrown.Value, string(thrown.Stack)
+			}
+			err = p
+		}
+	}()
+	return f()
 }
 
 func (q *queue) fail(err error) {

@@ -1,6 +1,7 @@
 package nst
 
 import (
+	"context"
 	"fmt"
 	"runtime/debug"
 	"slices"
@@ -160,8 +161,17 @@ func (t *transfer) free(device torch.Device, pictures int64) (int64, error) {
 	// Beside tensors there will be the result and pictures at their sizes.
 	tensors, _ := torch.HostTensors()
 	others := m.Allocated - tensors + pictures + t.resized() + hostReserve
-	torch.LimitHostTensors(max(1<<20, limit-others))
+	t.limitTensors(max(1<<20, limit-others))
 	return limit - others - tensors, nil
+}
+
+// limitTensors is torch.LimitHostTensors on all of the engine's threads, of which this
+// is the first.
+func (t *transfer) limitTensors(bytes int64) {
+	torch.LimitHostTensors(bytes)
+	for _, w := range t.engine.workers[1:] {
+		_ = w.thread.Do(context.Background(), func() error { torch.LimitHostTensors(bytes); return nil })
+	}
 }
 
 // resized is what the pictures take that are used at another size than their own:

@@ -109,11 +109,13 @@ func (t *transfer) join(others []*transfer) error {
 // do has work done on the first device's thread, in a scope, with everything ready.
 func (t *transfer) do(ctx context.Context, work func() error) error {
 	return t.engine.thread().Do(ctx, func() error {
-		defer torch.LimitHostTensors(0) // see plan
-		if err := t.prepare(ctx); err != nil {
-			return err
-		}
-		return work()
+		defer t.limitTensors(0)      // see plan
+		return caught(func() error { // a panic of the caller's functions, or ours, is this run's
+			if err := t.prepare(ctx); err != nil {
+				return err
+			}
+			return work()
+		})
 	})
 }
 

@@ -173,8 +173,8 @@ func HostTensors() (now, peak int64) {
 	return int64(n), int64(p)
 }
 
-// LimitHostTensors lets large tensors on the CPU have so many bytes and no more, in
-// the whole process: what asks for more fails with ErrOutOfMemory. 0 means no limit.
+// LimitHostTensors has the calling thread's large tensors on the CPU fail with
+// ErrOutOfMemory that would take the process's beyond so many bytes. 0 means no limit.
 func LimitHostTensors(bytes int64) {
 	must("host_memory_limit", C.nst_host_memory_limit(C.int64_t(bytes)))
 }
@@ -188,29 +188,6 @@ func EmptyCache(device Device) error {
 	name, free := cString(string(device))
 	defer free()
 	return failure("empty_cache", C.nst_device_empty_cache(name))
-}
-
-// hostMemory reads Linux's accounts of the machine and of this process.
-func hostMemory() (Memory, error) {
-	var m Memory
-	for file, fields := range map[string]map[string]*int64{
-		"/proc/meminfo":     {"MemAvailable": &m.Free, "MemTotal": &m.Total},
-		"/proc/self/status": {"VmRSS": &m.Allocated, "VmHWM": &m.Peak},
-	} {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			return Memory{}, err
-		}
-		for line := range strings.Lines(string(text)) {
-			name, value, _ := strings.Cut(line, ":")
-			if field, ok := fields[name]; ok {
-				var kib int64
-				fmt.Sscan(value, &kib)
-				*field = kib << 10
-			}
-		}
-	}
-	return m, nil
 }
 
 // ControlDevice gives a command to the backend that NST_DEVICE_LIBRARY loaded

@@ -57,8 +57,12 @@ func change(op string, call func() *C.char, inputs ...Tensor) {
 func borrow(op string, call func() Tensor, inputs ...Tensor) Tensor {
 	check(op, inputs...)
 	defer func() {
-		if message, ok := recover().(string); ok {
-			panic(newError(op, message))
+		switch r := recover().(type) {
+		case nil:
+		case string: // how gotorch says what libtorch threw
+			panic(newError(op, r))
+		default:
+			panic(r)
 		}
 	}()
 	t := Join(call())

@@ -25,6 +25,10 @@ constexpr size_t kPage = 4096;
 // fails as it should.
 size_t range() { return 2 * static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<size_t>(sysconf(_SC_PAGESIZE)); }
 
+// What the tensors of all threads may have once this thread asks for more; 0: no limit.
+// Runs beside each other have limits of their own.
+thread_local size_t limit = 0;
+
 class Pool final : public c10::Allocator {
  public:
   c10::DataPtr allocate(size_t bytes) override {
@@ -51,12 +55,6 @@ class Pool final : public c10::Allocator {
     std::lock_guard<std::mutex> lock(mutex_);
     peak_ = in_use_;
   }
-  // Lets tensors have so much and no more; 0: no limit.
-  void limit(size_t bytes) {
-    std::lock_guard<std::mutex> lock(mutex_);
-    limit_ = bytes;
-  }
-
   static Pool& get() {
     static auto* pool = new Pool;  // tensors may be freed as the process ends
     return *pool;
@@ -88,9 +86,9 @@ class Pool final : public c10::Allocator {
   // never been used.
   void* take(size_t size) {
     std::lock_guard<std::mutex> lock(mutex_);
-    TORCH_CHECK_WITH(OutOfMemoryError, limit_ == 0 || in_use_ + size <= limit_, "tensors may have ", limit_,
+    TORCH_CHECK_WITH(OutOfMemoryError, limit == 0 || in_use_ + size <= limit, "tensors may have ", limit,
                      " bytes of host memory; ", size, " more than ", in_use_, " are asked for");
-    if (limit_ > 0 && in_use_ + dirty_ + size > limit_) forget();
+    if (limit > 0 && in_use_ + dirty_ + size > limit) forget();
     in_use_ += size;
     peak_ = std::max(peak_, in_use_);
     dirty_ -= std::min(dirty_, size);
@@ -141,7 +139,7 @@ class Pool final : public c10::Allocator {
   }
 
   std::mutex mutex_;
-  size_t in_use_ = 0, peak_ = 0, limit_ = 0;
+  size_t in_use_ = 0, peak_ = 0;
   size_t dirty_ = 0;  // of what is free, about what the system has given pages for
   std::set<std::pair<size_t, char*>> free_;
   std::unordered_map<char*, size_t> begins_, ends_, used_;
@@ -172,5 +170,5 @@ const char* nst_host_memory_reset_peak(void) {
 }
 
 const char* nst_host_memory_limit(int64_t bytes) {
-  return nst::guard([&] { Pool::get().limit(static_cast<size_t>(bytes)); });
+  return nst::guard([&] { limit = static_cast<size_t>(bytes); });
 }
