@@ -196,11 +196,14 @@ func readHEIF(data []byte, f *file) error {
 	if err := sizeError(f.width, f.height); err != nil { // of what is decoded
 		return err
 	}
+	if clap[0] > f.width || clap[1] > f.height || clap[0] < 0 || clap[1] < 0 {
+		return errors.New("the part to be cut out is larger than the picture") // the decoder would try for minutes
+	}
 	if clap[0] > 0 && clap[1] > 0 && (clap[0] < f.width || clap[1] < f.height) {
 		if f.format == "avif" {
 			return refused("is an AVIF of which a part is to be cut off (clap), which is not done: save it as PNG")
 		}
-		f.width, f.height = min(clap[0], f.width), min(clap[1], f.height)
+		f.width, f.height = clap[0], clap[1]
 	}
 	if f.format == "avif" {
 		f.bytes = 16
