@@ -28,23 +28,24 @@ func (t *transferFlags) openPicture(path string) (*picture.Picture, error) {
 	return picture.OpenWithin(path, limit)
 }
 
-// memoryLeft is what --memory-limit leaves of the host's memory; 0 is no limit. Where
-// the work is done elsewhere, the flag limits that device's.
+// memoryLeft is what --memory-limit leaves of the host's memory or, without it or where
+// the work is done elsewhere, what is free.
 func (t *transferFlags) memoryLeft() (int64, error) {
+	used, err := torch.MemoryOf(torch.CPU)
+	if err != nil {
+		return 0, err
+	}
+	free := max(1, used.Free)
 	text := t.flags.Lookup("memory-limit").Value.String()
 	if text == "" {
-		return 0, nil
+		return free, nil
 	}
 	var limit nst.Bytes
 	if err := limit.UnmarshalText([]byte(text)); err != nil {
 		return 0, usage("--memory-limit: %w", err)
 	}
 	if device, err := torch.ParseDevice(t.device); limit == 0 || err != nil || device != torch.CPU {
-		return 0, nil
-	}
-	used, err := torch.MemoryOf(torch.CPU)
-	if err != nil {
-		return 0, err
+		return free, nil
 	}
 	return max(1, int64(limit)-used.Allocated), nil
 }

@@ -116,8 +116,8 @@ func TestMemoryLimitOfDecoding(t *testing.T) {
 	require.NoError(t, os.WriteFile(large, b.Bytes(), 0o600))
 	status, _, stderr := runNST(t, "stylize", large, nsttest.Demo(t, "style.png"), "-o", filepath.Join(folder, "a.png"), "--size", "96", "--memory-limit", "1G", "--device", "cpu")
 	assert.Equal(t, exitUsage, status)
-	assert.Contains(t, stderr, "is of 12000×9000 pixels, for which decoding takes 2.4 GiB; the memory limit leaves")
-	assert.Contains(t, stderr, "a higher limit will do, or a smaller copy of the file")
+	assert.Contains(t, stderr, "is of 12000×9000 pixels, for which decoding takes 2.4 GiB of memory;")
+	assert.Contains(t, stderr, "a higher limit will do if there is more, or a smaller copy of the file")
 }
 
 // Files that a folder's batch leaves out are named, and nothing but these is a failure.

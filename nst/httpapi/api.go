@@ -13,6 +13,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -33,8 +35,14 @@ var pageFiles embed.FS
 // Config says how the service behaves. The zero value is the default, without a
 // token: then it answers only requests that name this machine as their host.
 type Config struct {
-	// Token is what clients have to know; empty: none.
-	Token string
+	// Tokens are what clients have to know one of; none: nothing is asked. SetTokens
+	// changes them.
+	Tokens []Token
+	// SessionKey makes the cookies of browsers: with the same one sessions outlive a
+	// restart; empty: one for this process.
+	SessionKey []byte
+	// TrustedProxies are whose X-Forwarded-For and X-Forwarded-Proto are believed.
+	TrustedProxies []netip.Prefix
 	// Hosts are names, beside localhost and loopback addresses, that a service
 	// without a token answers to.
 	Hosts []string
@@ -53,6 +61,7 @@ type API struct {
 	handler http.Handler
 	guests  *guests
 	metrics *metrics
+	senders senders
 	uploads chan struct{}
 	streams chan struct{}
 	ctx     context.Context
@@ -75,16 +84,20 @@ func New(q *jobs.Queue, c Config) *API {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	a := &API{
-		queue: q, config: c, guests: newGuests(c.Token), metrics: newMetrics(q),
+		queue: q, config: c, metrics: newMetrics(q), senders: senders{of: map[string]int{}},
 		uploads: make(chan struct{}, maxUploads), streams: make(chan struct{}, c.MaxStreams),
 	}
+	a.guests = newGuests(c, a.client, a.secure)
 	a.ctx, a.end = context.WithCancel(context.Background())
 
 	mux := http.NewServeMux()
 	open := func(pattern string, h http.HandlerFunc) { mux.Handle(pattern, a.metrics.timed(pattern, h)) }
 	known := func(pattern string, h func(http.ResponseWriter, *http.Request) error) {
 		open(pattern, func(w http.ResponseWriter, r *http.Request) {
-			err := a.guests.check(r)
+			name, err := a.guests.check(r)
+			for s, ok := w.(*seen); ok; s, ok = s.ResponseWriter.(*seen) {
+				s.token = name
+			}
 			if err == nil {
 				err = h(w, r)
 			}
@@ -106,6 +119,7 @@ func New(q *jobs.Queue, c Config) *API {
 			a.fail(w, r, err)
 		}
 	})
+	open("DELETE /v1/session", a.guests.logout)
 	open("GET /healthz", func(w http.ResponseWriter, r *http.Request) { writeJSON(w, 200, map[string]string{"status": "ok"}) })
 	open("GET /readyz", a.ready)
 	open("GET /openapi.json", func(w http.ResponseWriter, r *http.Request) {
@@ -124,6 +138,9 @@ func New(q *jobs.Queue, c Config) *API {
 	a.handler = a.shield(origins.Handler(mux))
 	return a
 }
+
+// SetTokens changes the tokens that clients have to know one of.
+func (a *API) SetTokens(tokens []Token) { a.guests.set(tokens) }
 
 // Close ends what follows events, as a server has to that shuts down.
 func (a *API) Close() {
@@ -176,9 +193,17 @@ func (a *API) shield(next http.Handler) http.Handler {
 					a.fail(seen, r, errors.New("the request ended in an error of the program"))
 				}
 			}
-			a.config.Log.Info("request", "method", r.Method, "path", r.URL.Path, "status", seen.status, "seconds", time.Since(began).Seconds(), "client", r.RemoteAddr)
+			status := seen.status
+			if !seen.wrote && r.Context().Err() != nil {
+				status = statusGone
+			}
+			attributes := []any{"method", r.Method, "path", r.URL.Path, "status", status, "seconds", time.Since(began).Seconds(), "client", a.client(r)}
+			if seen.token != "" {
+				attributes = append(attributes, "token", seen.token)
+			}
+			a.config.Log.Info("request", attributes...)
 		}()
-		if a.config.Token == "" && !a.here(r.Host) {
+		if !a.guests.asked() && !a.here(r.Host) {
 			a.fail(seen, r, problem{Status: 421, Title: "Another host", Detail: "this service has no token, and answers only to requests for localhost, not for " + strconv.Quote(r.Host)})
 			return
 		}
@@ -203,7 +228,11 @@ type seen struct {
 	http.ResponseWriter
 	status int
 	wrote  bool
+	token  string // the client's, by name
 }
+
+// statusGone is what the log says of a client that did not wait for its answer.
+const statusGone = 499
 
 // WriteHeader notes the status.
 func (s *seen) WriteHeader(status int) {
@@ -261,7 +290,6 @@ func problemOf(err error) problem {
 	var option *nst.OptionError
 	var part *jobs.PictureError
 	var tooLarge *http.MaxBytesError
-	var network net.Error
 	switch {
 	case errors.As(err, &p):
 	case errors.As(err, &option):
@@ -284,9 +312,11 @@ func problemOf(err error) problem {
 		p = problem{Status: 507, Title: "Insufficient storage", Detail: err.Error()}
 	case errors.Is(err, jobs.ErrKeyUsed):
 		p = problem{Status: 422, Title: "Key used", Detail: "the Idempotency-Key was used for another request"}
-	case errors.As(err, &network) && network.Timeout():
+	case errors.Is(err, jobs.ErrKeyBusy):
+		p = problem{Status: 409, Title: "Key in use", Detail: err.Error(), retry: 2 * time.Second}
+	case errors.Is(err, os.ErrDeadlineExceeded): // of reading from the client
 		p = problem{Status: 408, Title: "Timeout", Detail: "the request took too long to arrive"}
-	case errors.Is(err, context.DeadlineExceeded):
+	case jobs.Unavailable(err):
 		p = problem{Status: 503, Title: "Unavailable", Detail: "the queue does not answer; try again", retry: 5 * time.Second}
 	default:
 		p = problem{Status: 500, Title: "Internal error", Detail: "something is wrong with the service; its log says what"}
@@ -405,37 +435,14 @@ func (a *API) limits(w http.ResponseWriter, r *http.Request) error {
 func (a *API) ready(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
 	defer cancel()
-	workers, err := a.queue.Workers(ctx)
-	if err != nil {
-		a.fail(w, r, problem{Status: 503, Title: "Not ready", Detail: "the queue does not answer", retry: 5 * time.Second})
+	if err := a.queue.Ready(ctx); err != nil {
+		a.fail(w, r, problem{Status: 503, Title: "Not ready", Detail: err.Error(), retry: 5 * time.Second})
 		return
 	}
+	workers, _ := a.queue.Workers(ctx)
 	writeJSON(w, 200, map[string]any{"status": "ready", "workers": len(workers)})
 }
 
 // kinds are the media types of picture formats, by what is in the picture.
 var kinds = map[string]string{"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp", "tiff": "image/tiff", "gif": "image/gif", "bmp": "image/bmp",
 	"heic": "image/heic", "avif": "image/avif", "jxl": "image/jxl"}
-
-func (a *API) picture(w http.ResponseWriter, r *http.Request) error {
-	id, name := r.PathValue("id"), r.PathValue("picture")
-	data, err := a.queue.Picture(r.Context(), id, name)
-	if err != nil {
-		return err
-	}
-	_, _, format, err := picture.Header(data)
-	if err != nil {
-		return fmt.Errorf("%s of %s: %w", name, id, err)
-	}
-	h := w.Header()
-	h.Set("Content-Type", kinds[format])
-	h.Set("Content-Length", strconv.Itoa(len(data)))
-	h.Set("Content-Security-Policy", "default-src 'none'; sandbox")
-	h.Set("Content-Disposition", fmt.Sprintf(`inline; filename="nst-%s-%s.%s"`, id[:8], name, format))
-	if name != "preview" { // it will not change
-		h.Set("Cache-Control", "private, max-age=3600")
-	}
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTime))
-	_, _ = w.Write(data)
-	return nil
-}

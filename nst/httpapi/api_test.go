@@ -52,7 +52,11 @@ func serve(t testing.TB, worker bool, qc jobs.Config, c httpapi.Config, options 
 	web.Config = api.Server()
 	web.Start()
 	t.Cleanup(func() { api.Close(); web.Close() })
-	return &service{t: t, url: web.URL, queue: q, docs: documented(t), token: c.Token}
+	s := &service{t: t, url: web.URL, queue: q, docs: documented(t)}
+	if len(c.Tokens) > 0 {
+		s.token = c.Tokens[0].Secret
+	}
+	return s
 }
 
 // documented is what openapi.json says.
@@ -167,7 +171,7 @@ func (s *service) until(id string, so func(jobs.Job) bool) (j jobs.Job) {
 
 // All calls, each answer held against openapi.json.
 func TestCalls(t *testing.T) {
-	s := serve(t, true, jobs.Config{}, httpapi.Config{Token: "a token of the test"})
+	s := serve(t, true, jobs.Config{}, httpapi.Config{Tokens: []httpapi.Token{{Secret: "a token of the test"}}})
 	id := s.job(`{"size":64,"iterations":3,"scales":"off","content_layers":["relu4_2"]}`)
 	j := s.until(id, func(j jobs.Job) bool { return j.State.Finished() })
 	assert.Equal(t, jobs.Done, j.State, j.Error)

@@ -10,24 +10,37 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/time/rate"
 )
 
-// guests lets in who knows the token: as Authorization: Bearer, or, for browsers,
+// Token is what a client has to know, and whom the log calls its client.
+type Token struct{ Name, Secret string }
+
+// guests lets in who knows a token: as Authorization: Bearer, or, for browsers,
 // by the cookie that login gives for it.
 type guests struct {
-	token    [sha256.Size]byte // its hash; of no token nothing is asked
-	asked    bool
-	key      []byte // of the cookies; another one each time that the service starts
+	known    atomic.Pointer[[]guest] // of no tokens nothing is asked
+	key      []byte                  // of the cookies
 	attempts *lru.Cache[string, *rate.Limiter]
+	client   func(*http.Request) string
+	secure   func(*http.Request) bool
 }
 
-// Wrong tokens that an address may try: guessBurst at once, then one each
-// guessEvery.
+// guest is a token's: its hash and the cookie for it.
+type guest struct {
+	name   string
+	hash   [sha256.Size]byte
+	cookie string
+}
+
+// Wrong tokens that a client may try: guessBurst at once, then one each guessEvery.
 const (
 	guessBurst = 10
 	guessEvery = 6 * time.Second
@@ -35,50 +48,75 @@ const (
 	cookieAge  = 30 * 24 * time.Hour
 )
 
-func newGuests(token string) *guests {
-	g := &guests{token: sha256.Sum256([]byte(token)), asked: token != "", key: []byte(rand.Text())}
+func newGuests(c Config, client func(*http.Request) string, secure func(*http.Request) bool) *guests {
+	g := &guests{key: c.SessionKey, client: client, secure: secure}
+	if len(g.key) == 0 {
+		g.key = []byte(rand.Text())
+	}
 	g.attempts, _ = lru.New[string, *rate.Limiter](4096)
+	g.set(c.Tokens)
 	return g
 }
 
+// set replaces the tokens. Sessions of those that stay go on.
+func (g *guests) set(tokens []Token) {
+	all := make([]guest, 0, len(tokens))
+	for _, t := range tokens {
+		one := guest{name: t.Name, hash: sha256.Sum256([]byte(t.Secret))}
+		m := hmac.New(sha256.New, g.key)
+		m.Write(one.hash[:])
+		one.cookie = hex.EncodeToString(m.Sum(nil))
+		all = append(all, one)
+	}
+	g.known.Store(&all)
+}
+
+func (g *guests) asked() bool { return len(*g.known.Load()) > 0 }
+
 var errToken = problem{Status: 401, Title: "Unauthorized", Detail: "a token is wanted: Authorization: Bearer TOKEN"}
 
-func (g *guests) check(r *http.Request) error {
-	if !g.asked {
-		return nil
+// check returns the name of the client's token.
+func (g *guests) check(r *http.Request) (name string, err error) {
+	if !g.asked() {
+		return "", nil
 	}
-	if given, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok {
-		return g.try(r, given)
+	scheme, given, ok := strings.Cut(r.Header.Get("Authorization"), " ")
+	if ok && strings.EqualFold(scheme, "Bearer") {
+		one, err := g.try(r, strings.TrimSpace(given))
+		return one.name, err
 	}
-	if c, err := r.Cookie(cookieName); err == nil && subtle.ConstantTimeCompare([]byte(c.Value), []byte(g.cookie())) == 1 {
-		return nil
+	if c, err := r.Cookie(cookieName); err == nil {
+		for _, one := range *g.known.Load() {
+			if subtle.ConstantTimeCompare([]byte(c.Value), []byte(one.cookie)) == 1 {
+				return one.name, nil
+			}
+		}
 	}
-	return errToken
+	return "", errToken
 }
 
-// try compares a token, in the same time whatever it is.
-func (g *guests) try(r *http.Request, token string) error {
-	host, _, _ := net.SplitHostPort(r.RemoteAddr)
-	limiter, ok := g.attempts.Get(host)
+// try compares a token, in the same time whatever it is, and counts those that are
+// wrong: a right one is let in however many were.
+func (g *guests) try(r *http.Request, token string) (found guest, err error) {
+	hash, right := sha256.Sum256([]byte(token)), 0
+	for _, one := range *g.known.Load() {
+		if subtle.ConstantTimeCompare(hash[:], one.hash[:]) == 1 {
+			found, right = one, 1
+		}
+	}
+	if right == 1 {
+		return found, nil
+	}
+	client := g.client(r)
+	limiter, ok := g.attempts.Get(client)
 	if !ok {
 		limiter = rate.NewLimiter(rate.Every(guessEvery), guessBurst)
+		g.attempts.Add(client, limiter)
 	}
-	if limiter.Tokens() < 1 {
-		return problem{Status: 429, Title: "Too many attempts", Detail: "too many wrong tokens came from this address; wait a minute", retry: time.Minute}
+	if !limiter.Allow() {
+		return found, problem{Status: 429, Title: "Too many attempts", Detail: "too many wrong tokens came from this address; wait a minute", retry: time.Minute}
 	}
-	hash := sha256.Sum256([]byte(token))
-	if subtle.ConstantTimeCompare(hash[:], g.token[:]) == 1 {
-		return nil
-	}
-	limiter.Allow()
-	g.attempts.Add(host, limiter)
-	return errToken
-}
-
-func (g *guests) cookie() string {
-	m := hmac.New(sha256.New, g.key)
-	m.Write(g.token[:])
-	return hex.EncodeToString(m.Sum(nil))
+	return found, errToken
 }
 
 // login is POST /v1/session: {"token": …} for a cookie.
@@ -93,15 +131,67 @@ func (g *guests) login(w http.ResponseWriter, r *http.Request) error {
 	if json.Unmarshal(data, &given) != nil {
 		return bad(`{"token": "…"} is wanted`)
 	}
-	if g.asked {
-		if err := g.try(r, given.Token); err != nil {
+	if g.asked() {
+		one, err := g.try(r, given.Token)
+		if err != nil {
 			return err
 		}
-		http.SetCookie(w, &http.Cookie{
-			Name: cookieName, Value: g.cookie(), Path: "/", MaxAge: int(cookieAge.Seconds()),
-			HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: r.TLS != nil,
-		})
+		g.hand(w, r, one.cookie, int(cookieAge.Seconds()))
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
+}
+
+// logout is DELETE /v1/session: the browser forgets its cookie.
+func (g *guests) logout(w http.ResponseWriter, r *http.Request) {
+	g.hand(w, r, "", -1)
+	w.WriteHeader(http.StatusNoContent)
+}
+
+func (g *guests) hand(w http.ResponseWriter, r *http.Request, value string, age int) {
+	http.SetCookie(w, &http.Cookie{
+		Name: cookieName, Value: value, Path: "/", MaxAge: age,
+		HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: g.secure(r),
+	})
+}
+
+// client is the address that a request is from: that of the connection or, if this is a
+// trusted proxy's, the last one in X-Forwarded-For that is not.
+func (a *API) client(r *http.Request) string {
+	address := func(text string) (netip.Addr, bool) {
+		if host, _, err := net.SplitHostPort(text); err == nil {
+			text = host
+		}
+		addr, err := netip.ParseAddr(strings.Trim(text, "[] "))
+		return addr.Unmap(), err == nil
+	}
+	now, ok := address(r.RemoteAddr)
+	if !ok || !a.trusted(now) {
+		return now.String()
+	}
+	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
+	for _, hop := range slices.Backward(hops) {
+		next, ok := address(strings.TrimSpace(hop))
+		if !ok {
+			break
+		}
+		if now = next; !a.trusted(now) {
+			break
+		}
+	}
+	return now.String()
+}
+
+func (a *API) trusted(addr netip.Addr) bool {
+	return slices.ContainsFunc(a.config.TrustedProxies, func(p netip.Prefix) bool { return p.Contains(addr) })
+}
+
+// secure says whether the client's connection is encrypted.
+func (a *API) secure(r *http.Request) bool {
+	if r.TLS != nil {
+		return true
+	}
+	host, _, _ := net.SplitHostPort(r.RemoteAddr)
+	addr, err := netip.ParseAddr(host)
+	return err == nil && a.trusted(addr.Unmap()) && strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https")
 }

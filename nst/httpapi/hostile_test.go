@@ -106,7 +106,7 @@ func TestHostileRequests(t *testing.T) {
 		{"a file to start from", 422, "", with(`{"init":"/etc/passwd"}`)},
 		{"a URL to start from", 422, "", with(`{"init":"http://169.254.169.254/"}`)},
 		{"a start that was not sent", 422, "part init", with(`{"init":"picture"}`)},
-		{"a size of text", 422, "size cannot be a string", with(`{"size":"large"}`)},
+		{"a size of text", 422, "size is a string; a whole number is wanted", with(`{"size":"large"}`)},
 		{"a negative size", 422, "size", with(`{"size":-1}`)},
 		{"a huge size", 422, "65535", with(`{"size":100000}`)},
 		{"a size above this limit", 422, "at most", with(`{"size":20000}`)},
@@ -246,7 +246,7 @@ func TestHostileConnections(t *testing.T) {
 
 // Guessing tokens is told apart from using one.
 func TestTokenGuesses(t *testing.T) {
-	s := serve(t, false, jobs.Config{}, httpapi.Config{Token: "the token of this service"})
+	s := serve(t, false, jobs.Config{}, httpapi.Config{Tokens: []httpapi.Token{{Secret: "the token of this service"}}})
 	ask := func(header, value string) int {
 		r, err := http.NewRequest("GET", s.url+"/v1/jobs", nil)
 		require.NoError(t, err)
@@ -270,10 +270,15 @@ func TestTokenGuesses(t *testing.T) {
 		statuses[ask("Authorization", fmt.Sprintf("Bearer guess %d", i))]++
 	}
 	assert.Equal(t, map[int]int{401: 10, 429: 20}, statuses)
-	for _, path := range []string{"/healthz", "/readyz", "/", "/openapi.json"} {
+	assert.Equal(t, 200, ask("Authorization", "bEARER  the token of this service"), "who knows it is let in, however many did not")
+	for path, status := range map[string]int{"/healthz": 200, "/readyz": 503, "/": 200, "/openapi.json": 200} {
 		answer, err := http.Get(s.url + path)
 		require.NoError(t, err)
+		text, _ := io.ReadAll(answer.Body)
 		answer.Body.Close()
-		assert.Equal(t, 200, answer.StatusCode, path)
+		assert.Equal(t, status, answer.StatusCode, path)
+		if path == "/readyz" {
+			assert.Contains(t, string(text), "no worker has been seen for 10 seconds")
+		}
 	}
 }

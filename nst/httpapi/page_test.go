@@ -207,7 +207,7 @@ func TestPage(t *testing.T) {
 
 // With a token, the page asks for it.
 func TestPageAsksForToken(t *testing.T) {
-	s := serve(t, false, jobs.Config{}, httpapi.Config{Token: "a token of the test"})
+	s := serve(t, false, jobs.Config{}, httpapi.Config{Tokens: []httpapi.Token{{Secret: "a token of the test"}}})
 	p := browse(t, s.url)
 	p.run(chromedp.WaitVisible("#login"))
 	p.set("token", "another")

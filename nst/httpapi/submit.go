@@ -9,6 +9,7 @@ import (
 	"mime"
 	"mime/multipart"
 	"net/http"
+	"os"
 	"reflect"
 	"strings"
 	"time"
@@ -44,6 +45,11 @@ func (a *API) submit(w http.ResponseWriter, r *http.Request) error {
 	if key == "" && a.queue.Full() {
 		return jobs.ErrQueueFull
 	}
+	body, err := a.receive(w, r)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
 	timer := time.NewTimer(uploadWait)
 	defer timer.Stop()
 	select {
@@ -54,7 +60,7 @@ func (a *API) submit(w http.ResponseWriter, r *http.Request) error {
 	case <-r.Context().Done():
 		return r.Context().Err()
 	}
-	r.Body = http.MaxBytesReader(w, r.Body, a.config.MaxBytes)
+	r.Body = body
 	request, err := read(r)
 	if err != nil {
 		return err
@@ -146,9 +152,7 @@ func take(out *jobs.Request, name string, part *multipart.Part) (err error) {
 
 // formError is the error of a form that ends too early, or is too large.
 func formError(err error) error {
-	var tooLarge *http.MaxBytesError
-	var network interface{ Timeout() bool }
-	if errors.As(err, &tooLarge) || errors.As(err, &network) && network.Timeout() {
+	if errors.As(err, new(*http.MaxBytesError)) || errors.As(err, new(problem)) || errors.Is(err, os.ErrDeadlineExceeded) {
 		return err
 	}
 	return bad("the multipart form cannot be read: %v", err)
@@ -167,7 +171,7 @@ func parseOptions(data []byte) (o nst.Options, err error) {
 	if err := decoder.Decode(&o); err != nil {
 		var kind *json.UnmarshalTypeError
 		if errors.As(err, &kind) {
-			return nst.Options{}, problem{Status: 422, Title: "Invalid option", Detail: fmt.Sprintf("%s cannot be a %s", kind.Field, kind.Value), Field: kind.Field}
+			return nst.Options{}, problem{Status: 422, Title: "Invalid option", Detail: fmt.Sprintf("%s is a %s; %s is wanted", kind.Field, kind.Value, wanted(kind.Type)), Field: kind.Field}
 		}
 		return nst.Options{}, wrong("%s", strings.TrimPrefix(err.Error(), "json: "))
 	}
@@ -182,6 +186,26 @@ func parseOptions(data []byte) (o nst.Options, err error) {
 		return nst.Options{}, err
 	}
 	return o, nil
+}
+
+// wanted is what a type is in JSON.
+func wanted(t reflect.Type) string {
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	switch t.Kind() {
+	case reflect.String:
+		return "a string"
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Slice:
+		return "an array"
+	case reflect.Struct, reflect.Map:
+		return "an object"
+	case reflect.Float32, reflect.Float64:
+		return "a number"
+	}
+	return "a whole number"
 }
 
 // optionName is the name in JSON of a field of nst.Options.

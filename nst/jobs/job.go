@@ -64,12 +64,26 @@ type Job struct {
 
 	// Inputs are the objects that the pictures are kept as.
 	Inputs inputs `json:"inputs"`
-	// Failures are the errors of attempts; Deaths is how often in a row a worker
-	// vanished before it came further than DeathAt.
-	Failures []string `json:"failures,omitempty"`
-	Deaths   int      `json:"deaths,omitempty"`
-	DeathAt  int      `json:"death_at,omitempty"`
+	// Failures are the errors of attempts. CheckpointAt is the iteration of the last
+	// checkpoint; Deaths is how often workers vanished since that was DeathAt.
+	Failures     []string `json:"failures,omitempty"`
+	CheckpointAt int      `json:"checkpoint_at,omitempty"`
+	Deaths       int      `json:"deaths,omitempty"`
+	DeathAt      int      `json:"death_at,omitempty"`
+
+	// Version is the record's: see version.
+	Version int `json:"version,omitempty"`
+	// Key is the hash of the request's, Reserved how much room the job may take.
+	Key      string `json:"key,omitempty"`
+	Reserved int64  `json:"reserved,omitempty"`
 }
+
+// version is that of the records that are written. Older ones, of 0, are read; newer
+// ones are another program's.
+const version = 1
+
+// errVersion is the error of a record that a newer program wrote.
+var errVersion = errors.New("a newer version of nst wrote it")
 
 // inputs say which pictures there are beside the content.
 type inputs struct {
@@ -170,6 +184,7 @@ var (
 	ErrQueueFull = errors.New("the queue is full; try again later")
 	ErrNoSpace   = errors.New("the store has no room for the job; finished jobs that are deleted make room")
 	ErrKeyUsed   = errors.New("that key was used for another request")
+	ErrKeyBusy   = errors.New("another request with that key is being made; try again")
 )
 
 // PictureError says which picture of a request cannot be used. It matches

@@ -1,11 +1,14 @@
 package jobs
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -24,18 +27,65 @@ const (
 
 func object(id, name string) string { return id + "/" + name }
 
+// read returns an object. The error is ErrNotFound, errDamaged, or the connection's.
 func (q *Queue) read(ctx context.Context, id, name string) ([]byte, error) {
-	data, err := q.objects.GetBytes(ctx, object(id, name))
-	if errors.Is(err, jetstream.ErrObjectNotFound) {
-		return nil, ErrNotFound
+	var out bytes.Buffer
+	err := q.copy(ctx, id, name, &out)
+	return out.Bytes(), err
+}
+
+// errDamaged is the error of an object that is not what was stored.
+var errDamaged = errors.New("what the store has of it is damaged")
+
+// copy writes an object to w, which is to be fast. However long that takes, it goes on
+// as long as something comes at least every stall. Some at a time are read.
+func (q *Queue) copy(ctx context.Context, id, name string, w io.Writer) error {
+	select {
+	case q.reading <- struct{}{}:
+		defer func() { <-q.reading }()
+	case <-ctx.Done():
+		return ctx.Err()
 	}
-	return data, err
+	// nats.go gives a context without a deadline 5 seconds for all.
+	ctx, cancel := context.WithTimeout(ctx, 24*time.Hour)
+	defer cancel()
+	stalled := time.AfterFunc(stall, cancel)
+	defer stalled.Stop()
+	o, err := q.objects.Get(ctx, object(id, name))
+	if err == nil {
+		defer o.Close()
+		_, err = io.Copy(w, progress{o, stalled})
+	}
+	switch {
+	case errors.Is(err, jetstream.ErrObjectNotFound):
+		return ErrNotFound
+	case errors.Is(err, jetstream.ErrDigestMismatch):
+		return errDamaged
+	case err != nil && ctx.Err() != nil:
+		return fmt.Errorf("the store sends nothing: %w", nats.ErrTimeout)
+	}
+	return err
+}
+
+// progress puts off a timer while something comes.
+type progress struct {
+	io.Reader
+	timer *time.Timer
+}
+
+func (p progress) Read(b []byte) (int, error) {
+	n, err := p.Reader.Read(b)
+	if n > 0 {
+		p.timer.Reset(stall)
+	}
+	return n, err
 }
 
 const (
 	chunkSize = 128 << 10
 	inFlight  = 64 // chunks that are not acknowledged yet
-	ackWait   = 10 * time.Second
+	stall     = 15 * time.Second
+	readers   = 4 // objects that are read at once
 )
 
 // write stores an object as ObjectStore.Put does, in place of an older one of its
@@ -61,7 +111,7 @@ func (q *Queue) write(ctx context.Context, id, name string, data []byte) error {
 			return nil
 		case err := <-sent[0].Err():
 			return full(err)
-		case <-time.After(ackWait):
+		case <-time.After(stall):
 			return nats.ErrTimeout
 		case <-ctx.Done():
 			return ctx.Err()

@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"slices"
 	"strings"
@@ -92,6 +93,7 @@ type Queue struct {
 	objects  jetstream.ObjectStore
 
 	decoding chan struct{} // pictures that are decoded at once
+	reading  chan struct{} // objects that are read at once
 	end      context.CancelFunc
 	ended    sync.WaitGroup
 
@@ -105,7 +107,7 @@ type Queue struct {
 // what it lacks. The connection stays the caller's.
 func Open(ctx context.Context, nc *nats.Conn, c Config) (*Queue, error) {
 	c = c.withDefaults()
-	q := &Queue{config: c, decoding: make(chan struct{}, 2), known: map[string]Job{}, changed: map[string]map[chan struct{}]bool{}}
+	q := &Queue{config: c, decoding: make(chan struct{}, 2), reading: make(chan struct{}, readers), known: map[string]Job{}, changed: map[string]map[chan struct{}]bool{}}
 	var err error
 	for {
 		if err = q.make(ctx, nc); err == nil || !temporary(err) {
@@ -137,6 +139,14 @@ func Open(ctx context.Context, nc *nats.Conn, c Config) (*Queue, error) {
 		return nil, ctx.Err()
 	}
 	if !c.Join {
+		lost, err := q.Verify(ctx, false)
+		for _, line := range lost {
+			c.Log.Error("the store has lost something", "what", line)
+		}
+		if err != nil {
+			q.Close()
+			return nil, fmt.Errorf("the queue: %w", err)
+		}
 		q.ended.Go(func() { q.tidy(background) })
 	}
 	return q, nil
@@ -206,12 +216,13 @@ func (q *Queue) make(ctx context.Context, nc *nats.Conn) (err error) {
 		return kv
 	}
 	q.records = keys("nst-jobs", 0)
-	q.previews = keys("nst-previews", 2*c.Retention)
+	q.previews = keys("nst-previews", 0)
 	q.workers = keys("nst-workers", 3*presence)
 	if err != nil {
 		return err
 	}
-	q.objects, err = q.js.CreateOrUpdateObjectStore(ctx, jetstream.ObjectStoreConfig{Bucket: bucket, Replicas: c.Replicas, TTL: 2 * c.Retention})
+	// What is kept lives as long as its job's record says, not by a time of its own.
+	q.objects, err = q.js.CreateOrUpdateObjectStore(ctx, jetstream.ObjectStoreConfig{Bucket: bucket, Replicas: c.Replicas})
 	return err
 }
 
@@ -242,6 +253,8 @@ func (q *Queue) follow(ctx context.Context, w jetstream.KeyWatcher, ready chan s
 					q.forget(e.Key(), e.Revision())
 				} else if j, err := decode(e); err == nil {
 					q.learn(j)
+				} else {
+					q.config.Log.Error("a record cannot be read: the job is left alone", "job", e.Key(), "error", err)
 				}
 			}
 		}
@@ -249,7 +262,9 @@ func (q *Queue) follow(ctx context.Context, w jetstream.KeyWatcher, ready chan s
 }
 
 func decode(e jetstream.KeyValueEntry) (j Job, err error) {
-	err = json.Unmarshal(e.Value(), &j)
+	if err = json.Unmarshal(e.Value(), &j); err == nil && j.Version > version {
+		err = errVersion
+	}
 	j.Revision = e.Revision()
 	return j, err
 }
@@ -367,11 +382,12 @@ func (q *Queue) Submit(ctx context.Context, r Request) (j Job, created bool, err
 	if j, err = q.check(ctx, r); err != nil {
 		return j, false, err
 	}
-	if err := q.room(ctx, r, j); err != nil {
+	if j.Reserved, err = q.room(ctx, r, j); err != nil {
 		return j, false, err
 	}
-	j.ID, j.State, j.Created = strings.ToLower(rand.Text()), Queued, time.Now().UTC()
+	j.ID, j.State, j.Created, j.Version = strings.ToLower(rand.Text()), Queued, time.Now().UTC(), version
 	if r.Key != "" {
+		j.Key = keyName(r.Key)
 		other, err := q.claim(ctx, r, j.ID)
 		if err != nil || other != "" {
 			return q.claimed(ctx, other, err)
@@ -379,9 +395,6 @@ func (q *Queue) Submit(ctx context.Context, r Request) (j Job, created bool, err
 	}
 	if j, err = q.store(ctx, r, j); err != nil {
 		q.remove(context.WithoutCancel(ctx), j)
-		if r.Key != "" {
-			_ = q.records.Purge(context.WithoutCancel(ctx), keyName(r.Key))
-		}
 		return j, false, err
 	}
 	q.config.Log.Info("queued", "job", j.ID, "width", j.Width, "height", j.Height)
@@ -481,29 +494,57 @@ func (q *Queue) glance(ctx context.Context, part string, data []byte) (*picture.
 	return &picture.Picture{Width: p.Width, Height: p.Height}, nil
 }
 
-// room says whether there is room for a job and all that will come of it.
-func (q *Queue) room(ctx context.Context, r Request, j Job) error {
-	need := int64(len(r.Content))
+// room says how much room a job, and all that will come of it, may take, and whether
+// there is that much beside what other unfinished jobs may yet take.
+func (q *Queue) room(ctx context.Context, r Request, j Job) (need int64, err error) {
+	need = int64(len(r.Content))
 	for _, s := range r.Styles {
 		need += int64(len(s))
 	}
 	// Beside the result a checkpoint: of L-BFGS up to 45 pictures, and the one
 	// before until it is whole.
 	need += int64(j.Width) * int64(j.Height) * 12 * (2*45 + 1)
-	if q.config.Dir != "" {
-		var s syscall.Statfs_t
-		if err := syscall.Statfs(q.config.Dir, &s); err == nil && int64(s.Bavail)*s.Bsize < need*int64(q.config.Replicas)+reserve {
-			return ErrNoSpace
+	wanted := need
+	for _, other := range q.List() {
+		if !other.State.Finished() {
+			wanted += other.Reserved
 		}
+	}
+	if free, known := q.diskFree(); known && free < wanted*int64(q.config.Replicas)+reserve {
+		return 0, ErrNoSpace
 	}
 	a, err := q.js.AccountInfo(ctx)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	for _, limit := range []int64{a.Limits.MaxStore, q.config.MaxBytes} {
-		if limit > 0 && int64(a.Store)+need > limit {
-			return ErrNoSpace
+		if limit > 0 && int64(a.Store)+wanted > limit {
+			return 0, ErrNoSpace
 		}
+	}
+	return need, nil
+}
+
+// diskFree is what the store's disk has free, if it is on this machine.
+func (q *Queue) diskFree() (bytes int64, known bool) {
+	var s syscall.Statfs_t
+	if q.config.Dir == "" || syscall.Statfs(q.config.Dir, &s) != nil {
+		return 0, false
+	}
+	return int64(s.Bavail) * s.Bsize, true
+}
+
+// Ready says why jobs would not be made now; nil: they would.
+func (q *Queue) Ready(ctx context.Context) error {
+	if free, known := q.diskFree(); known && free < reserve {
+		return errors.New("the disk is full")
+	}
+	all, err := q.Workers(ctx)
+	switch {
+	case err != nil:
+		return fmt.Errorf("the queue does not answer: %w", err)
+	case len(all) == 0:
+		return fmt.Errorf("no worker has been seen for %d seconds", int(absence.Seconds()))
 	}
 	return nil
 }
@@ -564,9 +605,9 @@ func (q *Queue) claim(ctx context.Context, r Request, id string) (other string, 
 	}
 }
 
-// claimed waits for a job that another request is making.
+// claimed waits for a job that another request is making, for some time.
 func (q *Queue) claimed(ctx context.Context, id string, err error) (Job, bool, error) {
-	for err == nil {
+	for since := time.Now(); err == nil; {
 		var j Job
 		if j, err = q.load(ctx, id); !errors.Is(err, ErrNotFound) {
 			return j, false, err
@@ -575,11 +616,16 @@ func (q *Queue) claimed(ctx context.Context, id string, err error) (Job, bool, e
 		case <-ctx.Done():
 			err = ctx.Err()
 		case <-time.After(50 * time.Millisecond):
-			err = nil
+			if err = nil; time.Since(since) > claimWait {
+				err = ErrKeyBusy
+			}
 		}
 	}
 	return Job{}, false, err
 }
+
+// claimWait is how long a request waits for another one with its key.
+const claimWait = 10 * time.Second
 
 // store writes the pictures, then the record, then the message. Without the last,
 // tidy sends it.
@@ -634,45 +680,69 @@ func full(err error) error {
 // JPEG), "result" (a PNG). The error is ErrNotFound or ErrNotReady, or the
 // connection's.
 func (q *Queue) Picture(ctx context.Context, id, name string) ([]byte, error) {
+	var out bytes.Buffer
+	err := q.CopyPicture(ctx, id, name, &out)
+	return out.Bytes(), err
+}
+
+// CopyPicture writes one of a job's pictures, as Picture returns it, to w, which is to
+// be fast: some are copied at a time, others wait.
+func (q *Queue) CopyPicture(ctx context.Context, id, name string, w io.Writer) error {
 	j, err := q.Get(ctx, id)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	switch {
 	case name == "preview":
 		e, err := q.previews.Get(ctx, id)
 		if errors.Is(err, jetstream.ErrKeyNotFound) {
-			return nil, ErrNotReady
+			return ErrNotReady
 		}
-		if err != nil {
-			return nil, err
+		if err == nil {
+			_, err = w.Write(e.Value())
 		}
-		return e.Value(), nil
+		return err
 	case name == "result" && j.State != Done:
-		return nil, ErrNotReady
+		return ErrNotReady
 	case name != "result" && !slices.Contains(j.Inputs.names(), name):
-		return nil, ErrNotFound
+		return ErrNotFound
 	}
-	return q.read(ctx, id, name)
+	return q.copy(ctx, id, name, w)
 }
 
-// Cancel has a job end: at once if it waits, within an iteration if it runs. Of a
-// finished one it changes nothing.
+// Unavailable says whether an error is that the queue does not answer: the same may
+// succeed later.
+func Unavailable(err error) bool {
+	for _, one := range []error{context.DeadlineExceeded, nats.ErrTimeout, nats.ErrNoResponders, nats.ErrConnectionClosed, nats.ErrDisconnected,
+		nats.ErrReconnectBufExceeded, jetstream.ErrNoStreamResponse, jetstream.ErrJetStreamNotEnabled} {
+		if errors.Is(err, one) {
+			return true
+		}
+	}
+	return err != nil && temporary(err)
+}
+
+// Cancel has a job end: at once, whether there is a worker or not; one that has it
+// stops within an iteration. Of a finished one it changes nothing.
 func (q *Queue) Cancel(ctx context.Context, id string) (Job, error) {
 	var j Job
+	running := false
 	err := q.edit(ctx, id, &j, func(j *Job) error {
-		switch {
-		case j.State.Finished():
+		if j.State.Finished() {
 			return errNoChange
-		case j.State == Running:
-			_, err := q.records.Put(ctx, "cancel."+id, nil)
-			return errors.Join(err, errNoChange)
 		}
+		running = j.State == Running
 		j.finish(Cancelled)
 		return nil
 	})
-	if err == nil { // no worker needs to hear of it
+	if err == nil {
 		err = q.stream.Purge(ctx, jetstream.WithPurgeSubject(workSubject+id))
+	}
+	if err == nil && running { // the worker, if it lives
+		_, err = q.records.Put(ctx, "cancel."+id, nil)
+		if e := q.objects.Delete(ctx, object(id, "checkpoint")); e != nil && !errors.Is(e, jetstream.ErrObjectNotFound) {
+			err = errors.Join(err, e)
+		}
 	}
 	if errors.Is(err, errNoChange) {
 		err = nil
@@ -733,6 +803,9 @@ func (q *Queue) remove(ctx context.Context, j Job) error {
 		}
 	}
 	err = errors.Join(err, q.previews.Purge(ctx, j.ID), q.records.Purge(ctx, "cancel."+j.ID))
+	if j.Key != "" && err == nil {
+		err = q.unclaim(ctx, j)
+	}
 	if err == nil {
 		err = q.records.Purge(ctx, j.ID)
 	}
@@ -740,6 +813,22 @@ func (q *Queue) remove(ctx context.Context, j Job) error {
 		q.forget(j.ID, 1<<63)
 	}
 	return err
+}
+
+// unclaim gives up a job's key, if it is still the job's.
+func (q *Queue) unclaim(ctx context.Context, j Job) error {
+	e, err := q.records.Get(ctx, j.Key)
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var c claimRecord
+	if json.Unmarshal(e.Value(), &c) == nil && c.ID != j.ID {
+		return nil
+	}
+	return q.records.Purge(ctx, j.Key, jetstream.LastRevision(e.Revision()))
 }
 
 // errConflict is update's if another has changed the record since it was read.

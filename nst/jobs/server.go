@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -38,7 +39,19 @@ type ServerConfig struct {
 	Listen string
 	// MaxBytes limits the store; 0 means three quarters of what the disk has free.
 	MaxBytes int64
+	// Log is told of what the server warns of; nil: of nothing.
+	Log *slog.Logger
 }
+
+// natsLog hands what NATS says to a log.
+type natsLog struct{ *slog.Logger }
+
+func (l natsLog) Noticef(format string, v ...any) { l.Debug("nats: " + fmt.Sprintf(format, v...)) }
+func (l natsLog) Warnf(format string, v ...any)   { l.Warn("nats: " + fmt.Sprintf(format, v...)) }
+func (l natsLog) Errorf(format string, v ...any)  { l.Error("nats: " + fmt.Sprintf(format, v...)) }
+func (l natsLog) Fatalf(format string, v ...any)  { l.Error("nats: " + fmt.Sprintf(format, v...)) }
+func (l natsLog) Debugf(string, ...any)           {}
+func (l natsLog) Tracef(string, ...any)           {}
 
 // StartServer starts a server. Who connects over the network needs the token that
 // it keeps in Dir: see URL. The caller closes it.
@@ -55,7 +68,7 @@ func StartServer(c ServerConfig) (*Server, error) {
 		return nil, fmt.Errorf("the data folder %s is in use by another process", c.Dir)
 	}
 	o := &server.Options{
-		ServerName: "nst", JetStream: true, StoreDir: c.Dir, NoSigs: true, NoLog: true, DontListen: c.Listen == "",
+		ServerName: "nst", JetStream: true, StoreDir: c.Dir, NoSigs: true, NoLog: c.Log == nil, DontListen: c.Listen == "",
 		// What a power cut may cost; a killed process costs nothing.
 		SyncInterval: 5 * time.Second, JetStreamMaxStore: c.MaxBytes, MaxPayload: 8 << 20,
 	}
@@ -81,6 +94,9 @@ func StartServer(c ServerConfig) (*Server, error) {
 	if s.server, err = server.NewServer(o); err != nil {
 		s.Close()
 		return nil, fmt.Errorf("the embedded NATS server: %w", err)
+	}
+	if c.Log != nil {
+		s.server.SetLoggerV2(natsLog{c.Log}, false, false, false)
 	}
 	s.server.Start()
 	if !s.server.ReadyForConnections(20 * time.Second) {

@@ -22,13 +22,14 @@ import (
 )
 
 const (
-	presence        = 10 * time.Second // a worker says so often that it is there
+	presence        = 3 * time.Second  // a worker says so often that it is there
+	absence         = 10 * time.Second // of one that has not said so for this long, nothing is known
 	recordEvery     = 400 * time.Millisecond
 	previewEvery    = 1500 * time.Millisecond
 	checkpointShare = 10 // times what one takes, at least, from one to the next
 	previewSide     = 768
 	maxFailures     = 3 // of one kind
-	maxDeaths       = 5 // in a row without an iteration between them
+	maxDeaths       = 5 // without a newer checkpoint
 )
 
 // WorkerInfo is what a worker says of itself.
@@ -45,7 +46,7 @@ type WorkerInfo struct {
 	At                  time.Time `json:"at"`
 }
 
-// Workers are those that have been heard of in the last half minute.
+// Workers are those that have been heard of in the last ten seconds.
 func (q *Queue) Workers(ctx context.Context) ([]WorkerInfo, error) {
 	keys, err := q.workers.ListKeys(ctx)
 	if err != nil {
@@ -58,7 +59,7 @@ func (q *Queue) Workers(ctx context.Context) ([]WorkerInfo, error) {
 			continue
 		}
 		var w WorkerInfo
-		if json.Unmarshal(e.Value(), &w) == nil {
+		if json.Unmarshal(e.Value(), &w) == nil && time.Since(e.Created()) < absence {
 			all = append(all, w)
 		}
 	}
@@ -183,17 +184,31 @@ func (w *worker) take(ctx context.Context, m jetstream.Msg) {
 // insist does something again until it succeeds, while a server may be away; even
 // when ctx is done it tries for some time.
 func (w *worker) insist(ctx context.Context, do func(context.Context) error) (err error) {
+	return w.insistFor(ctx, 5*time.Second, do)
+}
+
+// insistFor gives each try so long; 0: as long as it takes, which do itself bounds.
+func (w *worker) insistFor(ctx context.Context, try time.Duration, do func(context.Context) error) (err error) {
 	for since := time.Now(); ; {
-		once, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		once, cancel := context.WithCancel(context.WithoutCancel(ctx))
+		if try > 0 {
+			once, cancel = context.WithTimeout(once, try)
+		}
 		err = do(once)
 		cancel()
 		patience := 5 * time.Minute
 		if ctx.Err() != nil {
 			patience = 10 * time.Second
 		}
-		if err == nil || errors.Is(err, errLost) || errors.Is(err, ErrNoSpace) || errors.Is(err, ErrNotFound) || time.Since(since) > patience {
+		for _, final := range []error{errLost, ErrNoSpace, ErrNotFound, errDamaged, errVersion} {
+			if errors.Is(err, final) {
+				return err
+			}
+		}
+		if err == nil || time.Since(since) > patience {
 			return err
 		}
+		w.queue.config.Log.Warn("the queue does not answer; trying again", "worker", w.info.Name, "error", err)
 		time.Sleep(500 * time.Millisecond)
 	}
 }
@@ -227,17 +242,13 @@ func (w *worker) job(ctx context.Context, id string) (Job, error) {
 			return nil
 		}
 		if j.State == Running { // a worker has vanished
-			at := 0
-			if j.Progress != nil {
-				at = j.Progress.Iteration
-			}
-			if at > j.DeathAt {
+			if j.CheckpointAt > j.DeathAt {
 				j.Deaths = 0
 			}
-			j.Deaths, j.DeathAt = j.Deaths+1, at
+			j.Deaths, j.DeathAt = j.Deaths+1, j.CheckpointAt
 		}
 		if j.Deaths >= maxDeaths {
-			j.Error = fmt.Sprintf("workers vanished %d times in a row while they had it, the last one after iteration %d", j.Deaths, j.DeathAt)
+			j.Error = fmt.Sprintf("workers vanished %d times while they had it, without a newer checkpoint than that of iteration %d", j.Deaths, j.DeathAt)
 			j.finish(Failed)
 			return nil
 		}
@@ -281,9 +292,8 @@ func (w *worker) job(ctx context.Context, id string) (Job, error) {
 	case errors.Is(cause, errLost), errors.Is(err, errLost):
 		return j, errLost
 	case errors.Is(cause, errCancelled):
-		j, err := w.change(ctx, id, w.mine(func(j *Job) { j.finish(Cancelled) }))
 		w.clean(ctx, id)
-		return j, err
+		return q.load(context.WithoutCancel(ctx), id)
 	case ctx.Err() != nil: // given back
 		j, e := w.change(ctx, id, w.mine(func(j *Job) { j.State, j.Worker = Queued, "" }))
 		if e != nil {
@@ -320,7 +330,7 @@ func (w *worker) failed(ctx context.Context, id string, failure error) (Job, err
 				same++
 			}
 		}
-		hopeless := errors.Is(failure, nst.ErrInvalidOption) || errors.Is(failure, picture.ErrPicture) || errors.Is(failure, nst.ErrDiverged)
+		hopeless := errors.Is(failure, nst.ErrInvalidOption) || errors.Is(failure, picture.ErrPicture) || errors.Is(failure, nst.ErrDiverged) || errors.Is(failure, errGone) || errors.Is(failure, errDamaged)
 		if same < maxFailures && !hopeless {
 			j.State, j.Worker = Queued, ""
 			return
@@ -345,10 +355,13 @@ func (w *worker) inputs(ctx context.Context, j Job) (o nst.Options, content *pic
 			return nil
 		}
 		var data []byte
-		err = w.insist(ctx, func(once context.Context) (err error) {
+		err = w.insistFor(ctx, 0, func(once context.Context) (err error) {
 			data, err = w.queue.read(once, j.ID, name)
 			return err
 		})
+		if errors.Is(err, ErrNotFound) { // of the picture, not of the job
+			err = errGone
+		}
 		if err != nil {
 			err = fmt.Errorf("the %s picture: %w", name, err)
 			return nil
@@ -376,14 +389,28 @@ func (w *worker) inputs(ctx context.Context, j Job) (o nst.Options, content *pic
 	if err != nil {
 		return o, nil, nil, err
 	}
-	if data, e := w.queue.read(ctx, j.ID, "checkpoint"); e == nil {
-		if o.Resume, e = nst.ReadCheckpoint(bytes.NewReader(data)); e != nil {
-			w.queue.config.Log.Warn("the checkpoint cannot be used: beginning anew", "job", j.ID, "error", e)
-			o.Resume = nil
-		}
+	var data []byte
+	err = w.insistFor(ctx, 0, func(once context.Context) (err error) {
+		data, err = w.queue.read(once, j.ID, "checkpoint")
+		return err
+	})
+	switch {
+	case err == nil:
+		o.Resume, err = nst.ReadCheckpoint(bytes.NewReader(data))
+	case errors.Is(err, ErrNotFound): // there is none
+		return o, content, styles, nil
+	case !errors.Is(err, errDamaged):
+		return o, nil, nil, fmt.Errorf("the checkpoint: %w", err)
+	}
+	if err != nil {
+		w.queue.config.Log.Warn("the checkpoint cannot be used: beginning anew", "job", j.ID, "error", err)
+		o.Resume = nil
 	}
 	return o, content, styles, nil
 }
+
+// errGone is the error of a picture that the store does not have any more.
+var errGone = errors.New("is gone from the store")
 
 // stylize runs the transfer, and stores what it makes.
 func (w *worker) stylize(ctx, run context.Context, cancel context.CancelCauseFunc, j Job, o nst.Options, content *picture.Picture, styles []*picture.Picture) error {
@@ -428,7 +455,7 @@ func (w *worker) stylize(ctx, run context.Context, cancel context.CancelCauseFun
 		return err
 	}
 	data := encoded.Bytes()
-	if err := w.insist(ctx, func(once context.Context) error { return w.queue.write(once, j.ID, "result", data) }); err != nil {
+	if err := w.insistFor(ctx, 0, func(once context.Context) error { return w.queue.write(once, j.ID, "result", data) }); err != nil {
 		return err
 	}
 	_, err = w.change(ctx, j.ID, w.mine(func(j *Job) {
@@ -536,6 +563,7 @@ func (s *saver) fill(j *Job) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	j.Progress, j.Costs, j.Curve, j.Preview, j.Warnings = s.job.Progress, s.job.Costs, slices.Clone(s.job.Curve), s.job.Preview, s.job.Warnings
+	j.CheckpointAt = max(j.CheckpointAt, s.job.CheckpointAt)
 	if j.Progress != nil {
 		copied := *j.Progress
 		j.Progress = &copied
@@ -565,7 +593,7 @@ func (s *saver) work(ctx context.Context) {
 // will be others.
 func (s *saver) write(ctx context.Context, next saved) {
 	log := s.worker.queue.config.Log.With("job", s.job.ID)
-	once, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
+	once, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	if next.preview != nil {
 		var data bytes.Buffer
@@ -587,13 +615,15 @@ func (s *saver) write(ctx context.Context, next saved) {
 	began := time.Now()
 	var data bytes.Buffer
 	_, err := next.checkpoint.WriteTo(&data)
-	if err == nil {
-		err = s.worker.queue.write(once, s.job.ID, "checkpoint", data.Bytes())
+	if err == nil { // however long it takes, if it goes on
+		err = s.worker.queue.write(context.WithoutCancel(ctx), s.job.ID, "checkpoint", data.Bytes())
 	}
 	if err != nil {
 		log.Warn("a checkpoint was not stored", "error", err)
 	}
 	s.mutex.Lock()
-	s.took = time.Since(began)
+	if s.took = time.Since(began); err == nil {
+		s.job.CheckpointAt = next.checkpoint.Iteration()
+	}
 	s.mutex.Unlock()
 }

@@ -11,6 +11,7 @@ import (
 	"io"
 	"math"
 	"regexp"
+	"slices"
 
 	"github.com/gen2brain/jpegn"
 	"golang.org/x/image/webp"
@@ -35,16 +36,15 @@ var orientationXMP = regexp.MustCompile(`tiff:Orientation(?:\s*=\s*["']|\s*>\s*)
 func readJPEG(data []byte, f *file) error {
 	f.format = "jpeg"
 	var exif, xmp []byte
-	profile := map[byte][]byte{}
-	profileParts := byte(0)
-	progressive, samples := false, int64(0)
-	at := 2
-	for scans := false; ; {
-		if scans { // entropy-coded data, in which a marker's 0xff is followed by neither 0 nor RST
+	var j jpegColours
+	profile, profileParts := map[byte][]byte{}, byte(0)
+	progressive, ended := false, false
+	for at, scan := 2, false; !ended; {
+		if scan { // entropy-coded data, in which a marker's 0xff is followed by neither 0 nor RST
 			for at+1 < len(data) && (data[at] != 0xff || data[at+1] == 0 || (data[at+1] >= 0xd0 && data[at+1] <= 0xd7)) {
 				at++
 			}
-			scans = false
+			scan = false
 		}
 		for at < len(data) && data[at] != 0xff { // viewers skip what should not be there
 			at++
@@ -53,52 +53,61 @@ func readJPEG(data []byte, f *file) error {
 			at++
 		}
 		if at >= len(data) {
-			return io.ErrUnexpectedEOF
+			break
 		}
 		marker := data[at]
 		at++
-		if marker == 0xd9 { // the picture's end; thumbnails and other pictures may follow
-			break
-		}
-		if marker == 0 || marker == 1 || (marker >= 0xd0 && marker <= 0xd8) {
-			continue // without a length
+		if ended = marker == 0xd9; ended || marker <= 1 || (marker >= 0xd0 && marker <= 0xd8) {
+			continue // without a length; after the end there may be thumbnails and other pictures
 		}
 		if at+2 > len(data) {
-			return io.ErrUnexpectedEOF
+			break
 		}
 		size := int(binary.BigEndian.Uint16(data[at:]))
 		if size < 2 || at+size > len(data) {
-			return io.ErrUnexpectedEOF
+			break
 		}
 		content := data[at+2 : at+size]
+		from := at + 2
 		at += size
 		switch {
 		case marker >= 0xc0 && marker <= 0xcf && marker != 0xc4 && marker != 0xc8 && marker != 0xcc: // SOFn
-			if len(content) < 6 {
+			if len(content) < 6 || len(content) < 6+3*int(content[5]) {
 				return errors.New("a short frame header")
 			}
 			switch {
-			case marker == 0xc3 || (marker >= 0xc5 && marker <= 0xc7) || marker >= 0xcb:
+			case marker > 0xc2:
 				return refused("is a lossless, hierarchical or arithmetic-coded JPEG: save it as an ordinary one, or as PNG")
-			case marker >= 0xc9:
-				return refused("is an arithmetic-coded JPEG: save it as an ordinary one, or as PNG")
 			case content[0] != 8:
 				return refused(fmt.Sprintf("is a JPEG of %d bits: save it with 8, or as PNG", content[0]))
 			}
-			f.height, f.width, samples = int(binary.BigEndian.Uint16(content[1:])), int(binary.BigEndian.Uint16(content[3:])), int64(content[5])
+			f.height, f.width = int(binary.BigEndian.Uint16(content[1:])), int(binary.BigEndian.Uint16(content[3:]))
 			progressive = marker == 0xc2
+			for i := range int(content[5]) {
+				j.places = append(j.places, from+6+3*i)
+				j.ids = append(j.ids, content[6+3*i])
+			}
 		case marker == 0xda:
-			scans = true
+			if scan = true; len(content) > 0 && len(content) >= 1+2*int(content[0]) {
+				for i := range int(content[0]) {
+					j.places = append(j.places, from+1+2*i)
+				}
+			}
+		case marker == 0xe0 && bytes.HasPrefix(content, []byte("JFIF\x00")):
+			j.jfif = true
 		case marker == 0xe1 && bytes.HasPrefix(content, []byte("Exif\x00")) && exif == nil:
 			exif = content[min(6, len(content)):]
 		case marker == 0xe1 && bytes.HasPrefix(content, []byte("http://ns.adobe.com/xap/1.0/\x00")) && xmp == nil:
 			xmp = content
 		case marker == 0xe2 && bytes.HasPrefix(content, []byte("ICC_PROFILE\x00")) && len(content) > 14:
 			profile[content[12]], profileParts = content[14:], content[13]
+		case marker == 0xee && bytes.HasPrefix(content, []byte("Adobe")) && len(content) >= 12:
+			j.adobe, j.transform = true, content[11]
+			j.markers = append(j.markers, from-3)
 		}
 	}
-	if samples == 0 {
-		return errors.New("a JPEG without a frame header")
+	if len(j.ids) == 0 {
+		return io.ErrUnexpectedEOF
 	}
 	for part := byte(1); part <= profileParts && part != 0; part++ {
 		if profile[part] == nil {
@@ -108,22 +117,73 @@ func readJPEG(data []byte, f *file) error {
 		f.colours.profile = append(f.colours.profile, profile[part]...)
 	}
 	f.tagged(exif, xmp)
-	f.bytes = samples
+	f.grey = len(j.ids) == 1
+	f.bytes = int64(len(j.ids))
 	if progressive {
 		f.bytes *= 3 // coefficients of 16 bits
 	}
-	f.decode = func() (image.Image, error) {
-		if samples == 4 { // jpegn takes some of them for RGBA
-			return jpeg.Decode(bytes.NewReader(data))
-		}
-		return jpegn.Decode(bytes.NewReader(data))
-	}
+	f.decode = func() (image.Image, error) { return j.decode(data, ended) }
 	return nil
+}
+
+// jpegColours say what a JPEG's components are.
+type jpegColours struct {
+	ids         []byte
+	places      []int // of the components' names in the file, in the frame's and the scans' headers
+	markers     []int // where Adobe's segments are
+	jfif, adobe bool
+	transform   byte // Adobe's: 0 is RGB or CMYK, 1 YCbCr, 2 YCCK
+}
+
+// decode decodes by libjpeg's rules: JFIF goes before Adobe's marker, that before the
+// components' names. The decoders do not mind the first, and want Adobe's for four
+// components, which it says are inverted. A file that is not ended is decoded by the
+// decoder that finds out whether something of it is missing.
+func (j jpegColours) decode(data []byte, ended bool) (image.Image, error) {
+	if !ended {
+		data = append(bytes.Clone(data), 0xff, 0xd9)
+	}
+	switch {
+	case len(j.ids) == 4:
+		if !j.adobe {
+			return inverted(jpeg.Decode(bytes.NewReader(withAdobe(data, 0))))
+		}
+		return jpeg.Decode(bytes.NewReader(data)) // jpegn takes some of them for RGBA
+	case len(j.ids) == 3 && j.jfif && (j.adobe && j.transform == 0 || string(j.ids) == "RGB"):
+		data = bytes.Clone(data)
+		for _, at := range j.markers { // a comment then
+			data[at] = 0xfe
+		}
+		for _, at := range j.places {
+			data[at] = byte(bytes.IndexByte(j.ids, data[at]) + 1)
+		}
+	}
+	if !ended {
+		return jpeg.Decode(bytes.NewReader(data))
+	}
+	return jpegn.Decode(bytes.NewReader(data))
+}
+
+// withAdobe puts Adobe's segment at the beginning of a JPEG.
+func withAdobe(data []byte, transform byte) []byte {
+	segment := []byte("\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00")
+	segment[len(segment)-1] = transform
+	return slices.Concat(data[:2], segment, data[2:])
+}
+
+// inverted inverts inks.
+func inverted(m image.Image, err error) (image.Image, error) {
+	if inks, ok := m.(*image.CMYK); ok && err == nil {
+		for i, v := range inks.Pix {
+			inks.Pix[i] = 255 - v
+		}
+	}
+	return m, err
 }
 
 // chunksPNG reads what PNG's chunks say of colours and orientation: cICP goes before
 // iCCP, that before sRGB, that before gAMA and cHRM (PNG, third edition, 12.1, table 24).
-func (f *file) chunksPNG(data []byte) (err error) {
+func (f *file) chunksPNG(data []byte) (ended bool, err error) {
 	var exif, xmp []byte
 	comment, pixels := "", int64(0)
 	seen := map[string][]byte{}
@@ -144,55 +204,69 @@ func (f *file) chunksPNG(data []byte) (err error) {
 				comment = string(text)
 			}
 		case "iTXt":
-			if bytes.HasPrefix(content, []byte("XML:com.adobe.xmp\x00")) {
-				xmp = content
+			if text, ok := bytes.CutPrefix(content, []byte("XML:com.adobe.xmp\x00")); ok && len(text) > 2 {
+				if xmp = text; text[0] == 1 { // compressed, behind a language and a translated keyword
+					if parts := bytes.SplitN(text[2:], []byte{0}, 3); len(parts) == 3 {
+						xmp, _ = inflate(parts[2], 1<<20)
+					}
+				}
 			}
 		case "cICP", "iCCP", "sRGB", "gAMA", "cHRM":
-			if _, twice := seen[kind]; !twice {
+			if _, twice := seen[kind]; !twice && pixels == 0 { // they come before the pixels
 				seen[kind] = content
 			}
-		}
-		if kind == "IEND" {
-			break
+		case "IEND":
+			ended = true
 		}
 	}
+	f.grey = data[25]&2 == 0
 	// IHDR, which the decoder has read, is the first chunk.
 	depth := int64(data[24]) * map[byte]int64{0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[data[25]]
 	f.stored(pixels, 1032, int64(f.height)*((int64(f.width)*depth+7)/8))
 	f.tagged(exif, xmp)
 	f.comment = comment
 	if c := seen["cICP"]; len(c) == 4 && c[2] == 0 {
+		if c[3] != 1 {
+			return ended, refused("is a PNG of a limited range (cICP): save it in the full one")
+		}
 		f.colours, err = cicp(int(c[0]), int(c[1]))
-		return err
+		return ended, err
 	}
-	if profile := inflateProfile(seen["iCCP"]); profile != nil {
-		f.colours.profile = profile
-		return nil
+	if f.colours.profile, err = inflateProfile(seen["iCCP"]); f.colours.profile != nil || err != nil {
+		return ended, err
 	}
-	if seen["sRGB"] != nil {
-		return nil
+	if seen["sRGB"] == nil {
+		f.colours = gammaPNG(seen["gAMA"], seen["cHRM"])
 	}
-	f.colours = gammaPNG(seen["gAMA"], seen["cHRM"])
-	return nil
+	return ended, nil
 }
 
-// inflateProfile is iCCP's content: a name, a method and the profile, deflated. What
-// inflates to more than a profile may have is none.
-func inflateProfile(chunk []byte) []byte {
+// inflateProfile is iCCP's content: a name, a method and the profile, deflated.
+func inflateProfile(chunk []byte) ([]byte, error) {
 	_, rest, found := bytes.Cut(chunk, []byte{0})
 	if !found || len(rest) < 1 || rest[0] != 0 {
-		return nil
+		return nil, nil
 	}
-	r, err := zlib.NewReader(bytes.NewReader(rest[1:]))
-	if err != nil {
-		return nil
-	}
-	profile, err := io.ReadAll(io.LimitReader(r, maxProfile+1))
-	if err != nil || len(profile) > maxProfile {
-		return nil
-	}
-	return profile
+	return inflate(rest[1:], maxProfile)
 }
+
+// inflate returns what is deflated; nil where that is damaged. More than most is refused.
+func inflate(data []byte, most int64) ([]byte, error) {
+	r, err := zlib.NewReader(bytes.NewReader(data))
+	if err != nil {
+		return nil, nil
+	}
+	var out bytes.Buffer
+	if _, err = io.CopyN(&out, r, most+1); err == nil {
+		return nil, errLongProfile
+	}
+	if !errors.Is(err, io.EOF) {
+		return nil, nil
+	}
+	return out.Bytes(), nil
+}
+
+var errLongProfile = refused(fmt.Sprintf("has an ICC profile of more than %d MiB: save it with another", maxProfile>>20))
 
 // gammaPNG are the colours by gAMA and cHRM, numbers of 1/100000 (PNG, third edition,
 // 11.3.2.1 and 11.3.2.2). A gamma of 1/2.2 is how encoders wrote sRGB.
@@ -321,15 +395,16 @@ func readWebP(data []byte, f *file) error {
 	if !animated && (c.Width != f.width || c.Height != f.height) || left+c.Width > f.width || top+c.Height > f.height {
 		return fmt.Errorf("a frame of %d×%d does not fit its canvas", c.Width, c.Height)
 	}
+	f.stored(int64(len(data)), 1<<16, int64(f.width)*int64(f.height)) // of one colour
 	if alpha != nil {
 		extended = append(chunkRIFF("VP8X", extendedWebP(0x10, c.Width, c.Height)), chunkRIFF("ALPH", alpha)...)
 	}
 	f.decode = func() (image.Image, error) {
 		m, err := webp.Decode(bytes.NewReader(frame()))
-		if err != nil || (c.Width == f.width && c.Height == f.height) {
-			return m, err
+		if err != nil {
+			return nil, err
 		}
-		return canvas{m, image.Rect(-left, -top, f.width-left, f.height-top)}, nil
+		return onCanvas(m, image.Pt(left, top), f.width, f.height), nil
 	}
 	return nil
 }

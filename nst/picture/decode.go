@@ -10,6 +10,8 @@ import (
 	"image/png"
 	"io"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/dustin/go-humanize"
 	"golang.org/x/image/bmp"
@@ -22,7 +24,7 @@ const (
 	MaxSide   = 1<<16 - 1
 
 	maxFile    = 4 << 30 // bytes of a file
-	maxProfile = 4 << 20 // bytes of an ICC profile, inflated: printers' are of 2 MB
+	maxProfile = 8 << 20 // bytes of an ICC profile, inflated: printers' are of 2 MB
 )
 
 // Open reads a picture file: see Decode. "-" is standard input.
@@ -138,7 +140,7 @@ func decode(data []byte, memory int64) (*Picture, error) {
 	}
 	pixels := int64(f.width) * int64(f.height)
 	if need := int64(len(data)) + pixels*(f.bytes+16); memory > 0 && need > memory {
-		return nil, fmt.Errorf("is of %d×%d pixels, for which decoding takes %s; the memory limit leaves %s: a higher limit will do, or a smaller copy of the file",
+		return nil, fmt.Errorf("is of %d×%d pixels, for which decoding takes %s of memory; %s may be used: a higher limit will do if there is more, or a smaller copy of the file",
 			f.width, f.height, humanize.IBytes(uint64(need)), humanize.IBytes(uint64(max(memory, 0))))
 	}
 	var p *Picture
@@ -177,24 +179,48 @@ type file struct {
 	bytes         int64                       // a pixel that decoding takes beside the Picture
 	decode        func() (image.Image, error) // the pixels, as stored
 	colours       colours                     // of the pixels
+	grey          bool                        // it has lightness alone
 	orientation   orientation
 	comment       string // ours
 	short         bool   // there are fewer bytes than the size wants
 }
 
 // kinds tells formats by their first bytes, and reads their headers.
-var kinds = []struct {
-	is   func(data []byte) bool
-	read func(data []byte, f *file) error
-}{
-	{begins("\x89PNG\r\n\x1a\n"), readPNG},
-	{begins("\xff\xd8"), readJPEG},
-	{isWebP, readWebP},
-	{isTIFF, readTIFF},
-	{begins("GIF8"), readGIF},
-	{begins("BM"), readBMP},
-	{isHEIF, readHEIF},
-	{isJXL, readJXL},
+var kinds = []kind{
+	{"png", begins("\x89PNG\r\n\x1a\n"), readPNG},
+	{"jpeg", begins("\xff\xd8"), readJPEG},
+	{"webp", isWebP, readWebP},
+	{"tiff", isTIFF, readTIFF},
+	{"gif", isGIF, readGIF},
+	{"bmp", begins("BM"), readBMP},
+	{"heic", isHEIF, readHEIF},
+	{"jxl", isJXL, readJXL},
+}
+
+type kind struct {
+	format string
+	is     func(data []byte) bool
+	read   func(data []byte, f *file) error
+}
+
+func (k kind) name(data []byte) string {
+	if k.format == "heic" && slices.Contains(brands(data), "avif") {
+		return "avif"
+	}
+	return k.format
+}
+
+func isGIF(data []byte) bool { return begins("GIF87a")(data) || begins("GIF89a")(data) }
+
+// FormatByStart tells a file's format, as Header does, by its first bytes alone, of which
+// 64 will do; empty if it is none that is known.
+func FormatByStart(data []byte) string {
+	for _, kind := range kinds {
+		if kind.is(data) {
+			return kind.name(data)
+		}
+	}
+	return ""
 }
 
 func begins(text string) func([]byte) bool {
@@ -248,7 +274,8 @@ func damaged(err error) error {
 	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
 		return errors.New("is cut short")
 	}
-	return fmt.Errorf("is cut short, damaged or of an unsupported kind (%w)", err)
+	text, _, _ := strings.Cut(err.Error(), "\n") // what runs WebAssembly shows its stack
+	return fmt.Errorf("is cut short, damaged or of an unsupported kind (%s)", text)
 }
 
 // readConfig takes the size from one of Go's decoders.
@@ -279,7 +306,10 @@ func readGIF(data []byte, f *file) error {
 	f.bytes = 5
 	f.decode = func() (image.Image, error) {
 		frame, err := gif.Decode(bytes.NewReader(data))
-		return onCanvas(frame, f.width, f.height), err
+		if err != nil {
+			return nil, err
+		}
+		return onCanvas(frame, frame.Bounds().Min, f.width, f.height), nil
 	}
 	err := f.readConfig("gif", gif.DecodeConfig, data)
 	f.stored(int64(len(data)), 2732, int64(f.width)*int64(f.height)) // 4097 pixels by 12 bits
@@ -298,25 +328,29 @@ func readBMP(data []byte, f *file) error {
 
 func readPNG(data []byte, f *file) error {
 	f.bytes = 8
-	f.decode = func() (image.Image, error) { return png.Decode(bytes.NewReader(data)) }
 	if err := f.readConfig("png", png.DecodeConfig, data); err != nil {
 		return err
 	}
-	return f.chunksPNG(data)
+	ended, err := f.chunksPNG(data)
+	if !ended { // some writers forget
+		data = append(bytes.Clone(data), chunkPNG("IEND", nil)...)
+	}
+	f.decode = func() (image.Image, error) { return png.Decode(bytes.NewReader(data)) }
+	return err
 }
 
-// onCanvas puts a frame on a larger canvas, which is transparent elsewhere.
-func onCanvas(frame image.Image, width, height int) image.Image {
-	if frame == nil || frame.Bounds() == image.Rect(0, 0, width, height) {
+// onCanvas puts a frame at a place of a canvas, which is transparent elsewhere.
+func onCanvas(frame image.Image, at image.Point, width, height int) image.Image {
+	if frame == nil || at == (image.Point{}) && frame.Bounds().Size() == image.Pt(width, height) {
 		return frame
 	}
-	return canvas{frame, image.Rect(0, 0, width, height)}
+	return canvas{frame, at, image.Pt(width, height)}
 }
 
 // canvas is a frame and transparency around it.
 type canvas struct {
 	image.Image
-	bounds image.Rectangle
+	at, size image.Point
 }
 
-func (c canvas) Bounds() image.Rectangle { return c.bounds }
+func (c canvas) Bounds() image.Rectangle { return image.Rectangle{Max: c.size} }

@@ -33,7 +33,8 @@ func brands(data []byte) (out []string) {
 	return out
 }
 
-// boxes calls each for the boxes of a body, until it returns an error.
+// boxes calls each for the boxes of a body, until it returns an error. A box that ends
+// beyond the body is a cutError.
 func boxes(body []byte, each func(kind string, content []byte) error) error {
 	for len(body) >= 8 {
 		size, header := uint64(binary.BigEndian.Uint32(body)), uint64(8)
@@ -44,7 +45,7 @@ func boxes(body []byte, each func(kind string, content []byte) error) error {
 			size = uint64(len(body))
 		}
 		if size < header || size > uint64(len(body)) {
-			return io.ErrUnexpectedEOF
+			return cutError(body[4:8])
 		}
 		if err := each(string(body[4:8]), body[header:size]); err != nil {
 			return err
@@ -53,6 +54,12 @@ func boxes(body []byte, each func(kind string, content []byte) error) error {
 	}
 	return nil
 }
+
+// cutError is that of a box of the kind that is cut short.
+type cutError string
+
+func (c cutError) Error() string { return fmt.Sprintf("the box %q ends beyond the file", string(c)) }
+func (c cutError) Unwrap() error { return io.ErrUnexpectedEOF }
 
 // fields reads numbers from a box, which may end early.
 type fields struct {
@@ -72,11 +79,111 @@ func (f *fields) number(bytes int) (n uint64) {
 	return n
 }
 
+// heif is what the boxes of a file say of its pictures, which are called items.
+type heif struct {
+	primary    uint64
+	properties []property
+	of         map[uint64][]int // properties of an item, counted from 1
+	kinds      map[uint64]string
+	auxiliary  map[uint64]uint64 // to the item that it goes with
+}
+
+type property struct {
+	kind    string
+	content []byte
+}
+
+// read reads a meta box.
+func (h *heif) read(kind string, content []byte) error {
+	b := &fields{data: content}
+	switch kind {
+	case "pitm":
+		wide := 2
+		if b.number(4)>>24 > 0 {
+			wide = 4
+		}
+		h.primary = b.number(wide)
+	case "iinf":
+		skip := 6
+		if b.number(4)>>24 > 0 {
+			skip = 8
+		}
+		return boxes(content[min(skip, len(content)):], func(kind string, content []byte) error {
+			e := &fields{data: content}
+			if version := e.number(4) >> 24; version == 2 || version == 3 {
+				id := e.number(int(version-1) * 2)
+				if e.number(2); len(e.data) >= 4 {
+					h.kinds[id] = string(e.data[:4])
+				}
+			}
+			return nil
+		})
+	case "iref":
+		wide := 2
+		if b.number(4)>>24 > 0 {
+			wide = 4
+		}
+		return boxes(b.data, func(kind string, content []byte) error {
+			e := &fields{data: content}
+			if from := e.number(wide); kind == "auxl" && e.number(2) > 0 {
+				h.auxiliary[from] = e.number(wide)
+			}
+			return nil
+		})
+	case "iprp":
+		return boxes(content, h.read)
+	case "ipco":
+		return boxes(content, func(kind string, content []byte) error {
+			h.properties = append(h.properties, property{kind, content})
+			return nil
+		})
+	case "ipma":
+		head := b.number(4)
+		wideID, wideIndex := 2, 1
+		if head>>24 > 0 {
+			wideID = 4
+		}
+		if head&1 != 0 {
+			wideIndex = 2
+		}
+		for range b.number(4) {
+			id := b.number(wideID)
+			for range b.number(1) {
+				h.of[id] = append(h.of[id], int(b.number(wideIndex)&(1<<(8*wideIndex-1)-1)))
+			}
+			if b.short {
+				return io.ErrUnexpectedEOF
+			}
+		}
+	}
+	return nil
+}
+
+// each calls do for an item's properties.
+func (h *heif) each(item uint64, do func(kind string, content []byte)) {
+	for _, index := range h.of[item] {
+		if index >= 1 && index <= len(h.properties) {
+			do(h.properties[index-1].kind, h.properties[index-1].content)
+		}
+	}
+}
+
+// alpha says whether an item is the primary one's alpha.
+func (h *heif) alpha() (has bool) {
+	for item, to := range h.auxiliary {
+		h.each(item, func(kind string, content []byte) {
+			has = has || to == h.primary && kind == "auxC" && (bytes.Contains(content, []byte(":alpha")) || bytes.Contains(content, []byte("auxid:1")))
+		})
+	}
+	return has
+}
+
 // readHEIF reads the primary picture's properties. libheif turns and mirrors it, libavif
 // leaves that to us; neither converts colours.
 func readHEIF(data []byte, f *file) error {
 	f.format = "heic"
 	var meta []byte
+	var cut cutError
 	err := boxes(data, func(kind string, content []byte) error {
 		if kind == "meta" && meta == nil && len(content) > 4 {
 			meta = content[4:]
@@ -86,83 +193,17 @@ func readHEIF(data []byte, f *file) error {
 		}
 		return nil
 	})
-	if meta == nil {
+	if meta == nil || errors.As(err, &cut) && (cut == "mdat" || cut == "meta") { // what cameras append may be no box
 		return errors.Join(err, io.ErrUnexpectedEOF)
 	}
-	var primary uint64
-	var properties [][2]any // kind and content
-	belong := map[uint64][]int{}
-	kinds := map[uint64]string{}
-	err = boxes(meta, func(kind string, content []byte) error {
-		b := &fields{data: content}
-		switch kind {
-		case "pitm":
-			wide := 2
-			if b.number(4)>>24 > 0 {
-				wide = 4
-			}
-			primary = b.number(wide)
-		case "iinf":
-			skip := 6
-			if b.number(4)>>24 > 0 {
-				skip = 8
-			}
-			return boxes(content[min(skip, len(content)):], func(kind string, content []byte) error {
-				e := &fields{data: content}
-				switch version := e.number(4) >> 24; version {
-				case 2, 3:
-					id := e.number(int(version-1) * 2)
-					e.number(2)
-					if len(e.data) >= 4 {
-						kinds[id] = string(e.data[:4])
-					}
-				}
-				return nil
-			})
-		case "iprp":
-			return boxes(content, func(kind string, content []byte) error {
-				switch kind {
-				case "ipco":
-					return boxes(content, func(kind string, content []byte) error {
-						properties = append(properties, [2]any{kind, content})
-						return nil
-					})
-				case "ipma":
-					b := &fields{data: content}
-					head := b.number(4)
-					wideID, wideIndex := 2, 1
-					if head>>24 > 0 {
-						wideID = 4
-					}
-					if head&1 != 0 {
-						wideIndex = 2
-					}
-					for range b.number(4) {
-						id := b.number(wideID)
-						for range b.number(1) {
-							belong[id] = append(belong[id], int(b.number(wideIndex)&(1<<(8*wideIndex-1)-1)))
-						}
-						if b.short {
-							return io.ErrUnexpectedEOF
-						}
-					}
-				}
-				return nil
-			})
-		}
-		return nil
-	})
-	if err != nil {
+	h := &heif{of: map[uint64][]int{}, kinds: map[uint64]string{}, auxiliary: map[uint64]uint64{}}
+	if err := boxes(meta, h.read); err != nil {
 		return err
 	}
 	turns, mirror := 0, -1
 	clap := [2]int{}
-	matrix := []uint64(nil) // primaries, transfer, matrix, range
-	for _, index := range belong[primary] {
-		if index < 1 || index > len(properties) {
-			continue
-		}
-		kind, content := properties[index-1][0].(string), properties[index-1][1].([]byte)
+	var colour []uint64 // primaries, transfer, matrix, range
+	h.each(h.primary, func(kind string, content []byte) {
 		b := &fields{data: content}
 		switch kind {
 		case "ispe":
@@ -175,26 +216,40 @@ func readHEIF(data []byte, f *file) error {
 		case "imir":
 			mirror = int(b.number(1) & 1)
 		case "colr":
-			switch kind := b.number(4); {
-			case kind == 0x6e636c78: // nclx
-				matrix = []uint64{b.number(2), b.number(2), b.number(2), b.number(1) >> 7}
-			case f.colours.profile == nil: // prof or rICC
+			switch bytes := b.number(4); {
+			case bytes == 0x6e636c78: // nclx
+				colour = []uint64{b.number(2), b.number(2), b.number(2), b.number(1) >> 7}
+			case (bytes == 0x70726f66 || bytes == 0x72494343) && f.colours.profile == nil: // prof, rICC
 				f.colours.profile = b.data
 			}
 		case "av1C":
 			f.format = "avif"
 		}
-	}
-	if kinds[primary] == "grid" && slices.Contains(brands(data), "avif") {
+	})
+	if h.kinds[h.primary] == "grid" && slices.Contains(brands(data), "avif") {
 		f.format = "avif"
-	}
-	if f.colours.profile == nil && matrix != nil {
-		if f.colours, err = cicp(int(matrix[0]), int(matrix[1])); err != nil {
-			return err
-		}
 	}
 	if err := sizeError(f.width, f.height); err != nil { // of what is decoded
 		return err
+	}
+	// What is coded is what memory is taken for: of the picture, or of its tiles.
+	var coded codedPicture
+	for _, p := range h.properties {
+		var one codedPicture
+		switch p.kind {
+		case "hvcC":
+			one = codedHEVC(p.content)
+		case "av1C":
+			one = codedAV1(p.content, data)
+		default:
+			continue
+		}
+		if int64(one.width)*int64(one.height) > 2*int64(f.width)*int64(f.height)+1<<20 {
+			return fmt.Errorf("it claims %d×%d pixels, and %d×%d are coded", f.width, f.height, one.width, one.height)
+		}
+		if p.kind == "hvcC" && !coded.known {
+			coded = one
+		}
 	}
 	if clap[0] > f.width || clap[1] > f.height || clap[0] < 0 || clap[1] < 0 {
 		return errors.New("the part to be cut out is larger than the picture") // the decoder would try for minutes
@@ -205,33 +260,41 @@ func readHEIF(data []byte, f *file) error {
 		}
 		f.width, f.height = clap[0], clap[1]
 	}
+	if f.colours.profile == nil && colour != nil {
+		if f.colours, err = cicp(int(colour[0]), int(colour[1])); err != nil {
+			return err
+		}
+	}
 	if f.format == "avif" {
-		f.bytes = 16
+		f.bytes = 48
 		f.orientation = turned(turns, mirror)
-		f.decode = func() (image.Image, error) { return avif.Decode(bytes.NewReader(data)) }
+		f.decode = func() (image.Image, error) { return decodeAVIF(data) }
 		return nil
 	}
 	f.bytes = 20
-	// The decoder's binding reckons with shorter rows than there are in narrow pictures.
-	if align := func(n int) int { return (n + 15) &^ 15 }; align(max(64, (f.width+1)/2+(f.width+1)/2%2)) != align((f.width+1)/2) || f.width < 64 {
-		return refused(fmt.Sprintf("is a HEIC of a width of %d, which the decoder does not read rightly: save it as JPEG or PNG", f.width))
-	}
+	f.grey = coded.known && coded.chroma == 0
 	if turns%2 == 1 {
 		f.width, f.height = f.height, f.width
 	}
-	f.decode = func() (image.Image, error) {
-		m, err := heic.Decode(bytes.NewReader(data))
-		if y, ok := m.(*image.YCbCr); ok && err == nil {
-			mendFirst(y)
-			if y.SubsampleRatio == image.YCbCrSubsampleRatio420 {
-				sharpenChroma(y)
-			}
-		}
-		return m, err
+	// The decoder's binding reckons with shorter rows than there are in narrow pictures,
+	// and smooths what is low beyond repair.
+	align := func(n int) int { return (n + 15) &^ 15 }
+	half := (f.width + 1) / 2
+	switch {
+	case align(max(64, half+half%2)) != align(half) || f.width < 64 || f.height < 16:
+		return refused(fmt.Sprintf("is a HEIC of %d×%d, which the decoder does not read rightly: save it as JPEG or PNG", f.width, f.height))
+	case h.alpha():
+		return refused("is a HEIC with transparency, which is not read: save it as PNG")
+	case coded.known && coded.depth > 8 && coded.chroma == 3:
+		return refused(fmt.Sprintf("is a HEIC of %d bits in 4:4:4, which is not read: save it as PNG", coded.depth))
 	}
+	f.decode = func() (image.Image, error) { return decodeHEIC(data) }
 	f.colours.ycbcr.nearest = true // as libheif shows it
-	if matrix != nil {
-		f.colours.ycbcr, err = ycbcrOf(int(matrix[2]), matrix[3] == 1)
+	if colour == nil && coded.known && coded.described {
+		colour = []uint64{1, 13, uint64(coded.matrix), uint64(coded.full)}
+	}
+	if colour != nil {
+		f.colours.ycbcr, err = ycbcrOf(int(colour[2]), colour[3] == 1)
 	}
 	return err
 }
@@ -255,18 +318,53 @@ func ycbcrOf(number int, full bool) (ycbcr, error) {
 }
 
 // turned is the orientation of a picture that is turned so often by 90° anticlockwise
-// (irot) and then mirrored (imir): about the vertical axis with 0, the horizontal with 1.
+// (irot) and then mirrored (imir): top and bottom change places with 0, left and right
+// with 1.
 func turned(turns, mirror int) orientation {
-	return [3][4]orientation{{1, 8, 3, 6}, {2, 7, 4, 5}, {4, 5, 2, 7}}[mirror+1][turns]
+	return [3][4]orientation{{1, 8, 3, 6}, {4, 5, 2, 7}, {2, 7, 4, 5}}[mirror+1][turns]
+}
+
+// decodeAVIF fails where libavif's binding (v0.4.4) does not: it hands out memory that
+// nothing was written to, which is transparent.
+func decodeAVIF(data []byte) (image.Image, error) {
+	m, err := avif.Decode(bytes.NewReader(data))
+	var pixels []uint8
+	switch m := m.(type) {
+	case *image.RGBA:
+		pixels = m.Pix
+	case *image.RGBA64:
+		pixels = m.Pix
+	}
+	if err == nil && !slices.ContainsFunc(pixels, func(b uint8) bool { return b != 0 }) {
+		err = io.ErrUnexpectedEOF
+	}
+	return m, err
+}
+
+func decodeHEIC(data []byte) (image.Image, error) {
+	m, err := heic.Decode(bytes.NewReader(data))
+	if err != nil {
+		return nil, err
+	}
+	switch m := m.(type) {
+	case *image.YCbCr:
+		mendFirst(m.Y, m.YStride)
+		if m.SubsampleRatio != image.YCbCrSubsampleRatio444 {
+			sharpenChroma(m)
+		}
+	case *image.Gray:
+		mendFirst(m.Pix, m.Stride)
+	}
+	return m, nil
 }
 
 // mendFirst makes the first pixels of luma as those below. The decoder's binding (heic
 // v0.4.5) hands out memory that is free already, to whose beginning the allocator has
 // written.
-func mendFirst(m *image.YCbCr) {
+func mendFirst(luma []uint8, stride int) {
 	const written = 32
-	if len(m.Y) >= 2*m.YStride {
-		copy(m.Y[:min(written, m.YStride)], m.Y[m.YStride:])
+	if len(luma) >= 2*stride {
+		copy(luma[:min(written, stride)], luma[stride:])
 	}
 }
 
@@ -277,6 +375,10 @@ func mendFirst(m *image.YCbCr) {
 // them.
 func sharpenChroma(m *image.YCbCr) {
 	width, height := (m.Rect.Dx()+1)/2, (m.Rect.Dy()+1)/2
+	down := m.SubsampleRatio == image.YCbCrSubsampleRatio420
+	if !down {
+		height = m.Rect.Dy()
+	}
 	for _, plane := range [][]uint8{m.Cb, m.Cr} {
 		values := make([]float32, width*height)
 		for y := range height {
@@ -289,11 +391,13 @@ func sharpenChroma(m *image.YCbCr) {
 				unsmooth(values[y*width:(y+1)*width], 1)
 			}
 		})
-		rows(width, func(from, to int) {
-			for x := from; x < to; x++ {
-				unsmooth(values[x:], width)
-			}
-		})
+		if down {
+			rows(width, func(from, to int) {
+				for x := from; x < to; x++ {
+					unsmooth(values[x:], width)
+				}
+			})
+		}
 		for y := range height {
 			for x := range width {
 				plane[y*m.CStride+x] = uint8(min(max(values[y*width+x], 0), 255) + 0.5)

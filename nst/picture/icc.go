@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"image"
 	"math"
+	"slices"
 
 	"github.com/kovidgoyal/imaging/prism/meta/icc"
 )
@@ -34,25 +35,40 @@ type ycbcr struct {
 // toSRGB returns what converts rows of m's pixels to what a colour-managed viewer shows
 // on an sRGB screen: a function for each goroutine, which is nil where nothing is to do.
 // With inks it wants CMYK as it is. A profile that cannot be used, or is of other
-// channels than the picture, is ignored, as viewers do.
-func (c colours) toSRGB(m image.Image) (convert func() func([]pixel), inks bool) {
+// channels than the picture (grey, if it has lightness alone), is ignored, as viewers do.
+func (c colours) toSRGB(m image.Image, grey bool) (convert func() func([]pixel), inks bool) {
 	nothing := func() func([]pixel) { return nil }
 	profile := c.parsed()
 	if profile == nil {
 		return nothing, false
 	}
 	const clamp, mapGamut, optimize = true, false, true
-	channels := map[icc.ColorSpace]int{icc.ColorSpaceRGB: 3, icc.ColorSpaceGray: 3, icc.ColorSpaceCMYK: 4}[profile.Header.DataColorSpace]
+	channels := map[icc.ColorSpace]int{icc.ColorSpaceRGB: 3, icc.ColorSpaceGray: 1, icc.ColorSpaceCMYK: 4}[profile.Header.DataColorSpace]
 	_, inks = m.(*image.CMYK)
-	if channels == 0 || inks != (channels == 4) {
+	if channels == 0 || inks != (channels == 4) || !grey && string(c.profile[16:20]) == "GRAY" {
 		return nothing, false
 	}
 	pipeline, err := profile.CreateTransformerToSRGB(icc.RelativeColorimetricRenderingIntent, false, channels, clamp, mapGamut, optimize)
 	if err != nil {
 		return nothing, false
 	}
+	transform := func(out, in []float64) {
+		if channels == 3 {
+			out[0], out[1], out[2] = pipeline.Transform(in[0], in[1], in[2])
+		} else {
+			pipeline.TransformGeneral(out, in)
+		}
+	}
+	white := []float64{1, 1, 1, 0}
+	if inks {
+		white = make([]float64, 4)
+	}
+	shown := make([]float64, 4)
+	if transform(shown, white[:channels]); !(min(shown[0], shown[1], shown[2]) > 0.2) {
+		return nothing, false // it makes white dark: it is broken
+	}
 	return func() func([]pixel) {
-		in, out := make([]float64, channels), make([]float64, channels)
+		in, out := make([]float64, channels), make([]float64, 4)
 		var last, made pixel // the same colour often follows
 		known := false
 		return func(row []pixel) {
@@ -61,11 +77,7 @@ func (c colours) toSRGB(m image.Image) (convert func() func([]pixel), inks bool)
 					for k := range in {
 						in[k] = float64(v[k])
 					}
-					if inks {
-						pipeline.TransformGeneral(out, in)
-					} else {
-						out[0], out[1], out[2] = pipeline.Transform(in[0], in[1], in[2])
-					}
+					transform(out, in)
 					last, made, known = v, pixel{unit(out[0]), unit(out[1]), unit(out[2]), v[3]}, true
 					if inks {
 						made[3] = 1
@@ -85,12 +97,12 @@ func (c colours) parsed() (p *icc.Profile) {
 		}
 	}()
 	raw := c.profile
-	if !soundProfile(raw) {
+	if !soundProfile(raw) || slices.Contains([]string{"link", "abst", "nmcl"}, string(raw[12:16])) { // no device's
 		return nil
 	}
 	if string(raw[16:20]) == "GRAY" {
-		if raw = greyAsRGB(raw); raw == nil {
-			return nil
+		if made := greyAsRGB(raw); made != nil { // else it has a table
+			raw = made
 		}
 	}
 	p, err := icc.DecodeProfile(bytes.NewReader(withoutIdentities(raw)))

@@ -19,7 +19,7 @@ func isJXL(data []byte) bool {
 // annexes D and E). The decoder turns the picture upright, and hands out the colours
 // that the header names.
 func readJXL(data []byte, f *file) error {
-	f.format, f.bytes = "jxl", 24
+	f.format, f.bytes = "jxl", 48
 	stream := data
 	if data[0] == 0 {
 		stream = nil

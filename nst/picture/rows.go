@@ -16,7 +16,7 @@ type rowReader func(y int, row []pixel)
 
 // picture makes an upright picture in sRGB of the file's pixels.
 func (f *file) picture(m image.Image) *Picture {
-	convert, inks := f.colours.toSRGB(m)
+	convert, inks := f.colours.toSRGB(m, f.grey)
 	p := New(f.width, f.height)
 	if f.orientation >= 5 { // the stored rows are the upright picture's columns
 		p.Width, p.Height = f.height, f.width
@@ -190,14 +190,13 @@ func reader(m image.Image, luma ycbcr, inks bool) rowReader {
 			}
 		}
 	case canvas:
-		frame := m.Image.Bounds().Intersect(m.bounds)
-		read := reader(m.Image, luma, inks)
-		whole := make([]pixel, m.Image.Bounds().Dx())
+		read, size := reader(m.Image, luma, inks), m.Image.Bounds().Size()
+		whole := make([]pixel, size.X)
 		return func(y int, row []pixel) {
 			clear(row)
-			if y >= frame.Min.Y && y < frame.Max.Y {
-				read(y-m.Image.Bounds().Min.Y, whole)
-				copy(row[frame.Min.X:frame.Max.X], whole[frame.Min.X-m.Image.Bounds().Min.X:])
+			if y -= m.at.Y; y >= 0 && y < size.Y && m.at.X < len(row) {
+				read(y, whole)
+				copy(row[m.at.X:], whole)
 			}
 		}
 	}
@@ -252,7 +251,7 @@ func readYCbCr(m *image.YCbCr, alpha *image.NYCbCrA, luma ycbcr) rowReader {
 	// chroma is row y of a plane, of a value for each column of the picture.
 	chroma := func(plane []uint8, y int, low, out []float32) {
 		near := line(plane, y/down)
-		if down == 2 && !luma.nearest {
+		if down == 2 && !luma.nearest && columns > 2 { // libjpeg repeats what is that narrow
 			far := line(plane, y/2-1+y%2*2)
 			for i, v := range near {
 				low[i] = 0.75*float32(v) + 0.25*float32(far[i])
@@ -265,7 +264,7 @@ func readYCbCr(m *image.YCbCr, alpha *image.NYCbCrA, luma ycbcr) rowReader {
 		switch {
 		case across == 1:
 			copy(out, low)
-		case across == 2 && !luma.nearest:
+		case across == 2 && !luma.nearest && columns > 2:
 			before := low[0]
 			for i, v := range low[:columns-1] {
 				two := out[2*i : 2*i+2]

@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"image"
+	"image/jpeg"
 	"io"
 	"math"
 	"math/bits"
+	"slices"
 	"strings"
 
 	"github.com/gen2brain/jpegn"
@@ -113,10 +115,7 @@ func readDirectory(data []byte, at uint64) (d directory, err error) {
 		count = order.Uint64(data[at:])
 	}
 	at += header
-	if count > 1<<16 || size-at < count*entry {
-		return d, short
-	}
-	for range count {
+	for range min(count, (size-at)/entry) { // what there is of them
 		tag, kind := order.Uint16(data[at:]), order.Uint16(data[at+2:])
 		place := at + 4 + word
 		items := number(at + 4)
@@ -263,7 +262,12 @@ func readTIFF(data []byte, f *file) error {
 	}
 	f.width, f.height = s.width, s.height
 	f.colours.profile = d.values[tagProfile].data
-	f.tagged(data, d.values[tagXMP].data)
+	f.tagged(nil, d.values[tagXMP].data)
+	f.comment = commentEXIF(data)
+	if o := d.number(tagOrientation, 0); o >= 1 && o <= 8 { // not that of a preview
+		f.orientation = orientation(o)
+	}
+	f.grey = s.photometric < 2
 	depths := append(d.numbers(tagBits), 1)[:max(1, len(d.numbers(tagBits)))]
 	s.bits = int(depths[0])
 	for _, b := range depths {
@@ -282,10 +286,14 @@ func readTIFF(data []byte, f *file) error {
 		return refused("is a TIFF in YCbCr: save it as RGB")
 	case s.compression == 6:
 		return refused("is a TIFF with JPEG compression of the old kind: save it with another")
+	case s.photometric == 5 && len(d.numbers(tagExtra)) > 0 && d.numbers(tagExtra)[0] > 0:
+		return refused("is a CMYK TIFF with transparency: save it as RGB, or without")
+	case s.predictor == 2 && s.bits == 64:
+		return refused("is a TIFF of 64 bits with a predictor: save it with 8 or 16 bits")
 	case s.compression == 7 && s.bits != 8:
 		return refused("is a TIFF with JPEG compression of 12 bits: save it with another")
 	case s.format == 3 && s.bits != 16 && s.bits != 32 && s.bits != 64, s.format != 3 && s.format != 1 && s.format != 4,
-		s.format != 3 && s.bits != 1 && s.bits != 2 && s.bits != 4 && s.bits != 8 && s.bits != 16 && s.bits != 32,
+		s.format != 3 && (s.bits < 1 || s.bits > 16) && s.bits != 32,
 		s.photometric >= 8 && s.bits > 16, s.photometric == 3 && s.bits > 16:
 		return refused(fmt.Sprintf("is a TIFF of %d bits a sample in format %d: save it with 8 or 16 bits", s.bits, s.format))
 	case s.photometric == 3 && len(s.colours) < 3<<s.bits:
@@ -301,6 +309,9 @@ func readTIFF(data []byte, f *file) error {
 		s.alpha = colourSamples // what the last one is, is not said
 	}
 	s.chunkWidth, s.chunkHeight = s.width, min(d.number(tagRowsPerStrip, s.height), s.height)
+	if s.chunkHeight == 0 {
+		s.chunkHeight = s.height
+	}
 	s.offsets, s.counts = d.numbers(tagStrips), d.numbers(tagStripBytes)
 	if w, h := d.number(tagTileWidth, 0), d.number(tagTileHeight, 0); w > 0 && h > 0 {
 		s.chunkWidth, s.chunkHeight = w, h
@@ -389,7 +400,7 @@ func (s *samples) rowBytes(perChunk int) int { return (s.chunkWidth*perChunk*s.b
 // expand decompresses a strip or tile, and undoes its predictor.
 func (s *samples) expand(raw []byte, lines, perChunk int) ([]byte, error) {
 	want := lines * s.rowBytes(perChunk)
-	if s.fillOrder == 2 && s.bits == 1 {
+	if s.fillOrder == 2 && s.compression != 7 {
 		turned := make([]byte, len(raw))
 		for i, b := range raw {
 			turned[i] = bits.Reverse8(b)
@@ -405,8 +416,8 @@ func (s *samples) expand(raw []byte, lines, perChunk int) ([]byte, error) {
 		if s.compression == 4 {
 			kind = ccitt.Group4
 		}
-		if s.bits != 1 || perChunk != 1 || s.compression == 2 || (s.compression == 3 && s.t4&1 != 0) {
-			return nil, refused("is a TIFF with a fax compression that is not read (two-dimensional group 3, or none of its own): save it with another")
+		if s.bits != 1 || perChunk != 1 || s.compression == 2 || (s.compression == 3 && s.t4&5 != 0) {
+			return nil, refused("is a TIFF with a fax compression that is not read (group 3 in two dimensions or with padded lines): save it with another")
 		}
 		// Black is 1 in a fax, and the first in TIFF if photometric says so.
 		r = ccitt.NewReader(r, ccitt.MSB, kind, s.chunkWidth, lines, &ccitt.Options{Invert: true, Align: align})
@@ -438,7 +449,9 @@ func (s *samples) expand(raw []byte, lines, perChunk int) ([]byte, error) {
 	} else if n < int64(want) {
 		return nil, io.ErrUnexpectedEOF
 	}
-	s.unpredict(out.Bytes(), lines, perChunk)
+	if s.compression == 5 || s.compression == 8 || s.compression == 32946 || s.compression == 50000 { // as libtiff does
+		s.unpredict(out.Bytes(), lines, perChunk)
+	}
 	return out.Bytes(), nil
 }
 
@@ -482,9 +495,19 @@ func (s *samples) unpredict(chunk []byte, lines, perChunk int) {
 
 // expandJPEG decodes a strip or tile that is a JPEG, whose tables may be the file's.
 func (s *samples) expandJPEG(raw []byte, lines, perChunk int) ([]byte, error) {
-	if len(s.tables) > 4 && len(raw) > 2 { // between the start and the end of an image
-		raw = append(append(bytes.Clone(s.tables[:len(s.tables)-2]), adobeRGB(s.photometric)...), raw[2:]...)
+	if len(raw) < 4 {
+		return nil, io.ErrUnexpectedEOF
 	}
+	if len(s.tables) > 4 { // between the start and the end of an image
+		raw = append(bytes.Clone(s.tables[:len(s.tables)-2]), raw[2:]...)
+	}
+	// TIFF says what the components are, by photometric interpretation: what the JPEG
+	// says becomes a comment.
+	transform := byte(0)
+	if s.photometric == 6 {
+		transform = 1
+	}
+	raw = withAdobe(withoutMarkers(raw), transform)
 	config, err := jpegn.DecodeConfig(bytes.NewReader(raw))
 	if err != nil {
 		return nil, err
@@ -492,7 +515,12 @@ func (s *samples) expandJPEG(raw []byte, lines, perChunk int) ([]byte, error) {
 	if config.Width != s.chunkWidth || config.Height < lines || config.Height > lines+1<<13 {
 		return nil, fmt.Errorf("a JPEG of %d×%d in a tile of %d×%d", config.Width, config.Height, s.chunkWidth, lines)
 	}
-	m, err := jpegn.Decode(bytes.NewReader(raw))
+	var m image.Image
+	if perChunk == 4 { // the decoder takes four components for inks, and Adobe's are inverted
+		m, err = inverted(jpeg.Decode(bytes.NewReader(raw)))
+	} else {
+		m, err = jpegn.Decode(bytes.NewReader(raw))
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -512,13 +540,15 @@ func (s *samples) expandJPEG(raw []byte, lines, perChunk int) ([]byte, error) {
 	return out, nil
 }
 
-// adobeRGB is a segment that says that a JPEG's three components are RGB, which TIFF
-// says by photometric interpretation and not in the JPEG.
-func adobeRGB(photometric int) []byte {
-	if photometric == 6 {
-		return nil
+// withoutMarkers makes JFIF's and Adobe's segments of a JPEG comments.
+func withoutMarkers(data []byte) []byte {
+	out := bytes.Clone(data)
+	for at := 2; at+4 <= len(out) && out[at] == 0xff && out[at+1] != 0xda; at += 2 + int(binary.BigEndian.Uint16(out[at+2:])) {
+		if out[at+1] == 0xe0 || out[at+1] == 0xee {
+			out[at+1] = 0xfe
+		}
 	}
-	return []byte("\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00")
+	return out
 }
 
 // unpack reads a row's samples, perChunk a pixel, into every stride-th of out: whole
@@ -527,8 +557,6 @@ func (s *samples) unpack(row []byte, out []float32, perChunk, stride int) {
 	count := s.chunkWidth * perChunk
 	top := float32(uint64(1)<<s.bits - 1)
 	switch {
-	case s.photometric == 3: // indices
-		top = 1
 	case s.format == 3:
 		for i := range count {
 			var v float64
@@ -557,10 +585,16 @@ func (s *samples) unpack(row []byte, out []float32, perChunk, stride int) {
 		for i := range count {
 			out[i*stride] = float32(float64(s.order.Uint32(row[4*i:])) / math.MaxUint32)
 		}
-	default:
+	default: // whatever lies across bytes
 		for i := range count {
-			at := i * s.bits
-			out[i*stride] = float32(row[at/8]>>(8-s.bits-at%8)&(1<<s.bits-1)) / top
+			at, n := i*s.bits, uint32(0)
+			for b := range 3 {
+				n <<= 8
+				if at/8+b < len(row) {
+					n |= uint32(row[at/8+b])
+				}
+			}
+			out[i*stride] = float32(n>>(24-s.bits-at%8)&(1<<s.bits-1)) / top
 		}
 	}
 }
@@ -596,10 +630,14 @@ func (s *samples) target() (set func(x, y int, v []float32), m image.Image) {
 	case 1:
 		colour = func(v []float32) (r, g, b float32) { return v[0], v[0], v[0] }
 	case 3:
-		entries := len(s.colours) / 3
+		entries, top := len(s.colours)/3, float32(uint64(1)<<s.bits-1)
+		shift := 8
+		if slices.Max(s.colours) < 256 { // some writers' entries have 8 bits
+			shift = 0
+		}
 		colour = func(v []float32) (r, g, b float32) {
-			i := int(v[0])
-			part := func(k int) float32 { return byteOf(uint8(s.colours[k*entries+i] >> 8)) }
+			i := int(v[0]*top + 0.5)
+			part := func(k int) float32 { return byteOf(uint8(s.colours[k*entries+i] >> shift)) }
 			return part(0), part(1), part(2)
 		}
 	case 8, 9: // CIELAB of D50's white

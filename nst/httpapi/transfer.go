@@ -1,0 +1,177 @@
+package httpapi
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/seed9bb5c928/nst/nst/jobs"
+	"github.com/seed9bb5c928/nst/nst/picture"
+)
+
+// What goes up and down: it lies in files that have no name, so that slow clients cost
+// no memory, and what is fast is not held up by them.
+
+const (
+	patience     = 15 * time.Second // without a byte
+	leastRate    = 16 << 10         // bytes a second, on the average
+	grace        = 10 * time.Second // before that is asked for
+	maxSenders   = 64               // requests whose bodies are arriving
+	sendersOfOne = 16               // of them, of one client
+	startBytes   = 64               // that tell a format
+)
+
+// spool is a file that is gone when it is closed.
+func spool() (*os.File, error) {
+	f, err := os.CreateTemp("", "nst-*")
+	if err != nil {
+		return nil, fmt.Errorf("no room for what is sent: %w", err)
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// senders counts requests by client.
+type senders struct {
+	mutex sync.Mutex
+	of    map[string]int
+	all   int
+}
+
+// enter says whether a client may send another one; leave is to be called when it has.
+func (s *senders) enter(client string) (leave func(), err error) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	if s.all >= maxSenders || s.of[client] >= sendersOfOne {
+		return nil, problem{Status: 429, Title: "Busy", Detail: "too many requests are arriving; try again", retry: 2 * time.Second}
+	}
+	s.of[client]++
+	s.all++
+	return sync.OnceFunc(func() {
+		s.mutex.Lock()
+		defer s.mutex.Unlock()
+		s.all--
+		if s.of[client]--; s.of[client] == 0 {
+			delete(s.of, client)
+		}
+	}), nil
+}
+
+// receive takes a request's body into a file, if it comes at the least rate.
+func (a *API) receive(w http.ResponseWriter, r *http.Request) (*os.File, error) {
+	leave, err := a.senders.enter(a.client(r))
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	file, err := spool()
+	if err != nil {
+		return nil, err
+	}
+	control, began := http.NewResponseController(w), time.Now()
+	body, buffer, taken := http.MaxBytesReader(w, r.Body, a.config.MaxBytes), make([]byte, 128<<10), int64(0)
+	for {
+		_ = control.SetReadDeadline(time.Now().Add(patience))
+		n, err := body.Read(buffer)
+		if taken += int64(n); n > 0 {
+			if _, err := file.Write(buffer[:n]); err != nil {
+				file.Close()
+				return nil, fmt.Errorf("no room for what is sent: %w", err)
+			}
+		}
+		if passed := time.Since(began); err == nil && passed > grace && float64(taken) < leastRate*passed.Seconds() {
+			err = os.ErrDeadlineExceeded
+		}
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			file.Close()
+			if errors.Is(err, os.ErrDeadlineExceeded) { // the context is done by it
+				err = problem{Status: 408, Title: "Timeout", Detail: "the request came too slowly: it is to send something every 15 seconds, and 16 KiB a second"}
+			}
+			return nil, formError(err)
+		}
+	}
+	_ = control.SetWriteDeadline(time.Now().Add(writeTime))
+	if _, err := file.Seek(0, io.SeekStart); err != nil {
+		file.Close()
+		return nil, err
+	}
+	return file, nil
+}
+
+// patient is a ResponseWriter for a client that may be slow, as long as it goes on.
+type patient struct {
+	http.ResponseWriter
+	control *http.ResponseController
+}
+
+// Write gives the client new time.
+func (p patient) Write(data []byte) (int, error) {
+	_ = p.control.SetWriteDeadline(time.Now().Add(patience + writeTime/2))
+	return p.ResponseWriter.Write(data)
+}
+
+// picture sends one of a job's pictures, or parts of it.
+func (a *API) picture(w http.ResponseWriter, r *http.Request) error {
+	id, name := r.PathValue("id"), r.PathValue("picture")
+	j, err := a.queue.Get(r.Context(), id)
+	if err != nil {
+		return err
+	}
+	h := w.Header()
+	tag := fmt.Sprintf("%q", fmt.Sprintf("%s-%s", id, name))
+	if name == "preview" {
+		tag = fmt.Sprintf("%q", fmt.Sprintf("%s-preview-%d-%s", id, j.Preview, j.State))
+	} else { // it will not change
+		h.Set("Cache-Control", "private, max-age=3600")
+	}
+	if ready := name != "preview" && (name != "result" || j.State == jobs.Done); ready && matches(r, tag) {
+		h.Set("ETag", tag)
+		w.WriteHeader(http.StatusNotModified) // without reading it
+		return nil
+	}
+	file, err := spool()
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	if err := a.queue.CopyPicture(r.Context(), id, name, file); err != nil {
+		h.Del("Cache-Control")
+		return err
+	}
+	start := make([]byte, startBytes)
+	n, err := file.ReadAt(start, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	format := picture.FormatByStart(start[:n])
+	if kinds[format] == "" {
+		return fmt.Errorf("%s of %s is no picture", name, id)
+	}
+	h.Set("ETag", tag)
+	h.Set("Content-Type", kinds[format])
+	h.Set("Content-Security-Policy", "default-src 'none'; sandbox")
+	h.Set("Content-Disposition", fmt.Sprintf(`inline; filename="nst-%s-%s.%s"`, id[:8], name, format))
+	http.ServeContent(patient{w, http.NewResponseController(w)}, r, "", time.Time{}, file)
+	return nil
+}
+
+// matches says whether a client has what a tag names already.
+func matches(r *http.Request, tag string) bool {
+	for given := range strings.SplitSeq(r.Header.Get("If-None-Match"), ",") {
+		if given = strings.TrimPrefix(strings.TrimSpace(given), "W/"); given == tag || given == "*" {
+			return true
+		}
+	}
+	return false
+}
