@@ -145,8 +145,8 @@ func (j jpegColours) decode(data []byte, ended bool) (image.Image, error) {
 	}
 	switch {
 	case len(j.ids) == 4:
-		if !j.adobe {
-			return inverted(jpeg.Decode(bytes.NewReader(withAdobe(data, 0))))
+		if !j.adobe { // taken for Adobe's, as Photoshop and Pillow do
+			data = withAdobe(data, 0)
 		}
 		return jpeg.Decode(bytes.NewReader(data)) // jpegn takes some of them for RGBA
 	case len(j.ids) == 3 && j.jfif && (j.adobe && j.transform == 0 || string(j.ids) == "RGB"):

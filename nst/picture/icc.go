@@ -59,13 +59,14 @@ func (c colours) toSRGB(m image.Image, grey bool) (convert func() func([]pixel),
 			pipeline.TransformGeneral(out, in)
 		}
 	}
-	white := []float64{1, 1, 1, 0}
-	if inks {
-		white = make([]float64, 4)
+	lightest := 0.0
+	for _, v := range []float64{0, 0.5, 1} {
+		shown := make([]float64, 4)
+		transform(shown, []float64{v, v, v, v}[:channels])
+		lightest = max(lightest, shown[0], shown[1], shown[2])
 	}
-	shown := make([]float64, 4)
-	if transform(shown, white[:channels]); !(min(shown[0], shown[1], shown[2]) > 0.2) {
-		return nothing, false // it makes white dark: it is broken
+	if !(lightest > 0.05) {
+		return nothing, false // it makes all black: it is broken
 	}
 	return func() func([]pixel) {
 		in, out := make([]float64, channels), make([]float64, 4)

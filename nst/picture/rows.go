@@ -247,11 +247,12 @@ func readYCbCr(m *image.YCbCr, alpha *image.NYCbCrA, luma ycbcr) rowReader {
 		across, down = 4, 2
 	}
 	columns, lines := (width+across-1)/across, (height+down-1)/down
+	interpolated := !luma.nearest && (columns > 2 || luma.limited) // libjpeg repeats what is that narrow
 	line := func(plane []uint8, y int) []uint8 { return plane[min(max(y, 0), lines-1)*m.CStride:][:columns] }
 	// chroma is row y of a plane, of a value for each column of the picture.
 	chroma := func(plane []uint8, y int, low, out []float32) {
 		near := line(plane, y/down)
-		if down == 2 && !luma.nearest && columns > 2 { // libjpeg repeats what is that narrow
+		if down == 2 && interpolated {
 			far := line(plane, y/2-1+y%2*2)
 			for i, v := range near {
 				low[i] = 0.75*float32(v) + 0.25*float32(far[i])
@@ -264,7 +265,7 @@ func readYCbCr(m *image.YCbCr, alpha *image.NYCbCrA, luma ycbcr) rowReader {
 		switch {
 		case across == 1:
 			copy(out, low)
-		case across == 2 && !luma.nearest && columns > 2:
+		case across == 2 && interpolated:
 			before := low[0]
 			for i, v := range low[:columns-1] {
 				two := out[2*i : 2*i+2]

@@ -84,7 +84,7 @@ func isTIFF(data []byte) bool {
 // readDirectory reads the directory at an offset; at 0, the first.
 func readDirectory(data []byte, at uint64) (d directory, err error) {
 	short := io.ErrUnexpectedEOF
-	if len(data) < 16 {
+	if len(data) < 8 {
 		return d, short
 	}
 	var order binary.ByteOrder = binary.LittleEndian
@@ -95,7 +95,9 @@ func readDirectory(data []byte, at uint64) (d directory, err error) {
 	d = directory{order: order, values: map[uint16]value{}}
 	word, entry, header := uint64(4), uint64(12), uint64(2)
 	if big {
-		word, entry, header = 8, 20, 8
+		if word, entry, header = 8, 20, 8; len(data) < 16 {
+			return d, short
+		}
 	}
 	number := func(at uint64) uint64 {
 		if big {
@@ -630,7 +632,7 @@ func (s *samples) target() (set func(x, y int, v []float32), m image.Image) {
 	case 1:
 		colour = func(v []float32) (r, g, b float32) { return v[0], v[0], v[0] }
 	case 3:
-		entries, top := len(s.colours)/3, float32(uint64(1)<<s.bits-1)
+		entries, top := 1<<s.bits, float32(uint64(1)<<s.bits-1)
 		shift := 8
 		if slices.Max(s.colours) < 256 { // some writers' entries have 8 bits
 			shift = 0
