@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -30,6 +31,7 @@ type workerOptions struct {
 	nats          string
 	creds         string
 	ca, cert, key string
+	memoryLimit   nst.Bytes
 	jsonLog       bool
 }
 
@@ -42,6 +44,7 @@ func (o *workerOptions) register(f *pflag.FlagSet) {
 	f.StringVar(&o.key, "nats-key", "", "its key")
 	f.StringVar(&o.device, "device", "auto", "auto, cpu, cuda or cuda:N; of several, with commas between, each makes jobs of its own")
 	f.StringVar(&o.model, "model", "", "a TorchScript feature network (default: the default VGG-19)")
+	f.Var(textFlag{&o.memoryLimit}, "memory-limit", "the memory that a job may use, such as 4G: of the worker's process on the CPU, of the device elsewhere; a job's own can only be lower (default: what is free)")
 	f.BoolVar(&o.jsonLog, "json-log", false, "log as JSON")
 }
 
@@ -90,19 +93,17 @@ func (o *workerOptions) connect(ctx context.Context, log *slog.Logger) (*nats.Co
 	return nc, err
 }
 
-// engines opens count engines on each device.
-func (o *workerOptions) engines(ctx context.Context, count int, stderr io.Writer, options ...nst.OpenOption) (all []*nst.Engine, err error) {
+// engines opens an engine on each device.
+func (o *workerOptions) engines(ctx context.Context, stderr io.Writer, options ...nst.OpenOption) (all []*nst.Engine, err error) {
 	for device := range strings.SplitSeq(o.device, ",") {
-		for range count {
-			one := o.transferFlags
-			one.device = device
-			e, err := one.open(ctx, stderr, options...)
-			if err != nil {
-				closeAll(all)
-				return nil, err
-			}
-			all = append(all, e)
+		one := o.transferFlags
+		one.device = device
+		e, err := one.open(ctx, stderr, options...)
+		if err != nil {
+			closeAll(all)
+			return nil, err
 		}
+		all = append(all, e)
 	}
 	return all, nil
 }
@@ -126,6 +127,7 @@ func work(ctx context.Context, q *jobs.Queue, engines []*nst.Engine) error {
 
 func newWorkerCommand() *cobra.Command {
 	o := &workerOptions{}
+	giveWay := false
 	c := &cobra.Command{
 		Use:   "worker --nats URL",
 		Short: "Make the jobs of nst serve on another machine",
@@ -135,12 +137,20 @@ elsewhere from the last one.`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if o.nats == "" {
+				o.nats = os.Getenv(natsVariable)
+			}
+			if o.nats == "" {
 				return usage("--nats is missing: the URL of a NATS server, such as nats://host:4222; nst serve --nats-listen prints its own")
 			}
-			return runWorker(c.Context(), o, c.ErrOrStderr())
+			var options []nst.OpenOption
+			if giveWay {
+				options = append(options, nst.GiveWay)
+			}
+			return runWorker(c.Context(), o, c.ErrOrStderr(), options...)
 		},
 	}
 	o.register(c.Flags())
+	c.Flags().BoolVar(&giveWay, "low-priority", false, "leave the processor to others that want it")
 	return c
 }
 
@@ -151,19 +161,19 @@ func noArgs(c *cobra.Command, args []string) error {
 	return nil
 }
 
-func runWorker(ctx context.Context, o *workerOptions, stderr io.Writer) error {
+func runWorker(ctx context.Context, o *workerOptions, stderr io.Writer, options ...nst.OpenOption) error {
 	log := o.log(stderr)
 	nc, err := o.connect(ctx, log)
 	if err != nil {
 		return err
 	}
 	defer nc.Close()
-	q, err := jobs.Open(ctx, nc, jobs.Config{Join: true, Log: log})
+	q, err := jobs.Open(ctx, nc, jobs.Config{Join: true, MemoryLimit: int64(o.memoryLimit), Log: log})
 	if err != nil {
 		return err
 	}
 	defer q.Close()
-	engines, err := o.engines(ctx, 1, stderr)
+	engines, err := o.engines(ctx, stderr, options...)
 	if err != nil {
 		return err
 	}
@@ -179,6 +189,9 @@ type serveOptions struct {
 	retention                     time.Duration
 	maxPixels                     int64
 	maxStore                      nst.Bytes
+	proxies                       []string
+	trusted                       []netip.Prefix
+	check                         bool
 }
 
 func newServeCommand() *cobra.Command {
@@ -198,14 +211,16 @@ Jobs are kept in --data, by a NATS server in this process, or in a NATS cluster 
 	f := c.Flags()
 	f.StringVar(&o.addr, "addr", "127.0.0.1:8080", "address to listen at; beyond this machine with --token-file only")
 	f.StringVar(&o.data, "data", "", "folder of the jobs (default: nst in the user's data folder)")
-	f.StringVar(&o.tokenFile, "token-file", "", "a file with the token that clients have to know")
+	f.StringVar(&o.tokenFile, "token-file", "", "a file with the tokens that clients have to know one of, each on a line: \"name: token\" (read again when it changes, and on SIGHUP)")
+	f.StringSliceVar(&o.proxies, "trusted-proxy", nil, "addresses of proxies, such as 10.0.0.0/8, whose X-Forwarded-For and -Proto are believed")
 	f.IntVar(&o.replicas, "replicas", 1, "on how many servers of the cluster that --nats names jobs are kept")
-	f.IntVar(&o.workers, "workers", 1, "workers for each device, in this process; 0: none, only others'")
+	f.IntVar(&o.workers, "workers", 1, "workers for each device, each a process of its own; 0: none, only others'")
 	f.StringVar(&o.listen, "nats-listen", "", "address at which the NATS server in this process listens for workers of other processes (default: nowhere)")
 	f.IntVar(&o.maxJobs, "max-jobs", 100, "jobs that may wait or run")
 	f.DurationVar(&o.retention, "retention", 7*24*time.Hour, "how long finished jobs are kept")
 	f.Int64Var(&o.maxPixels, "max-pixels", 64<<20, "how large pictures and results may be")
 	f.Var(textFlag{&o.maxStore}, "max-store", "disk space for jobs, such as 50G (default: three quarters of what is free)")
+	f.BoolVar(&o.check, "check", false, "look whether the store has all pictures of all jobs, whole, and end")
 	o.register(f)
 	return c
 }
@@ -217,45 +232,78 @@ func (t textFlag) String() string     { return "" }
 func (t textFlag) Type() string       { return "size" }
 func (t textFlag) Set(s string) error { return t.value.UnmarshalText([]byte(s)) }
 
-// check finds out what can be found out before anything starts.
-func (o *serveOptions) check() (token string, err error) {
+// prepare finds out what can be found out before anything starts.
+func (o *serveOptions) prepare() (tokens []httpapi.Token, err error) {
+	for _, text := range o.proxies {
+		p, err := netip.ParsePrefix(text)
+		if addr, e := netip.ParseAddr(text); e == nil {
+			p, err = addr.Prefix(addr.BitLen())
+		}
+		if err != nil {
+			return nil, usage("--trusted-proxy is %q; an address or a network such as 10.0.0.0/8 will do", text)
+		}
+		o.trusted = append(o.trusted, p)
+	}
 	host, _, err := net.SplitHostPort(o.addr)
 	if err != nil {
-		return "", usage("--addr is %q; an address such as 127.0.0.1:8080 will do", o.addr)
+		return nil, usage("--addr is %q; an address such as 127.0.0.1:8080 will do", o.addr)
 	}
 	if o.workers < 0 || o.maxJobs < 1 || o.retention < time.Minute || o.maxPixels < 1 {
-		return "", usage("--workers is 0 or more, --max-jobs and --max-pixels 1 or more, --retention a minute or more")
+		return nil, usage("--workers is 0 or more, --max-jobs and --max-pixels 1 or more, --retention a minute or more")
 	}
 	if o.nats != "" && o.listen != "" {
-		return "", usage("--nats names a server, --nats-listen is about the one in this process: give one of them")
+		return nil, usage("--nats names a server, --nats-listen is about the one in this process: give one of them")
 	}
 	if o.tokenFile != "" {
-		data, err := os.ReadFile(o.tokenFile)
-		if err != nil {
-			return "", usage("--token-file: %w", err)
-		}
-		if token = strings.TrimSpace(string(data)); len(token) < 16 {
-			return "", usage("--token-file: the token in %s has %d characters; 16 or more will do, such as of: openssl rand -hex 24", o.tokenFile, len(token))
-		}
+		return readTokens(o.tokenFile)
 	} else if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return "", usage("--addr %s is beyond this machine, where anyone could use the service: give --token-file too", o.addr)
+		return nil, usage("--addr %s is beyond this machine, where anyone could use the service: give --token-file too", o.addr)
 	}
-	return token, nil
+	return nil, nil
+}
+
+// children are the arguments of each of the workers.
+func (o *serveOptions) children() (all [][]string) {
+	for device := range strings.SplitSeq(o.device, ",") {
+		args := []string{"worker", "--low-priority", "--device", device}
+		for flag, value := range map[string]string{"model": o.model, "nats-creds": o.creds, "nats-ca": o.ca, "nats-cert": o.cert, "nats-key": o.key} {
+			if value != "" {
+				args = append(args, "--"+flag, value)
+			}
+		}
+		if o.memoryLimit > 0 {
+			args = append(args, "--memory-limit", fmt.Sprint(int64(o.memoryLimit)))
+		}
+		if o.jsonLog {
+			args = append(args, "--json-log")
+		}
+		for range o.workers {
+			all = append(all, args)
+		}
+	}
+	return all
 }
 
 func runServe(ctx context.Context, o *serveOptions, stderr io.Writer) error {
-	token, err := o.check()
+	tokens, err := o.prepare()
 	if err != nil {
 		return err
 	}
+	stderr = &locked{w: stderr} // its workers write to it too
 	log := o.log(stderr)
 	listener, err := net.Listen("tcp", o.addr)
 	if err != nil {
 		return usage("--addr: %w", err)
 	}
 	defer listener.Close()
+	if o.workers > 0 && o.model == "" && !o.check {
+		if o.model, err = defaultModel(); err != nil {
+			return err
+		}
+	}
 	c := jobs.Config{Replicas: o.replicas, MaxJobs: o.maxJobs, Retention: o.retention, MaxPixels: o.maxPixels, Log: log}
 	var nc *nats.Conn
+	url := o.nats // for the workers
 	if o.nats != "" {
 		nc, err = o.connect(ctx, log)
 	} else {
@@ -266,12 +314,16 @@ func runServe(ctx context.Context, o *serveOptions, stderr io.Writer) error {
 		}
 		c.Dir = o.data
 		var server *jobs.Server
-		if server, err = jobs.StartServer(jobs.ServerConfig{Dir: o.data, Listen: o.listen, MaxBytes: int64(o.maxStore)}); err != nil {
+		listen := o.listen
+		if listen == "" && o.workers > 0 {
+			listen = "127.0.0.1:0" // they have to know the token that is in the folder
+		}
+		if server, err = jobs.StartServer(jobs.ServerConfig{Dir: o.data, Listen: listen, MaxBytes: int64(o.maxStore), Log: log}); err != nil {
 			return err
 		}
 		defer server.Close()
 		c.MaxBytes = server.MaxBytes()
-		if server.URL() != "" {
+		if url = server.URL(); o.listen != "" {
 			fmt.Fprintf(stderr, "nst: for workers of other processes: nst worker --nats \"$(cat %s)\"\n", filepath.Join(o.data, jobs.URLFile))
 		}
 		nc, err = server.Connect()
@@ -285,13 +337,21 @@ func runServe(ctx context.Context, o *serveOptions, stderr io.Writer) error {
 		return err
 	}
 	defer q.Close()
-	engines, err := o.engines(ctx, o.workers, stderr, nst.GiveWay)
+	if o.check {
+		lost, err := q.Verify(ctx, true)
+		for _, line := range lost {
+			fmt.Fprintf(stderr, "nst: %s\n", line)
+		}
+		if err == nil && len(lost) > 0 {
+			err = fmt.Errorf("the store has lost something of %d jobs", len(lost))
+		}
+		return err
+	}
+	key, err := sessionKey(o.data)
 	if err != nil {
 		return err
 	}
-	defer closeAll(engines)
-
-	api := httpapi.New(q, httpapi.Config{Token: token, Log: log})
+	api := httpapi.New(q, httpapi.Config{Tokens: tokens, SessionKey: key, TrustedProxies: o.trusted, Log: log})
 	defer api.Close()
 	server := api.Server()
 	fmt.Fprintf(stderr, "nst: serving at http://%s\n", listener.Addr())
@@ -299,22 +359,32 @@ func runServe(ctx context.Context, o *serveOptions, stderr io.Writer) error {
 	defer stop()
 	var working sync.WaitGroup
 	var failed error
-	working.Go(func() {
-		if failed = work(ctx, q, engines); failed != nil {
-			stop()
-		}
-	})
+	if o.tokenFile != "" {
+		working.Go(func() { watchTokens(ctx, o.tokenFile, api.SetTokens, log) })
+	}
+	var mutex sync.Mutex
+	for _, args := range o.children() {
+		working.Go(func() {
+			if err := (children{args, url, log, stderr}).run(ctx); err != nil {
+				mutex.Lock()
+				defer mutex.Unlock()
+				failed = err
+				stop()
+			}
+		})
+	}
 	working.Go(func() {
 		<-ctx.Done()
 		last, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
 		_ = server.Shutdown(last)
 	})
-	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-		failed = err
-	}
+	served := server.Serve(listener)
 	stop()
 	working.Wait() // running jobs are kept
+	if failed == nil && !errors.Is(served, http.ErrServerClosed) {
+		failed = served
+	}
 	return failed
 }
 

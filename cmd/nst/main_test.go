@@ -50,7 +50,13 @@ func smallNetwork(t *testing.T) string {
 	return filepath.Join(nsttest.Root(t), "nst", "vgg19", "testdata", "small.pt")
 }
 
-func TestMain(m *testing.M) { nsttest.RunWithPretend(m) }
+// TestMain is also nst worker, which nst serve starts as this program.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "worker" {
+		main()
+	}
+	nsttest.RunWithPretend(m)
+}
 
 func TestStylize(t *testing.T) {
 	nsttest.NoLeaks(t)

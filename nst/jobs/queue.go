@@ -46,6 +46,9 @@ type Config struct {
 	// CheckpointEvery is how often a worker keeps a running job's state (less often,
 	// where that takes long); 0 means 10 seconds.
 	CheckpointEvery time.Duration
+	// MemoryLimit is what a worker's jobs may use of its memory, as nst.Options' is; a
+	// job's own can only be lower. 0 means what is free.
+	MemoryLimit int64
 	// MaxBytes is how much may be stored, beside what the servers' own limits say: see
 	// Server.MaxBytes. 0: no limit.
 	MaxBytes int64
@@ -107,7 +110,7 @@ type Queue struct {
 // what it lacks. The connection stays the caller's.
 func Open(ctx context.Context, nc *nats.Conn, c Config) (*Queue, error) {
 	c = c.withDefaults()
-	q := &Queue{config: c, decoding: make(chan struct{}, 2), reading: make(chan struct{}, readers), known: map[string]Job{}, changed: map[string]map[chan struct{}]bool{}}
+	q := &Queue{config: c, decoding: make(chan struct{}, 1), reading: make(chan struct{}, readers), known: map[string]Job{}, changed: map[string]map[chan struct{}]bool{}}
 	var err error
 	for {
 		if err = q.make(ctx, nc); err == nil || !temporary(err) {
@@ -472,7 +475,7 @@ func (q *Queue) check(ctx context.Context, r Request) (j Job, err error) {
 	return j, nil
 }
 
-// glance decodes a picture to see whether it can be, and returns its size alone.
+// glance looks whether a picture can be decoded, and returns its size alone.
 func (q *Queue) glance(ctx context.Context, part string, data []byte) (*picture.Picture, error) {
 	width, height, _, err := picture.Header(data)
 	if err == nil && int64(width)*int64(height) > q.config.MaxPixels {
@@ -481,18 +484,28 @@ func (q *Queue) glance(ctx context.Context, part string, data []byte) (*picture.
 	if err != nil {
 		return nil, &PictureError{part, err}
 	}
-	select { // what is decoded is large
+	width, height, memory, err := picture.Upright(data)
+	if err != nil {
+		return nil, &PictureError{part, err}
+	}
+	if memory > glanceMemory { // a worker will see
+		return &picture.Picture{Width: width, Height: height}, nil
+	}
+	select {
 	case q.decoding <- struct{}{}:
 		defer func() { <-q.decoding }()
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	p, err := picture.Decode(bytes.NewReader(data))
-	if err != nil {
+	if _, err := picture.Decode(bytes.NewReader(data)); err != nil {
 		return nil, &PictureError{part, err}
 	}
-	return &picture.Picture{Width: p.Width, Height: p.Height}, nil
+	return &picture.Picture{Width: width, Height: height}, nil
 }
+
+// glanceMemory is what decoding a picture may take for it to be decoded when it is
+// submitted; of larger ones the header alone is looked at.
+const glanceMemory = 128 << 20
 
 // room says how much room a job, and all that will come of it, may take, and whether
 // there is that much beside what other unfinished jobs may yet take.

@@ -366,7 +366,7 @@ func (w *worker) inputs(ctx context.Context, j Job) (o nst.Options, content *pic
 			err = fmt.Errorf("the %s picture: %w", name, err)
 			return nil
 		}
-		p, e := picture.Decode(bytes.NewReader(data))
+		p, e := picture.DecodeWithin(bytes.NewReader(data), w.decodingLimit())
 		if e != nil {
 			err = &PictureError{name, e}
 		}
@@ -409,6 +409,19 @@ func (w *worker) inputs(ctx context.Context, j Job) (o nst.Options, content *pic
 	return o, content, styles, nil
 }
 
+// decodingLimit is what decoding a picture may take of the host's memory.
+func (w *worker) decodingLimit() int64 {
+	m, err := torch.MemoryOf(torch.CPU)
+	if err != nil {
+		return 0
+	}
+	left := m.Free * 8 / 10
+	if limit := w.queue.config.MemoryLimit; limit > 0 && w.engine.Device() == torch.CPU {
+		left = min(left, limit-m.Allocated)
+	}
+	return max(1, left)
+}
+
 // errGone is the error of a picture that the store does not have any more.
 var errGone = errors.New("is gone from the store")
 
@@ -420,6 +433,7 @@ func (w *worker) stylize(ctx, run context.Context, cancel context.CancelCauseFun
 		resumed = o.Resume.Iteration()
 	}
 	o.StateEvery = w.every
+	w.bound(&o)
 	o.Warn = s.warn
 	var saving sync.WaitGroup
 	saving.Go(func() { s.work(ctx) })
@@ -472,6 +486,31 @@ func (w *worker) stylize(ctx, run context.Context, cancel context.CancelCauseFun
 		w.clean(ctx, j.ID)
 	}
 	return err
+}
+
+// bound keeps a job's options to the operator's limit or, without one, to what is free:
+// a client can only ask for less.
+func (w *worker) bound(o *nst.Options) {
+	if o.Tile == nst.TileOff {
+		o.Tile = nst.TileAuto
+	}
+	limit := w.memoryLimit()
+	if o.MemoryLimit == 0 || int64(o.MemoryLimit) > limit {
+		o.MemoryLimit = nst.Bytes(limit)
+	}
+}
+
+// memoryLimit is what the process may use of its device's memory.
+func (w *worker) memoryLimit() int64 {
+	m, err := torch.MemoryOf(w.engine.Device())
+	limit := w.queue.config.MemoryLimit
+	if err != nil || m.Free == 0 {
+		return limit
+	}
+	if free := m.Allocated + m.Free*8/10; limit == 0 || limit > free {
+		limit = free
+	}
+	return limit
 }
 
 // try is Stylize, of which a panic is an error: it is one job's.

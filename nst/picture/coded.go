@@ -91,8 +91,11 @@ func codedHEVC(hvcC []byte) (c codedPicture) {
 	for range 3 + 6 {
 		b.golomb()
 	}
-	if c.known = !b.past; b.take(1) == 1 && b.take(1) == 1 { // scaling lists, as hardly any still picture has them
-		return c
+	c.known = !b.past
+	if b.take(1) == 1 {
+		if b.take(1) == 1 { // scaling lists, as hardly any still picture has them
+			return c
+		}
 	}
 	b.take(2)
 	if b.take(1) == 1 { // PCM
@@ -156,7 +159,7 @@ func codedAV1(av1C, data []byte) (c codedPicture) {
 	if b.take(1) == 1 {
 		b.take(5)
 	} else {
-		if b.take(1) == 1 || b.take(1) == 1 || b.take(5) > 0 { // timing, delays, several operating points
+		if b.take(2) > 0 || b.take(5) > 0 { // timing or delays, several operating points
 			return c
 		}
 		if b.take(12); b.take(5) > 7 {

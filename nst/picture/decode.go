@@ -138,8 +138,7 @@ func decode(data []byte, memory int64) (*Picture, error) {
 	if err != nil {
 		return nil, err
 	}
-	pixels := int64(f.width) * int64(f.height)
-	if need := int64(len(data)) + pixels*(f.bytes+16); memory > 0 && need > memory {
+	if need := f.memory(data); memory > 0 && need > memory {
 		return nil, fmt.Errorf("is of %d×%d pixels, for which decoding takes %s of memory; %s may be used: a higher limit will do if there is more, or a smaller copy of the file",
 			f.width, f.height, humanize.IBytes(uint64(need)), humanize.IBytes(uint64(max(memory, 0))))
 	}
@@ -170,6 +169,24 @@ func Header(data []byte) (width, height int, format string, err error) {
 		return 0, 0, "", unusable{err}
 	}
 	return f.width, f.height, f.format, nil
+}
+
+// Upright returns the size that the picture of a file will have, upright, and how much
+// memory decoding takes. No pixel is decoded. The errors are Decode's.
+func Upright(data []byte) (width, height int, memory int64, err error) {
+	f, err := inspect(data)
+	if err != nil {
+		return 0, 0, 0, unusable{err}
+	}
+	if width, height = f.width, f.height; f.orientation >= 5 {
+		width, height = height, width
+	}
+	return width, height, f.memory(data), nil
+}
+
+// memory is what decoding takes: the file, what the decoder has and the Picture.
+func (f *file) memory(data []byte) int64 {
+	return int64(len(data)) + int64(f.width)*int64(f.height)*(f.bytes+16)
 }
 
 // file is a picture file whose header has been read.

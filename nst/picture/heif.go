@@ -268,7 +268,7 @@ func readHEIF(data []byte, f *file) error {
 	if f.format == "avif" {
 		f.bytes = 48
 		f.orientation = turned(turns, mirror)
-		f.decode = func() (image.Image, error) { return decodeAVIF(data) }
+		f.decode = func() (image.Image, error) { return decodeAVIF(data, h.alpha()) }
 		return nil
 	}
 	f.bytes = 20
@@ -325,17 +325,24 @@ func turned(turns, mirror int) orientation {
 }
 
 // decodeAVIF fails where libavif's binding (v0.4.4) does not: it hands out memory that
-// nothing was written to, which is transparent.
-func decodeAVIF(data []byte) (image.Image, error) {
+// nothing was written to, which is transparent but for the allocator's traces.
+func decodeAVIF(data []byte, alpha bool) (image.Image, error) {
 	m, err := avif.Decode(bytes.NewReader(data))
 	var pixels []uint8
+	each := 4
 	switch m := m.(type) {
 	case *image.RGBA:
 		pixels = m.Pix
 	case *image.RGBA64:
-		pixels = m.Pix
+		pixels, each = m.Pix, 8
 	}
-	if err == nil && !slices.ContainsFunc(pixels, func(b uint8) bool { return b != 0 }) {
+	transparent := 0
+	for i := each - 1; i < len(pixels); i += each {
+		if pixels[i] == 0 {
+			transparent++
+		}
+	}
+	if err == nil && (!alpha && transparent > 0 || transparent*100 >= len(pixels)/each*99) {
 		err = io.ErrUnexpectedEOF
 	}
 	return m, err

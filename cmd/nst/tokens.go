@@ -1,0 +1,106 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/seed9bb5c928/nst/nst/httpapi"
+)
+
+// leastToken is how long a token has to be.
+const leastToken = 16
+
+// readTokens reads a file of tokens, one a line, as "name: token" or the token alone; #
+// begins a comment.
+func readTokens(path string) (all []httpapi.Token, err error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, usage("--token-file: %w", err)
+	}
+	lines := bufio.NewScanner(bytes.NewReader(data))
+	for n := 1; lines.Scan(); n++ {
+		line := strings.TrimSpace(lines.Text())
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		t := httpapi.Token{Name: fmt.Sprintf("line %d", n), Secret: line}
+		if name, secret, named := strings.Cut(line, ":"); named {
+			t = httpapi.Token{Name: strings.TrimSpace(name), Secret: strings.TrimSpace(secret)}
+		}
+		if len(t.Secret) < leastToken {
+			return nil, usage("--token-file: the token in line %d of %s has %d characters; %d or more will do, such as of: openssl rand -hex 24", n, path, len(t.Secret), leastToken)
+		}
+		all = append(all, t)
+	}
+	if err := lines.Err(); err != nil {
+		return nil, usage("--token-file: %w", err)
+	}
+	if len(all) == 0 {
+		return nil, usage("--token-file: there is no token in %s", path)
+	}
+	return all, nil
+}
+
+// watchTokens reads the file again when it changes, and on SIGHUP. What cannot be read
+// changes nothing.
+func watchTokens(ctx context.Context, path string, set func([]httpapi.Token), log *slog.Logger) {
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	stamp := func() string {
+		info, err := os.Stat(path)
+		if err != nil {
+			return ""
+		}
+		return fmt.Sprint(info.ModTime(), info.Size())
+	}
+	for last := stamp(); ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hangup:
+		case <-time.After(2 * time.Second):
+			now := stamp()
+			if now == last {
+				continue
+			}
+			last = now
+		}
+		tokens, err := readTokens(path)
+		if err != nil {
+			log.Error("the tokens are as they were", "error", err)
+			continue
+		}
+		set(tokens)
+		log.Info("the tokens were read again", "count", len(tokens))
+	}
+}
+
+// sessionKey is kept in the data folder, so that sessions outlive a restart; without a
+// folder there is none.
+func sessionKey(folder string) ([]byte, error) {
+	if folder == "" {
+		return nil, nil
+	}
+	path := filepath.Join(folder, "session-key")
+	key, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		key = []byte(rand.Text())
+		err = os.WriteFile(path, key, 0o600)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the sessions' key: %w", err)
+	}
+	return key, nil
+}
