@@ -1,6 +1,7 @@
 package nst
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"runtime/debug"
@@ -50,6 +51,14 @@ func (b *Bytes) UnmarshalText(text []byte) error {
 	}
 	*b = Bytes(v)
 	return nil
+}
+
+// UnmarshalJSON reads a number of bytes, or UnmarshalText's text.
+func (b *Bytes) UnmarshalJSON(data []byte) error {
+	if string(data) == "null" {
+		return nil
+	}
+	return b.UnmarshalText(bytes.Trim(data, `"`))
 }
 
 // tileSide is the side that Tile names; 0 for the words.

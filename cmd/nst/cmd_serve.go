@@ -32,6 +32,7 @@ type workerOptions struct {
 	creds         string
 	ca, cert, key string
 	memoryLimit   nst.Bytes
+	keepEvery     time.Duration
 	jsonLog       bool
 }
 
@@ -45,6 +46,7 @@ func (o *workerOptions) register(f *pflag.FlagSet) {
 	f.StringVar(&o.device, "device", "auto", "auto, cpu, cuda or cuda:N; of several, with commas between, each makes jobs of its own")
 	f.StringVar(&o.model, "model", "", "a TorchScript feature network (default: the default VGG-19)")
 	f.Var(textFlag{&o.memoryLimit}, "memory-limit", "the memory that a job may use, such as 4G: of the worker's process on the CPU, of the device elsewhere; a job's own can only be lower (default: what is free)")
+	f.DurationVar(&o.keepEvery, "checkpoint-every", 10*time.Second, "how often the state of a running job is kept")
 	f.BoolVar(&o.jsonLog, "json-log", false, "log as JSON")
 }
 
@@ -168,7 +170,7 @@ func runWorker(ctx context.Context, o *workerOptions, stderr io.Writer, options 
 		return err
 	}
 	defer nc.Close()
-	q, err := jobs.Open(ctx, nc, jobs.Config{Join: true, MemoryLimit: int64(o.memoryLimit), Log: log})
+	q, err := jobs.Open(ctx, nc, jobs.Config{Join: true, MemoryLimit: int64(o.memoryLimit), CheckpointEvery: o.keepEvery, Log: log})
 	if err != nil {
 		return err
 	}
@@ -186,7 +188,7 @@ type serveOptions struct {
 	workerOptions
 	addr, data, listen, tokenFile string
 	workers, maxJobs, replicas    int
-	retention                     time.Duration
+	retention, patience           time.Duration
 	maxPixels                     int64
 	maxStore                      nst.Bytes
 	proxies                       []string
@@ -218,6 +220,7 @@ Jobs are kept in --data, by a NATS server in this process, or in a NATS cluster 
 	f.StringVar(&o.listen, "nats-listen", "", "address at which the NATS server in this process listens for workers of other processes (default: nowhere)")
 	f.IntVar(&o.maxJobs, "max-jobs", 100, "jobs that may wait or run")
 	f.DurationVar(&o.retention, "retention", 7*24*time.Hour, "how long finished jobs are kept")
+	f.DurationVar(&o.patience, "patience", 15*time.Second, "how long a worker may be silent before its job goes to another")
 	f.Int64Var(&o.maxPixels, "max-pixels", 64<<20, "how large pictures and results may be")
 	f.Var(textFlag{&o.maxStore}, "max-store", "disk space for jobs, such as 50G (default: three quarters of what is free)")
 	f.BoolVar(&o.check, "check", false, "look whether the store has all pictures of all jobs, whole, and end")
@@ -248,8 +251,8 @@ func (o *serveOptions) prepare() (tokens []httpapi.Token, err error) {
 	if err != nil {
 		return nil, usage("--addr is %q; an address such as 127.0.0.1:8080 will do", o.addr)
 	}
-	if o.workers < 0 || o.maxJobs < 1 || o.retention < time.Minute || o.maxPixels < 1 {
-		return nil, usage("--workers is 0 or more, --max-jobs and --max-pixels 1 or more, --retention a minute or more")
+	if o.workers < 0 || o.maxJobs < 1 || o.retention < time.Minute || o.maxPixels < 1 || o.patience < time.Second || o.keepEvery <= 0 {
+		return nil, usage("--workers is 0 or more, --max-jobs and --max-pixels 1 or more, --retention a minute or more, --patience a second or more")
 	}
 	if o.nats != "" && o.listen != "" {
 		return nil, usage("--nats names a server, --nats-listen is about the one in this process: give one of them")
@@ -265,7 +268,7 @@ func (o *serveOptions) prepare() (tokens []httpapi.Token, err error) {
 // children are the arguments of each of the workers.
 func (o *serveOptions) children() (all [][]string) {
 	for device := range strings.SplitSeq(o.device, ",") {
-		args := []string{"worker", "--low-priority", "--device", device}
+		args := []string{"worker", "--low-priority", "--device", device, "--checkpoint-every", o.keepEvery.String()}
 		for flag, value := range map[string]string{"model": o.model, "nats-creds": o.creds, "nats-ca": o.ca, "nats-cert": o.cert, "nats-key": o.key} {
 			if value != "" {
 				args = append(args, "--"+flag, value)
@@ -301,7 +304,7 @@ func runServe(ctx context.Context, o *serveOptions, stderr io.Writer) error {
 			return err
 		}
 	}
-	c := jobs.Config{Replicas: o.replicas, MaxJobs: o.maxJobs, Retention: o.retention, MaxPixels: o.maxPixels, Log: log}
+	c := jobs.Config{Replicas: o.replicas, MaxJobs: o.maxJobs, Retention: o.retention, Patience: o.patience, MaxPixels: o.maxPixels, Log: log}
 	var nc *nats.Conn
 	url := o.nats // for the workers
 	if o.nats != "" {

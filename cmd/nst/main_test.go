@@ -50,9 +50,9 @@ func smallNetwork(t *testing.T) string {
 	return filepath.Join(nsttest.Root(t), "nst", "vgg19", "testdata", "small.pt")
 }
 
-// TestMain is also nst worker, which nst serve starts as this program.
+// TestMain is also nst serve, which tests kill, and nst worker, which that starts.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == "worker" {
+	if len(os.Args) > 1 && (os.Args[1] == "worker" || os.Args[1] == "serve") {
 		main()
 	}
 	nsttest.RunWithPretend(m)

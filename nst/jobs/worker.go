@@ -241,15 +241,7 @@ func (w *worker) job(ctx context.Context, id string) (Job, error) {
 		if j.State.Finished() {
 			return nil
 		}
-		if j.State == Running { // a worker has vanished
-			if j.CheckpointAt > j.DeathAt {
-				j.Deaths = 0
-			}
-			j.Deaths, j.DeathAt = j.Deaths+1, j.CheckpointAt
-		}
-		if j.Deaths >= maxDeaths {
-			j.Error = fmt.Sprintf("workers vanished %d times while they had it, without a newer checkpoint than that of iteration %d", j.Deaths, j.DeathAt)
-			j.finish(Failed)
+		if j.State == Running && j.vanished() {
 			return nil
 		}
 		now := time.Now().UTC()
@@ -302,6 +294,20 @@ func (w *worker) job(ctx context.Context, id string) (Job, error) {
 		return j, ctx.Err()
 	}
 	return w.failed(ctx, id, err)
+}
+
+// vanished notes that a worker did so while it had the job, and says whether that is the
+// job's end: too many did without a newer checkpoint.
+func (j *Job) vanished() bool {
+	if j.CheckpointAt > j.DeathAt {
+		j.Deaths = 0
+	}
+	if j.Deaths, j.DeathAt = j.Deaths+1, j.CheckpointAt; j.Deaths < maxDeaths {
+		return false
+	}
+	j.Error = fmt.Sprintf("workers vanished %d times while they had it, without a newer checkpoint than that of iteration %d", j.Deaths, j.DeathAt)
+	j.finish(Failed)
+	return true
 }
 
 func (w *worker) busy(id string) {
