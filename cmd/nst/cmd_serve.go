@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -293,6 +294,9 @@ func runServe(ctx context.Context, o *serveOptions, stderr io.Writer) error {
 		return err
 	}
 	stderr = &locked{w: stderr} // its workers write to it too
+	if os.Getenv("GOMEMLIMIT") == "" {
+		defer debug.SetMemoryLimit(debug.SetMemoryLimit(serveMemory))
+	}
 	log := o.log(stderr)
 	listener, err := net.Listen("tcp", o.addr)
 	if err != nil {
@@ -390,6 +394,9 @@ func runServe(ctx context.Context, o *serveOptions, stderr io.Writer) error {
 	}
 	return failed
 }
+
+// serveMemory is what Go's memory is kept to while there is garbage.
+const serveMemory = 96 << 20
 
 // dataFolder is where jobs are kept if no folder is named.
 func dataFolder() (string, error) {

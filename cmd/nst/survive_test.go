@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -180,6 +181,67 @@ func TestServeSurvives(t *testing.T) {
 	}
 	t.Logf("%d jobs took %d attempts; killed: %v", len(all), attempts, killed)
 	assert.Greater(t, attempts, len(all), "nobody noticed")
+}
+
+// The API's process stays small, however many jobs there are and clients follow them.
+// NST_JOBS and NST_CLIENTS say how many.
+func TestManyJobs(t *testing.T) {
+	number := func(name string, otherwise int) int {
+		if n, err := strconv.Atoi(os.Getenv(name)); err == nil {
+			return n
+		}
+		return otherwise
+	}
+	count, clients := number("NST_JOBS", 200), number("NST_CLIENTS", 40)
+	s := startServing(t, "--workers", "0", "--max-jobs", strconv.Itoa(count+1))
+	var all []string
+	for range count {
+		all = append(all, s.submit(`{"size":64}`))
+	}
+	var working sync.WaitGroup
+	stop := make(chan struct{})
+	for i := range clients {
+		working.Go(func() {
+			answer, err := http.Get(s.url + all[i%count] + "/events")
+			if !assert.NoError(t, err) {
+				return
+			}
+			defer answer.Body.Close()
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				for _, path := range []string{"/v1/jobs", all[i%count], all[i%count] + "/content"} {
+					one, err := http.Get(s.url + path)
+					if assert.NoError(t, err) {
+						_, _ = io.Copy(io.Discard, one.Body)
+						one.Body.Close()
+						assert.Equal(t, 200, one.StatusCode)
+					}
+				}
+			}
+		})
+	}
+	most := 0
+	for range 50 {
+		time.Sleep(100 * time.Millisecond)
+		most = max(most, residentMB(t, s.cmd.Process.Pid))
+	}
+	close(stop)
+	working.Wait()
+	t.Logf("%d jobs, %d clients: %d MB at most", count, clients, most)
+	assert.Less(t, most, 280, "libtorch, which is linked, takes 150 of them before it is used")
+}
+
+func residentMB(t *testing.T, pid int) int {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	require.NoError(t, err)
+	_, rest, _ := strings.Cut(string(text), "VmRSS:")
+	kib := 0
+	_, _ = fmt.Sscan(rest, &kib)
+	return kib >> 10
 }
 
 // A worker whose parent is killed ends too.
