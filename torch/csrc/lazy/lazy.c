@@ -1,0 +1,43 @@
+// Loads libnsttorch.so and libcgotorch.so, and libtorch with them, when one of their
+// functions is called for the first time: what does not compute (help, a service's API)
+// starts at once and has none of libtorch's 150 MB.
+#include <dlfcn.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+// Of each function: where its address is kept, which is at first that of what loads it,
+// and its name. See stubs.S.
+struct entry {
+  void** slot;
+  const char* name;
+};
+extern struct entry nst_lazy_begin[], nst_lazy_end[];
+
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+static void fail(void) {
+  fprintf(stderr, "nst: libtorch cannot be loaded (scripts/setup puts it in its place): %s\n", dlerror());
+  exit(1);
+}
+
+static void load(void) {
+  static const char* const names[] = {"libcgotorch.so", "libnsttorch.so"};
+  void* libraries[2];
+  for (int i = 0; i < 2; i++) {
+    libraries[i] = dlopen(names[i], RTLD_NOW | RTLD_GLOBAL);
+    if (libraries[i] == NULL) fail();
+  }
+  for (struct entry* e = nst_lazy_begin; e < nst_lazy_end; e++) {
+    void* f = dlsym(libraries[1], e->name);
+    if (f == NULL) f = dlsym(libraries[0], e->name);
+    if (f == NULL) fail();
+    __atomic_store_n(e->slot, f, __ATOMIC_RELEASE);
+  }
+}
+
+// nst_lazy_resolve is called by a function's stub, the arguments being saved.
+void* nst_lazy_resolve(void** slot) {
+  pthread_once(&once, load);
+  return __atomic_load_n(slot, __ATOMIC_ACQUIRE);
+}
