@@ -257,6 +257,7 @@ func inflate(data []byte, most int64) ([]byte, error) {
 		return nil, nil
 	}
 	var out bytes.Buffer
+	out.Grow(int(min(most+2*bytes.MinRead, 1032*int64(len(data)))))
 	if _, err = io.CopyN(&out, r, most+1); err == nil {
 		return nil, errLongProfile
 	}

@@ -230,3 +230,23 @@ func TestMatchColors(t *testing.T) {
 		require.True(t, v >= 0 && v <= 1)
 	}
 }
+
+// Settings come back from every format in every size.
+func TestComments(t *testing.T) {
+	folder := t.TempDir()
+	for _, side := range []int{1, 16, 17, 18, 19, 33, 64} {
+		for _, ending := range []string{".png", ".jpg", ".webp", ".tif", ".avif"} {
+			p := picture.New(side, side+1)
+			for i := range p.Pixels {
+				p.Pixels[i] = float32(i*i%251) / 250
+			}
+			for _, comment := range []string{"{}", `{"program":"nst"}`} {
+				path := filepath.Join(folder, "a"+ending)
+				require.NoError(t, p.Save(path, picture.Encoding{Comment: comment}))
+				got, err := picture.Comment(path)
+				require.NoError(t, err)
+				assert.Equal(t, comment, got, "%d, %s", side, ending)
+			}
+		}
+	}
+}
