@@ -159,7 +159,7 @@ func TestServeSurvives(t *testing.T) {
 	}
 	killed := map[string]int{}
 	for range kills {
-		time.Sleep(time.Duration(500+random.IntN(1500)) * time.Millisecond)
+		time.Sleep(time.Duration(2000+random.IntN(3000)) * time.Millisecond)
 		pids := s.workers()
 		if random.IntN(4) == 0 || len(pids) == 0 {
 			killed["API and store"]++

@@ -119,15 +119,14 @@ func TestDeathsWithoutCheckpoints(t *testing.T) {
 	j := Job{State: Running}
 	for i := range maxDeaths - 1 {
 		j.Progress = &Progress{Iteration: 10 + i} // a little further each time
-		require.False(t, j.vanished())
+		require.False(t, j.vanished(""))
 	}
-	j.CheckpointAt = 20
 	for range maxDeaths - 1 {
-		require.False(t, j.vanished())
+		require.False(t, j.vanished("a"))
 	}
-	require.True(t, j.vanished())
+	require.True(t, j.vanished("a"))
 	assert.Equal(t, Failed, j.State)
-	assert.Contains(t, j.Error, "without a newer checkpoint than that of iteration 20")
+	assert.Contains(t, j.Error, "workers vanished 5 times in a row while they had it, without keeping a newer state, the last one after iteration 13")
 }
 
 // Records of a newer program are left alone, older ones are read.

@@ -64,12 +64,11 @@ type Job struct {
 
 	// Inputs are the objects that the pictures are kept as.
 	Inputs inputs `json:"inputs"`
-	// Failures are the errors of attempts. CheckpointAt is the iteration of the last
-	// checkpoint; Deaths is how often workers vanished since that was DeathAt.
-	Failures     []string `json:"failures,omitempty"`
-	CheckpointAt int      `json:"checkpoint_at,omitempty"`
-	Deaths       int      `json:"deaths,omitempty"`
-	DeathAt      int      `json:"death_at,omitempty"`
+	// Failures are the errors of attempts. Deaths is how often workers vanished since
+	// the checkpoint was DeathAt, an object's identity; empty: there was none.
+	Failures []string `json:"failures,omitempty"`
+	Deaths   int      `json:"deaths,omitempty"`
+	DeathAt  string   `json:"died_at,omitempty"`
 
 	// Version is the record's: see version.
 	Version int `json:"version,omitempty"`

@@ -237,11 +237,25 @@ func (w *worker) mine(do func(*Job)) func(*Job) error {
 // the job is lost or gone, has it tried again; others are the job's end.
 func (w *worker) job(ctx context.Context, id string) (Job, error) {
 	q := w.queue
+	checkpoint := ""
+	err := w.insist(ctx, func(once context.Context) error {
+		info, err := q.objects.GetInfo(once, object(id, "checkpoint"))
+		switch {
+		case err == nil:
+			checkpoint = info.NUID
+		case errors.Is(err, jetstream.ErrObjectNotFound):
+			err = nil
+		}
+		return err
+	})
+	if err != nil {
+		return Job{}, err
+	}
 	j, err := w.change(ctx, id, func(j *Job) error {
 		if j.State.Finished() {
 			return nil
 		}
-		if j.State == Running && j.vanished() {
+		if j.State == Running && j.vanished(checkpoint) {
 			return nil
 		}
 		now := time.Now().UTC()
@@ -296,16 +310,20 @@ func (w *worker) job(ctx context.Context, id string) (Job, error) {
 	return w.failed(ctx, id, err)
 }
 
-// vanished notes that a worker did so while it had the job, and says whether that is the
-// job's end: too many did without a newer checkpoint.
-func (j *Job) vanished() bool {
-	if j.CheckpointAt > j.DeathAt {
+// vanished notes that a worker did so while it had the job, which has that checkpoint
+// now, and says whether that is the job's end: too many did without a newer one.
+func (j *Job) vanished(checkpoint string) bool {
+	if checkpoint != j.DeathAt {
 		j.Deaths = 0
 	}
-	if j.Deaths, j.DeathAt = j.Deaths+1, j.CheckpointAt; j.Deaths < maxDeaths {
+	if j.Deaths, j.DeathAt = j.Deaths+1, checkpoint; j.Deaths < maxDeaths {
 		return false
 	}
-	j.Error = fmt.Sprintf("workers vanished %d times while they had it, without a newer checkpoint than that of iteration %d", j.Deaths, j.DeathAt)
+	at := 0
+	if j.Progress != nil {
+		at = j.Progress.Iteration
+	}
+	j.Error = fmt.Sprintf("workers vanished %d times in a row while they had it, without keeping a newer state, the last one after iteration %d", j.Deaths, at)
 	j.finish(Failed)
 	return true
 }
@@ -608,7 +626,6 @@ func (s *saver) fill(j *Job) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	j.Progress, j.Costs, j.Curve, j.Preview, j.Warnings = s.job.Progress, s.job.Costs, slices.Clone(s.job.Curve), s.job.Preview, s.job.Warnings
-	j.CheckpointAt = max(j.CheckpointAt, s.job.CheckpointAt)
 	if j.Progress != nil {
 		copied := *j.Progress
 		j.Progress = &copied
@@ -667,8 +684,6 @@ func (s *saver) write(ctx context.Context, next saved) {
 		log.Warn("a checkpoint was not stored", "error", err)
 	}
 	s.mutex.Lock()
-	if s.took = time.Since(began); err == nil {
-		s.job.CheckpointAt = next.checkpoint.Iteration()
-	}
+	s.took = time.Since(began)
 	s.mutex.Unlock()
 }
