@@ -19,6 +19,9 @@ import (
 // line others can read.
 const natsVariable = "NST_NATS"
 
+// exitChild is exitUsage of a child: Go's own status of a program that panicked is 2 too.
+const exitChild = 64
+
 // Pauses before a worker that ended is started again: they grow as long as workers do
 // not live.
 const (
@@ -52,7 +55,7 @@ func (c children) run(ctx context.Context) error {
 			return nil
 		}
 		var exit *exec.ExitError
-		if first && errors.As(err, &exit) && exit.ExitCode() == exitUsage {
+		if first && errors.As(err, &exit) && exit.ExitCode() == exitChild {
 			return errChild
 		}
 		if time.Since(began) > lived {

@@ -34,7 +34,11 @@ func main() {
 		<-ctx.Done()
 		stop() // a second Ctrl-C ends the program at once
 	}()
-	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+	status := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	if status == exitUsage && os.Getenv(natsVariable) != "" {
+		status = exitChild
+	}
+	os.Exit(status)
 }
 
 // usageError marks an error as the user's: exit status 2.

@@ -904,7 +904,27 @@ func (q *Queue) tidyOnce(ctx context.Context, seen map[string]bool) (orphans map
 	}
 	err = errors.Join(err, q.tidyKeys(ctx), q.records.PurgeDeletes(ctx))
 	orphans, e := q.sweep(ctx, seen)
-	return orphans, errors.Join(err, e)
+	return orphans, errors.Join(err, e, q.forgotten(ctx))
+}
+
+// forgotten deletes what was stored for jobs that have no record, as a worker may do that
+// has not heard yet that its job was deleted: when it is as old as what is kept may be.
+func (q *Queue) forgotten(ctx context.Context) error {
+	all, err := q.objects.List(ctx)
+	if errors.Is(err, jetstream.ErrNoObjectsFound) {
+		return nil
+	}
+	for _, o := range all {
+		id, _, _ := strings.Cut(o.Name, "/")
+		if q.knows(id) || time.Since(o.ModTime) < q.config.Retention {
+			continue
+		}
+		if _, e := q.load(ctx, id); errors.Is(e, ErrNotFound) {
+			q.config.Log.Warn("deleted, having no job", "object", o.Name)
+			err = errors.Join(err, q.objects.Delete(ctx, o.Name))
+		}
+	}
+	return err
 }
 
 // tidyKeys forgets the keys of requests whose jobs are gone.

@@ -112,3 +112,18 @@ func TestTidy(t *testing.T) {
 		assert.NoError(t, err, id)
 	}
 }
+
+// What was stored for a job that has no record goes when it is old.
+func TestForgotten(t *testing.T) {
+	ctx := context.Background()
+	q := openQueue(t, Config{Retention: time.Hour})
+	id := strings.Repeat("e", 26)
+	require.NoError(t, q.write(ctx, id, "checkpoint", []byte("late")))
+	require.NoError(t, q.forgotten(ctx))
+	_, err := q.read(ctx, id, "checkpoint")
+	require.NoError(t, err, "it may be being made")
+	q.config.Retention = 0
+	require.NoError(t, q.forgotten(ctx))
+	_, err = q.read(ctx, id, "checkpoint")
+	assert.ErrorIs(t, err, ErrNotFound)
+}
