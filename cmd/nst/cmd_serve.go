@@ -60,7 +60,12 @@ func (o *workerOptions) log(w io.Writer) *slog.Logger {
 
 func (o *workerOptions) connect(ctx context.Context, log *slog.Logger) (*nats.Conn, error) {
 	options := []nats.Option{
-		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { log.Warn("the connection to NATS is lost", "error", err) }),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			if err != nil { // else it was closed
+				log.Warn("the connection to NATS is lost", "error", err)
+			}
+		}),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { log.Warn("NATS", "error", err) }),
 		nats.ReconnectHandler(func(nc *nats.Conn) { log.Info("connected to NATS again") }),
 	}
 	if (o.cert == "") != (o.key == "") {
@@ -195,6 +200,7 @@ type serveOptions struct {
 	proxies                       []string
 	trusted                       []netip.Prefix
 	check                         bool
+	tokens                        *tokenFile
 }
 
 func newServeCommand() *cobra.Command {
@@ -259,7 +265,8 @@ func (o *serveOptions) prepare() (tokens []httpapi.Token, err error) {
 		return nil, usage("--nats names a server, --nats-listen is about the one in this process: give one of them")
 	}
 	if o.tokenFile != "" {
-		return readTokens(o.tokenFile)
+		o.tokens, tokens, err = openTokens(o.tokenFile)
+		return tokens, err
 	} else if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
 		return nil, usage("--addr %s is beyond this machine, where anyone could use the service: give --token-file too", o.addr)
 	}
@@ -366,8 +373,8 @@ func runServe(ctx context.Context, o *serveOptions, stderr io.Writer) error {
 	defer stop()
 	var working sync.WaitGroup
 	var failed error
-	if o.tokenFile != "" {
-		working.Go(func() { watchTokens(ctx, o.tokenFile, api.SetTokens, log) })
+	if o.tokens != nil {
+		working.Go(func() { o.tokens.watch(ctx, api.SetTokens, log) })
 	}
 	var mutex sync.Mutex
 	for _, args := range o.children() {

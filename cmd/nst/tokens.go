@@ -52,32 +52,50 @@ func readTokens(path string) (all []httpapi.Token, err error) {
 	return all, nil
 }
 
-// watchTokens reads the file again when it changes, and on SIGHUP. What cannot be read
-// changes nothing.
-func watchTokens(ctx context.Context, path string, set func([]httpapi.Token), log *slog.Logger) {
-	hangup := make(chan os.Signal, 1)
-	signal.Notify(hangup, syscall.SIGHUP)
-	defer signal.Stop(hangup)
-	stamp := func() string {
-		info, err := os.Stat(path)
-		if err != nil {
-			return ""
-		}
-		return fmt.Sprint(info.ModTime(), info.Size())
+// tokenFile is a file of tokens that is read again when it changes, and on SIGHUP.
+type tokenFile struct {
+	path   string
+	read   string // what it was when it was read
+	hangup chan os.Signal
+}
+
+// openTokens reads a file; what happens to it from now on is not missed.
+func openTokens(path string) (*tokenFile, []httpapi.Token, error) {
+	f := &tokenFile{path: path, hangup: make(chan os.Signal, 1)}
+	signal.Notify(f.hangup, syscall.SIGHUP)
+	f.read = f.stamp()
+	tokens, err := readTokens(path)
+	if err != nil {
+		signal.Stop(f.hangup)
 	}
-	for last := stamp(); ; {
+	return f, tokens, err
+}
+
+func (f *tokenFile) stamp() string {
+	info, err := os.Stat(f.path)
+	if err != nil {
+		return ""
+	}
+	return fmt.Sprint(info.ModTime(), info.Size())
+}
+
+// watch hands over the tokens whenever they are read again. What cannot be read changes
+// nothing.
+func (f *tokenFile) watch(ctx context.Context, set func([]httpapi.Token), log *slog.Logger) {
+	defer signal.Stop(f.hangup)
+	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-hangup:
+		case <-f.hangup:
 		case <-time.After(2 * time.Second):
-			now := stamp()
-			if now == last {
+			now := f.stamp()
+			if now == f.read {
 				continue
 			}
-			last = now
+			f.read = now
 		}
-		tokens, err := readTokens(path)
+		tokens, err := readTokens(f.path)
 		if err != nil {
 			log.Error("the tokens are as they were", "error", err)
 			continue
@@ -93,9 +111,12 @@ func sessionKey(folder string) ([]byte, error) {
 	if folder == "" {
 		return nil, nil
 	}
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		return nil, fmt.Errorf("the data folder: %w", err)
+	}
 	path := filepath.Join(folder, "session-key")
 	key, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
+	if errors.Is(err, os.ErrNotExist) || err == nil && len(key) < leastToken { // a write that was cut short
 		key = []byte(rand.Text())
 		err = os.WriteFile(path, key, 0o600)
 	}

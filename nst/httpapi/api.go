@@ -61,9 +61,10 @@ type API struct {
 	handler http.Handler
 	guests  *guests
 	metrics *metrics
-	senders senders
+	senders *shares // whose requests arrive
+	takers  *shares // who take pictures
 	uploads chan struct{}
-	streams chan struct{}
+	streams *shares // who follow jobs
 	ctx     context.Context
 	end     context.CancelFunc
 	ended   sync.WaitGroup
@@ -84,10 +85,10 @@ func New(q *jobs.Queue, c Config) *API {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	a := &API{
-		queue: q, config: c, metrics: newMetrics(q), senders: senders{of: map[string]int{}},
-		uploads: make(chan struct{}, maxUploads), streams: make(chan struct{}, c.MaxStreams),
+		queue: q, config: c, metrics: newMetrics(q), senders: newShares(maxSenders, sendersOfOne), takers: newShares(maxTakers, takersOfOne),
+		uploads: make(chan struct{}, maxUploads), streams: newShares(c.MaxStreams, max(4, c.MaxStreams/4)),
 	}
-	a.guests = newGuests(c, a.client, a.secure)
+	a.guests = newGuests(c, a.group, a.secure)
 	a.ctx, a.end = context.WithCancel(context.Background())
 
 	mux := http.NewServeMux()
@@ -182,7 +183,9 @@ func (a *API) shield(next http.Handler) http.Handler {
 		h.Set("Cross-Origin-Opener-Policy", "same-origin")
 		h.Set("Cache-Control", "no-store")
 		control := http.NewResponseController(w)
-		_ = control.SetReadDeadline(time.Now().Add(readTime))
+		if r.Body != http.NoBody { // net/http takes one that passes for a client that has gone
+			_ = control.SetReadDeadline(time.Now().Add(readTime))
+		}
 		_ = control.SetWriteDeadline(time.Now().Add(readTime + writeTime))
 		began := time.Now()
 		seen := &seen{ResponseWriter: w, status: 200}
@@ -202,6 +205,9 @@ func (a *API) shield(next http.Handler) http.Handler {
 				attributes = append(attributes, "token", seen.token)
 			}
 			a.config.Log.Info("request", attributes...)
+			if status == statusGone { // nothing was written: that is no answer
+				panic(http.ErrAbortHandler)
+			}
 		}()
 		if !a.guests.asked() && !a.here(r.Host) {
 			a.fail(seen, r, problem{Status: 421, Title: "Another host", Detail: "this service has no token, and answers only to requests for localhost, not for " + strconv.Quote(r.Host)})
@@ -327,7 +333,7 @@ func problemOf(err error) problem {
 
 func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if r.Context().Err() != nil && !errors.As(err, new(problem)) {
-		return // nobody listens
+		return // nobody listens: see shield
 	}
 	p := problemOf(err)
 	if p.Status >= 500 {

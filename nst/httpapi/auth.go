@@ -29,7 +29,7 @@ type guests struct {
 	known    atomic.Pointer[[]guest] // of no tokens nothing is asked
 	key      []byte                  // of the cookies
 	attempts *lru.Cache[string, *rate.Limiter]
-	client   func(*http.Request) string
+	group    func(*http.Request) string // that the client is one of
 	secure   func(*http.Request) bool
 }
 
@@ -48,8 +48,8 @@ const (
 	cookieAge  = 30 * 24 * time.Hour
 )
 
-func newGuests(c Config, client func(*http.Request) string, secure func(*http.Request) bool) *guests {
-	g := &guests{key: c.SessionKey, client: client, secure: secure}
+func newGuests(c Config, group func(*http.Request) string, secure func(*http.Request) bool) *guests {
+	g := &guests{key: c.SessionKey, group: group, secure: secure}
 	if len(g.key) == 0 {
 		g.key = []byte(rand.Text())
 	}
@@ -107,7 +107,7 @@ func (g *guests) try(r *http.Request, token string) (found guest, err error) {
 	if right == 1 {
 		return found, nil
 	}
-	client := g.client(r)
+	client := g.group(r)
 	limiter, ok := g.attempts.Get(client)
 	if !ok {
 		limiter = rate.NewLimiter(rate.Every(guessEvery), guessBurst)
@@ -182,8 +182,20 @@ func (a *API) client(r *http.Request) string {
 	return now.String()
 }
 
+// group is what a client counts as, where it has a share: its address or, of IPv6, of
+// which a client may have as many as it likes, the network of it (/64).
+func (a *API) group(r *http.Request) string {
+	client := a.client(r)
+	if addr, err := netip.ParseAddr(client); err == nil && addr.Is6() {
+		if p, err := addr.WithZone("").Prefix(64); err == nil {
+			return p.String()
+		}
+	}
+	return client
+}
+
 func (a *API) trusted(addr netip.Addr) bool {
-	return slices.ContainsFunc(a.config.TrustedProxies, func(p netip.Prefix) bool { return p.Contains(addr) })
+	return slices.ContainsFunc(a.config.TrustedProxies, func(p netip.Prefix) bool { return p.Contains(addr.WithZone("")) })
 }
 
 // secure says whether the client's connection is encrypted.

@@ -29,12 +29,15 @@ func (a *API) events(w http.ResponseWriter, r *http.Request) error {
 		w.WriteHeader(http.StatusNoContent)
 		return nil
 	}
-	select {
-	case a.streams <- struct{}{}:
-		defer func() { <-a.streams }()
-	default:
+	if r.Method == http.MethodHead {
+		w.Header().Set("Content-Type", "text/event-stream")
+		return nil
+	}
+	leave, err := a.streams.enter(a.group(r))
+	if err != nil {
 		return problem{Status: 429, Title: "Too many streams", Detail: "too many clients follow jobs; try again, or ask for the job now and then", retry: 5 * time.Second}
 	}
+	defer leave()
 	a.ended.Add(1)
 	defer a.ended.Done()
 	changes, stop := a.queue.Changes(id)

@@ -98,6 +98,7 @@ func TestHostileRequests(t *testing.T) {
 		{"options that are an array", 422, "object", with("[]")},
 		{"options that end early", 422, "options", with(`{"size":`)},
 		{"two options", 422, "after", with(`{} {}`)},
+		{"options and braces", 422, "after", with(`{"size":64}}}}garbage`)},
 		{"deep options", 422, "", with(`{"size":` + strings.Repeat("[", 20000) + `}`)},
 		{"huge options", 413, "65536", with(`{"preset":"` + strings.Repeat("a", 70000) + `"}`)},
 		{"a model's path", 422, "model", with(`{"model":"/etc/passwd"}`)},

@@ -175,7 +175,7 @@ func parseOptions(data []byte) (o nst.Options, err error) {
 		}
 		return nst.Options{}, wrong("%s", strings.TrimPrefix(err.Error(), "json: "))
 	}
-	if decoder.More() {
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
 		return nst.Options{}, wrong("there is something after the object")
 	}
 	checked := o

@@ -23,7 +23,9 @@ const (
 	grace        = 10 * time.Second // before that is asked for
 	maxSenders   = 64               // requests whose bodies are arriving
 	sendersOfOne = 16               // of them, of one client
-	startBytes   = 64               // that tell a format
+	maxTakers    = 512              // that take pictures
+	takersOfOne  = 128
+	startBytes   = 64 // that tell a format
 )
 
 // spool is a file that is gone when it is closed.
@@ -39,19 +41,24 @@ func spool() (*os.File, error) {
 	return f, nil
 }
 
-// senders counts requests by client.
-type senders struct {
-	mutex sync.Mutex
-	of    map[string]int
-	all   int
+// shares counts what clients do at once.
+type shares struct {
+	most, ofOne int
+	mutex       sync.Mutex
+	of          map[string]int
+	all         int
 }
 
-// enter says whether a client may send another one; leave is to be called when it has.
-func (s *senders) enter(client string) (leave func(), err error) {
+func newShares(most, ofOne int) *shares {
+	return &shares{most: most, ofOne: ofOne, of: map[string]int{}}
+}
+
+// enter says whether a client may do one more; leave is to be called when it has.
+func (s *shares) enter(client string) (leave func(), err error) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	if s.all >= maxSenders || s.of[client] >= sendersOfOne {
-		return nil, problem{Status: 429, Title: "Busy", Detail: "too many requests are arriving; try again", retry: 2 * time.Second}
+	if s.all >= s.most || s.of[client] >= s.ofOne {
+		return nil, problem{Status: 429, Title: "Busy", Detail: "too much is under way, here or of this client; try again", retry: 2 * time.Second}
 	}
 	s.of[client]++
 	s.all++
@@ -67,7 +74,7 @@ func (s *senders) enter(client string) (leave func(), err error) {
 
 // receive takes a request's body into a file, if it comes at the least rate.
 func (a *API) receive(w http.ResponseWriter, r *http.Request) (*os.File, error) {
-	leave, err := a.senders.enter(a.client(r))
+	leave, err := a.senders.enter(a.group(r))
 	if err != nil {
 		return nil, err
 	}
@@ -117,7 +124,7 @@ type patient struct {
 
 // Write gives the client new time.
 func (p patient) Write(data []byte) (int, error) {
-	_ = p.control.SetWriteDeadline(time.Now().Add(patience + writeTime/2))
+	_ = p.control.SetWriteDeadline(time.Now().Add(patience + writeTime/2)) // for 32 KB
 	return p.ResponseWriter.Write(data)
 }
 
@@ -128,6 +135,14 @@ func (a *API) picture(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if name != "preview" && name != "result" && !j.Has(name) {
+		return jobs.ErrNotFound
+	}
+	leave, err := a.takers.enter(a.group(r))
+	if err != nil {
+		return err
+	}
+	defer leave()
 	h := w.Header()
 	tag := fmt.Sprintf("%q", fmt.Sprintf("%s-%s", id, name))
 	if name == "preview" {

@@ -74,7 +74,12 @@ func corrupt(t *testing.T, q *Queue, id, name string) {
 func TestLostPictures(t *testing.T) {
 	ctx := context.Background()
 	q := openQueue(t, Config{})
-	lost, damaged, whole := submit(t, q, 1), submit(t, q, 1), submit(t, q, 1)
+	lost, damaged, whole, empty := submit(t, q, 1), submit(t, q, 1), submit(t, q, 1), submit(t, q, 1)
+	info, err := q.objects.GetInfo(ctx, object(empty.ID, "content")) // is there, what is in it is not
+	require.NoError(t, err)
+	store, err := q.js.Stream(ctx, objectStream)
+	require.NoError(t, err)
+	require.NoError(t, store.Purge(ctx, jetstream.WithPurgeSubject(chunkSubject+info.NUID)))
 	require.NoError(t, q.objects.Delete(ctx, object(lost.ID, "style-1")))
 	corrupt(t, q, damaged.ID, "content")
 	work(t, q)
@@ -84,7 +89,22 @@ func TestLostPictures(t *testing.T) {
 	j = finished(t, q, damaged.ID)
 	assert.Equal(t, Failed, j.State)
 	assert.Contains(t, j.Error, "the content picture: what the store has of it is damaged")
+	assert.Equal(t, Failed, finished(t, q, empty.ID).State)
 	assert.Equal(t, Done, finished(t, q, whole.ID).State)
+}
+
+// Whatever a job wants of memory beyond its limit, three tries are all.
+func TestTooLittleMemory(t *testing.T) {
+	q := openQueue(t, Config{})
+	iterations := 3
+	j, _, err := q.Submit(context.Background(), Request{Content: demo(t, "content.png"), Styles: [][]byte{demo(t, "style.png")},
+		Options: nst.Options{Size: new(64), Iterations: &iterations, MemoryLimit: 1}})
+	require.NoError(t, err)
+	work(t, q)
+	j = finished(t, q, j.ID)
+	assert.Equal(t, Failed, j.State)
+	assert.Contains(t, j.Error, "out of memory")
+	assert.Len(t, j.Failures, maxFailures)
 }
 
 // A start looks whether all is there, and names what is not; a check looks into it.

@@ -12,6 +12,7 @@ package jobs
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/seed9bb5c928/nst/nst"
@@ -110,6 +111,9 @@ func (in inputs) names() []string {
 	return all
 }
 
+// Has says whether a picture of that name was sent with the job.
+func (j Job) Has(name string) bool { return slices.Contains(j.Inputs.names(), name) }
+
 func numbered(name string, i int) string { return fmt.Sprintf("%s-%d", name, i+1) }
 
 // Progress is how far a running job is: see nst.Progress.
@@ -181,7 +185,7 @@ var (
 	ErrNotFound  = errors.New("there is no such job")
 	ErrNotReady  = errors.New("it is not there yet")
 	ErrQueueFull = errors.New("the queue is full; try again later")
-	ErrNoSpace   = errors.New("the store has no room for the job; finished jobs that are deleted make room")
+	ErrNoSpace   = errors.New("the store has no room for the job beside what those that wait may need; finished jobs that are deleted make room")
 	ErrKeyUsed   = errors.New("that key was used for another request")
 	ErrKeyBusy   = errors.New("another request with that key is being made; try again")
 )

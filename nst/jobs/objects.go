@@ -7,7 +7,6 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"time"
 
@@ -38,7 +37,8 @@ func (q *Queue) read(ctx context.Context, id, name string) ([]byte, error) {
 var errDamaged = errors.New("what the store has of it is damaged")
 
 // copy writes an object to w, which is to be fast. However long that takes, it goes on
-// as long as something comes at least every stall. Some at a time are read.
+// as long as a chunk comes at least every stall; each is asked for by itself, so that
+// nothing is left behind when one does not. Some objects at a time are read.
 func (q *Queue) copy(ctx context.Context, id, name string, w io.Writer) error {
 	select {
 	case q.reading <- struct{}{}:
@@ -46,39 +46,57 @@ func (q *Queue) copy(ctx context.Context, id, name string, w io.Writer) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	// nats.go gives a context without a deadline 5 seconds for all.
-	ctx, cancel := context.WithTimeout(ctx, 24*time.Hour)
-	defer cancel()
-	stalled := time.AfterFunc(stall, cancel)
-	defer stalled.Stop()
-	o, err := q.objects.Get(ctx, object(id, name))
-	if err == nil {
-		defer o.Close()
-		_, err = io.Copy(w, progress{o, stalled})
-	}
-	switch {
-	case errors.Is(err, jetstream.ErrObjectNotFound):
+	info, err := q.objects.GetInfo(ctx, object(id, name))
+	if errors.Is(err, jetstream.ErrObjectNotFound) {
 		return ErrNotFound
-	case errors.Is(err, jetstream.ErrDigestMismatch):
+	}
+	if err != nil {
+		return err
+	}
+	store, err := q.js.Stream(ctx, objectStream)
+	if err != nil {
+		return err
+	}
+	digest, next := sha256.New(), uint64(1)
+	for range info.Chunks {
+		once, cancel := context.WithTimeout(ctx, stall)
+		m, err := store.GetMsg(once, next, jetstream.WithGetMsgSubject(chunkSubject+info.NUID))
+		cancel()
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			return errDamaged
+		}
+		if err != nil {
+			return err
+		}
+		next = m.Sequence + 1
+		digest.Write(m.Data)
+		if _, err := w.Write(m.Data); err != nil {
+			return err
+		}
+	}
+	if info.Digest != jetstream.GetObjectDigestValue(digest) {
 		return errDamaged
-	case err != nil && ctx.Err() != nil:
-		return fmt.Errorf("the store sends nothing: %w", nats.ErrTimeout)
 	}
-	return err
+	return nil
 }
 
-// progress puts off a timer while something comes.
-type progress struct {
-	io.Reader
-	timer *time.Timer
-}
-
-func (p progress) Read(b []byte) (int, error) {
-	n, err := p.Reader.Read(b)
-	if n > 0 {
-		p.timer.Reset(stall)
+// drop deletes an object and every trace of it.
+func (q *Queue) drop(ctx context.Context, name string) error {
+	info, err := q.objects.GetInfo(ctx, name)
+	if errors.Is(err, jetstream.ErrObjectNotFound) {
+		return nil
 	}
-	return n, err
+	if err != nil {
+		return err
+	}
+	store, err := q.js.Stream(ctx, objectStream)
+	if err != nil {
+		return err
+	}
+	if err := store.Purge(ctx, jetstream.WithPurgeSubject(metaSubject+base64.URLEncoding.EncodeToString([]byte(name)))); err != nil {
+		return err
+	}
+	return store.Purge(ctx, jetstream.WithPurgeSubject(chunkSubject+info.NUID))
 }
 
 const (
@@ -175,7 +193,7 @@ func (q *Queue) sweep(ctx context.Context, seen map[string]bool) (orphans map[st
 		if owned[subject] {
 			continue
 		}
-		if seen[subject] {
+		if seen[subject] && quiet(ctx, store, subject) {
 			err = errors.Join(err, store.Purge(ctx, jetstream.WithPurgeSubject(subject)))
 		} else {
 			orphans[subject] = true
@@ -183,3 +201,12 @@ func (q *Queue) sweep(ctx context.Context, seen map[string]bool) (orphans map[st
 	}
 	return orphans, err
 }
+
+// quiet says whether nothing has been written to a subject for some time.
+func quiet(ctx context.Context, s jetstream.Stream, subject string) bool {
+	m, err := s.GetLastMsgForSubject(ctx, subject)
+	return err == nil && time.Since(m.Time) > quietFor
+}
+
+// quietFor is how long a write may pause before it is taken for dead.
+var quietFor = time.Minute

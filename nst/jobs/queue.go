@@ -18,6 +18,7 @@ import (
 	"syscall"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -102,6 +103,7 @@ type Queue struct {
 
 	mutex   sync.Mutex
 	known   map[string]Job
+	gone    *lru.Cache[string, bool]          // jobs that were forgotten lately: who changed one may tell of it late
 	waiting int                               // of them, those that are not finished
 	changed map[string]map[chan struct{}]bool // by job
 }
@@ -112,6 +114,9 @@ func Open(ctx context.Context, nc *nats.Conn, c Config) (*Queue, error) {
 	c = c.withDefaults()
 	q := &Queue{config: c, decoding: make(chan struct{}, 1), reading: make(chan struct{}, readers), known: map[string]Job{}, changed: map[string]map[chan struct{}]bool{}}
 	var err error
+	if q.gone, err = lru.New[string, bool](4096); err != nil {
+		return nil, err
+	}
 	for {
 		if err = q.make(ctx, nc); err == nil || !temporary(err) {
 			break
@@ -276,7 +281,7 @@ func decode(e jetstream.KeyValueEntry) (j Job, err error) {
 func (q *Queue) learn(j Job) {
 	q.mutex.Lock()
 	defer q.mutex.Unlock()
-	if q.known[j.ID].Revision >= j.Revision {
+	if q.known[j.ID].Revision >= j.Revision || q.gone.Contains(j.ID) {
 		return
 	}
 	q.count(q.known[j.ID], -1)
@@ -291,6 +296,7 @@ func (q *Queue) forget(id string, revision uint64) {
 	if j, ok := q.known[id]; ok && j.Revision < revision {
 		q.count(j, -1)
 		delete(q.known, id)
+		q.gone.Add(id, true)
 		q.tell(id)
 	}
 }
@@ -391,9 +397,26 @@ func (q *Queue) Submit(ctx context.Context, r Request) (j Job, created bool, err
 	j.ID, j.State, j.Created, j.Version = strings.ToLower(rand.Text()), Queued, time.Now().UTC(), version
 	if r.Key != "" {
 		j.Key = keyName(r.Key)
+	}
+	for since := time.Now(); r.Key != ""; { // until it is ours, or whose it is has a job
 		other, err := q.claim(ctx, r, j.ID)
-		if err != nil || other != "" {
-			return q.claimed(ctx, other, err)
+		if err == nil && other == "" {
+			break
+		}
+		var theirs Job
+		if err == nil {
+			theirs, err = q.load(ctx, other)
+		}
+		if !errors.Is(err, ErrNotFound) {
+			return theirs, false, err
+		}
+		if time.Since(since) > claimWait {
+			return j, false, ErrKeyBusy
+		}
+		select {
+		case <-ctx.Done():
+			return j, false, ctx.Err()
+		case <-time.After(50 * time.Millisecond):
 		}
 	}
 	if j, err = q.store(ctx, r, j); err != nil {
@@ -514,9 +537,13 @@ func (q *Queue) room(ctx context.Context, r Request, j Job) (need int64, err err
 	for _, s := range r.Styles {
 		need += int64(len(s))
 	}
-	// Beside the result a checkpoint: of L-BFGS up to 45 pictures, and the one
-	// before until it is whole.
-	need += int64(j.Width) * int64(j.Height) * 12 * (2*45 + 1)
+	// Beside the result a checkpoint: of L-BFGS up to 45 pictures, of Adam 6, and the
+	// one before until it is whole.
+	pictures := int64(45)
+	if o, err := j.Options.Resolve(); err == nil && o.Optimizer == nst.Adam {
+		pictures = 6
+	}
+	need += int64(j.Width) * int64(j.Height) * 12 * (2*pictures + 1)
 	wanted := need
 	for _, other := range q.List() {
 		if !other.State.Finished() {
@@ -616,25 +643,6 @@ func (q *Queue) claim(ctx context.Context, r Request, id string) (other string, 
 		}
 		return theirs.ID, nil
 	}
-}
-
-// claimed waits for a job that another request is making, for some time.
-func (q *Queue) claimed(ctx context.Context, id string, err error) (Job, bool, error) {
-	for since := time.Now(); err == nil; {
-		var j Job
-		if j, err = q.load(ctx, id); !errors.Is(err, ErrNotFound) {
-			return j, false, err
-		}
-		select {
-		case <-ctx.Done():
-			err = ctx.Err()
-		case <-time.After(50 * time.Millisecond):
-			if err = nil; time.Since(since) > claimWait {
-				err = ErrKeyBusy
-			}
-		}
-	}
-	return Job{}, false, err
 }
 
 // claimWait is how long a request waits for another one with its key.
@@ -753,9 +761,7 @@ func (q *Queue) Cancel(ctx context.Context, id string) (Job, error) {
 	}
 	if err == nil && running { // the worker, if it lives
 		_, err = q.records.Put(ctx, "cancel."+id, nil)
-		if e := q.objects.Delete(ctx, object(id, "checkpoint")); e != nil && !errors.Is(e, jetstream.ErrObjectNotFound) {
-			err = errors.Join(err, e)
-		}
+		err = errors.Join(err, q.drop(ctx, object(id, "checkpoint")))
 	}
 	if errors.Is(err, errNoChange) {
 		err = nil
@@ -811,8 +817,10 @@ func (q *Queue) remove(ctx context.Context, j Job) error {
 	defer cancel()
 	err := q.stream.Purge(ctx, jetstream.WithPurgeSubject(workSubject+j.ID))
 	for _, name := range append(j.Inputs.names(), "result", "checkpoint") {
-		if e := q.objects.Delete(ctx, object(j.ID, name)); !errors.Is(e, jetstream.ErrObjectNotFound) {
-			err = errors.Join(err, e)
+		if e := q.drop(ctx, object(j.ID, name)); e != nil {
+			if err = errors.Join(err, e); Unavailable(e) {
+				return err
+			}
 		}
 	}
 	err = errors.Join(err, q.previews.Purge(ctx, j.ID), q.records.Purge(ctx, "cancel."+j.ID))
@@ -912,7 +920,7 @@ func (q *Queue) tidyOnce(ctx context.Context, seen map[string]bool) (orphans map
 func (q *Queue) forgotten(ctx context.Context) error {
 	all, err := q.objects.List(ctx)
 	if errors.Is(err, jetstream.ErrNoObjectsFound) {
-		return nil
+		err = nil
 	}
 	for _, o := range all {
 		id, _, _ := strings.Cut(o.Name, "/")
@@ -921,10 +929,19 @@ func (q *Queue) forgotten(ctx context.Context) error {
 		}
 		if _, e := q.load(ctx, id); errors.Is(e, ErrNotFound) {
 			q.config.Log.Warn("deleted, having no job", "object", o.Name)
-			err = errors.Join(err, q.objects.Delete(ctx, o.Name))
+			err = errors.Join(err, q.drop(ctx, o.Name))
 		}
 	}
-	return err
+	keys, e := q.previews.ListKeys(ctx)
+	if e != nil {
+		return errors.Join(err, e)
+	}
+	for id := range keys.Keys() {
+		if _, e := q.load(ctx, id); errors.Is(e, ErrNotFound) {
+			err = errors.Join(err, q.previews.Purge(ctx, id))
+		}
+	}
+	return errors.Join(err, q.previews.PurgeDeletes(ctx))
 }
 
 // tidyKeys forgets the keys of requests whose jobs are gone.

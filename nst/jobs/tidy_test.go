@@ -93,6 +93,11 @@ func TestTidy(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, map[string]bool{chunkSubject + "ORPHAN": true}, seen)
 	assert.Equal(t, 4, chunks(), "one of the old job has gone")
+	again, err := q.tidyOnce(ctx, seen)
+	require.NoError(t, err)
+	assert.Equal(t, seen, again, "it may be being written")
+	defer func(d time.Duration) { quietFor = d }(quietFor)
+	quietFor = 0
 	seen, err = q.tidyOnce(ctx, seen)
 	require.NoError(t, err)
 	assert.Empty(t, seen)

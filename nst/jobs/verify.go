@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -30,24 +31,33 @@ func (q *Queue) Verify(ctx context.Context, all bool) (lost []string, err error)
 		lost = append(lost, fmt.Sprintf("job %s has pictures and no record: its record was lost, or it is being made", id))
 	}
 	for _, j := range known {
-		needed := j.Inputs.names()
-		if j.State.Finished() {
+		// Of a finished job the result alone has to be there; the rest is shown.
+		kept, needed := append(j.Inputs.names(), "result"), j.Inputs.names()
+		switch {
+		case j.State == Done:
+			needed = []string{"result"}
+		case j.State.Finished():
 			needed = nil
 		}
-		if j.State == Done {
-			needed = []string{"result"}
-		}
 		why := ""
-		for _, name := range needed {
-			switch {
-			case !stored[object(j.ID, name)]:
-				why = fmt.Sprintf("the %s picture was lost from the store", name)
-			case all:
-				if err := q.copy(ctx, j.ID, name, io.Discard); errors.Is(err, errDamaged) || errors.Is(err, ErrNotFound) {
-					why = fmt.Sprintf("the %s picture is damaged in the store", name)
-				} else if err != nil {
-					return lost, err
+		for _, name := range kept {
+			problem := ""
+			if !stored[object(j.ID, name)] {
+				problem = "was lost from the store"
+			} else if all {
+				switch err := q.copy(ctx, j.ID, name, io.Discard); {
+				case errors.Is(err, errDamaged), errors.Is(err, ErrNotFound):
+					problem = "is damaged in the store"
+				case err != nil:
+					lost = append(lost, fmt.Sprintf("job %s: the %s picture could not be read: %v", j.ID, name, err))
 				}
+			}
+			switch {
+			case problem == "" || name == "result" && j.State != Done:
+			case slices.Contains(needed, name):
+				why = fmt.Sprintf("the %s picture %s", name, problem)
+			case all:
+				lost = append(lost, fmt.Sprintf("job %s, which is finished: the %s picture %s", j.ID, name, problem))
 			}
 		}
 		if why == "" {

@@ -29,6 +29,7 @@ const (
 	checkpointShare = 10 // times what one takes, at least, from one to the next
 	previewSide     = 768
 	maxFailures     = 3 // of one kind
+	allFailures     = 10
 	maxDeaths       = 5 // without a newer checkpoint
 )
 
@@ -272,8 +273,12 @@ func (w *worker) job(ctx context.Context, id string) (Job, error) {
 	run, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	watcher, err := q.records.Watch(run, "cancel."+id)
-	if err != nil {
+	if err != nil && ctx.Err() == nil {
 		return w.failed(ctx, id, err)
+	}
+	if err != nil { // given back
+		j, e := w.change(ctx, id, w.mine(func(j *Job) { j.State, j.Worker = Queued, "" }))
+		return j, errors.Join(e, ctx.Err())
 	}
 	var watching sync.WaitGroup
 	watching.Go(func() {
@@ -338,7 +343,7 @@ func (w *worker) busy(id string) {
 func (w *worker) clean(ctx context.Context, id string) {
 	once, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
-	_ = w.queue.objects.Delete(once, object(id, "checkpoint"))
+	_ = w.queue.drop(once, object(id, "checkpoint"))
 	_ = w.queue.records.Purge(once, "cancel."+id)
 }
 
@@ -346,16 +351,21 @@ func (w *worker) clean(ctx context.Context, id string) {
 // was the same several times, the job has failed.
 func (w *worker) failed(ctx context.Context, id string, failure error) (Job, error) {
 	text := failure.Error()
+	memory := errors.Is(failure, torch.ErrOutOfMemory) // how much was wanted differs
+	const outOfMemory = "out of memory"
+	if memory && !strings.Contains(text, outOfMemory) {
+		text = outOfMemory + ": " + text
+	}
 	j, err := w.change(ctx, id, w.mine(func(j *Job) {
 		j.Failures = append(j.Failures, text)
 		same := 0
 		for _, f := range j.Failures {
-			if f == text {
+			if f == text || memory && strings.Contains(f, outOfMemory) {
 				same++
 			}
 		}
 		hopeless := errors.Is(failure, nst.ErrInvalidOption) || errors.Is(failure, picture.ErrPicture) || errors.Is(failure, nst.ErrDiverged) || errors.Is(failure, errGone) || errors.Is(failure, errDamaged)
-		if same < maxFailures && !hopeless {
+		if same < maxFailures && len(j.Failures) < allFailures && !hopeless {
 			j.State, j.Worker = Queued, ""
 			return
 		}
