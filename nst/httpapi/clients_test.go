@@ -194,5 +194,5 @@ func TestKeyOfADeletedJob(t *testing.T) {
 	status, other := post()
 	assert.Equal(t, 201, status)
 	assert.NotEqual(t, id, other)
-	assert.Less(t, time.Since(began), time.Minute, "nobody waits for the slow ones")
+	assert.Less(t, time.Since(began), time.Minute, "the key is free")
 }
