@@ -84,9 +84,7 @@ func runBatch(ctx context.Context, o *batchOptions, stdout, stderr io.Writer) er
 	if err != nil {
 		return err
 	}
-	if !out.format.Alpha() && options.Alpha == "" {
-		options.Alpha = nst.AlphaWhite
-	}
+	out.fit(&options)
 	var left []pair
 	for _, p := range pairs {
 		if _, err := os.Stat(p.output); err != nil || o.overwrite {
@@ -112,9 +110,7 @@ func runBatch(ctx context.Context, o *batchOptions, stdout, stderr io.Writer) er
 	var failed []error
 	finish := func(p pair, result *nst.Result, err error) error {
 		if err == nil {
-			now := out
-			now.path = p.output
-			err = now.save(result.Picture)
+			err = out.at(p.output).save(result.Picture)
 		}
 		if err != nil {
 			failed = append(failed, fmt.Errorf("%s with %s: %w", p.content, p.style, err))

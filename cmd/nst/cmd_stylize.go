@@ -128,9 +128,7 @@ func runStylize(ctx context.Context, o *stylizeOptions, stdout, stderr io.Writer
 	if err != nil {
 		return err
 	}
-	if !out.format.Alpha() && options.Alpha == "" {
-		options.Alpha = nst.AlphaWhite
-	}
+	out.fit(&options)
 	for flag, path := range map[string]string{"checkpoint": o.checkpoint, "report": o.report} {
 		if path != "" {
 			if err := picture.CheckWritable(path); err != nil {
@@ -187,9 +185,7 @@ func runStylize(ctx context.Context, o *stylizeOptions, stdout, stderr io.Writer
 			return
 		}
 		if due(p, o.saveEvery) && !p.Last {
-			now := out
-			now.path = onTheWay(o.output, p.Iteration)
-			saving = now.save(p.Picture())
+			saving = out.at(onTheWay(o.output, p.Iteration)).save(p.Picture())
 		}
 		if o.checkpoint != "" && (due(p, o.checkpointEvery) && p.Iteration != resumed || p.Last) && p.Iteration < p.Iterations {
 			saving = errors.Join(saving, writeCheckpoint(p, o.checkpoint))

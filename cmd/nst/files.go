@@ -12,7 +12,7 @@ import (
 // standard is the name of the standard input and output.
 const standard = "-"
 
-// open opens a picture, if decoding it fits what --memory-limit leaves on the CPU. An
+// openPicture opens a picture, if decoding it fits what --memory-limit leaves on the CPU. An
 // input may be the standard one, once.
 func (t *transferFlags) openPicture(path string) (*picture.Picture, error) {
 	if path == standard {
@@ -82,6 +82,20 @@ func newTarget(path, format string, e picture.Encoding, stdout io.Writer) (targe
 		return t, nil
 	}
 	return t, picture.CheckWritable(path)
+}
+
+// fit sets what the format asks of options that do not say it: one without alpha shows
+// the pictures over white.
+func (t target) fit(options *nst.Options) {
+	if !t.format.Alpha() && options.Alpha == "" {
+		options.Alpha = nst.AlphaWhite
+	}
+}
+
+// at is the target for another picture of the same run.
+func (t target) at(path string) target {
+	t.path = path
+	return t
 }
 
 // save writes a picture.
