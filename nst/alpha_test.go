@@ -15,23 +15,23 @@ import (
 // The result has the content's alpha, bit for bit, whole and in tiles; over white it has
 // none, and what is transparent in a style adds nothing to its targets.
 func TestAlpha(t *testing.T) {
-	e, err := Open(context.Background(), nsttest.Model(t), "cpu")
+	e, err := Open(context.Background(), nsttest.Model(t), OpenOptions{Device: "cpu"})
 	require.NoError(t, err)
 	defer e.Close()
 	ctx := context.Background()
 	content, style := fading(noise(1, 64, 48)), noise(2, 64, 64)
 	for _, tile := range []Tile{TileOff, "32"} {
-		r, err := e.Stylize(ctx, content, []*picture.Picture{style}, Options{Size: new(0), Iterations: new(3), Tile: tile}, nil)
+		r, err := e.Stylize(ctx, content, []*picture.Picture{style}, Options{Size: new(0), Iterations: new(3), Tile: tile}, Hooks{})
 		require.NoError(t, err)
 		assert.Equal(t, content.Alpha, r.Picture.Alpha, tile)
 		require.NoError(t, r.Picture.Check())
 		assert.Equal(t, float32(1), r.Picture.Pixels[0], "white where nothing is to be seen")
 	}
-	small, err := e.Stylize(ctx, content, []*picture.Picture{style}, Options{Size: new(32), Iterations: new(1)}, nil)
+	small, err := e.Stylize(ctx, content, []*picture.Picture{style}, Options{Size: new(32), Iterations: new(1)}, Hooks{})
 	require.NoError(t, err)
 	require.Len(t, small.Picture.Alpha, 32*24)
 	assert.InDelta(t, content.Alpha[40], small.Picture.Alpha[20], 0.05)
-	white, err := e.Stylize(ctx, content, []*picture.Picture{style}, Options{Size: new(0), Iterations: new(0), Alpha: AlphaWhite}, nil)
+	white, err := e.Stylize(ctx, content, []*picture.Picture{style}, Options{Size: new(0), Iterations: new(0), Alpha: AlphaWhite}, Hooks{})
 	require.NoError(t, err)
 	assert.Equal(t, content.OverWhite(), white.Picture)
 
@@ -58,9 +58,9 @@ func TestAlpha(t *testing.T) {
 
 	nothing := noise(5, 32, 32)
 	nothing.Alpha = make([]float32, 32*32)
-	_, err = e.Stylize(ctx, nothing, []*picture.Picture{style}, Options{Size: new(0), Iterations: new(0)}, nil)
+	_, err = e.Stylize(ctx, nothing, []*picture.Picture{style}, Options{Size: new(0), Iterations: new(0)}, Hooks{})
 	require.ErrorIs(t, err, ErrInvalidOption)
 	assert.ErrorContains(t, err, "wholly transparent")
-	_, err = e.StylizeTogether(ctx, []Pair{{Content: content, Styles: []*picture.Picture{style}}, {Content: content, Styles: []*picture.Picture{style}}}, Options{Size: new(0)})
+	_, err = e.StylizeBatch(ctx, []Input{{Content: content, Styles: []*picture.Picture{style}}, {Content: content, Styles: []*picture.Picture{style}}}, Options{Size: new(0)}, Hooks{})
 	assert.ErrorContains(t, err, "one picture at a time")
 }

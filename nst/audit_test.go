@@ -28,7 +28,7 @@ import (
 func iteration(t *testing.T, e *nst.Engine, pictures, size int, o nst.Options) []string {
 	t.Helper()
 	const at = 4 // L-BFGS has begun to remember
-	o.Size, o.Iterations, o.StateEvery, o.Scales = new(size), new(at+2), 1, nst.ScalesOff
+	o.Size, o.Iterations, o.Scales = new(size), new(at+2), nst.ScalesOff
 	control := func(command string, value int64) {
 		_, err := torch.ControlDevice(command, value)
 		require.NoError(t, err)
@@ -36,14 +36,15 @@ func iteration(t *testing.T, e *nst.Engine, pictures, size int, o nst.Options) [
 	control("graphs", 0)
 	defer control("graphs", 1)
 	var lines string
-	var inputs []nst.Pair
+	var inputs []nst.Input
 	for range pictures {
-		inputs = append(inputs, nst.Pair{
+		inputs = append(inputs, nst.Input{
 			Content: open(t, nsttest.Demo(t, "content.png")), Styles: []*picture.Picture{open(t, nsttest.Demo(t, "style.png"))},
 		})
 	}
-	inputs[pictures-1].Report = func(p nst.Progress) {
+	progress := func(p nst.Progress) {
 		switch {
+		case p.Input < pictures-1:
 		case p.Iteration == at:
 			control("journal", 1)
 		case p.Iteration == at+1 && lines == "":
@@ -53,7 +54,7 @@ func iteration(t *testing.T, e *nst.Engine, pictures, size int, o nst.Options) [
 			require.NoError(t, err)
 		}
 	}
-	_, err := e.StylizeTogether(context.Background(), inputs, o)
+	_, err := e.StylizeBatch(context.Background(), inputs, o, nst.Hooks{StateEvery: 1, Progress: progress})
 	require.NoError(t, err)
 	return strings.Split(strings.TrimSpace(lines), "\n")
 }
@@ -229,7 +230,7 @@ func TestShortagesAreToldByTheirTexts(t *testing.T) {
 		_, err = torch.ControlDevice("fault", 60)
 		require.NoError(t, err)
 		r, err := e.Stylize(context.Background(), open(t, nsttest.Demo(t, "content.png")), []*picture.Picture{open(t, nsttest.Demo(t, "style.png"))},
-			nst.Options{Size: new(64), Scales: nst.ScalesOff, Iterations: new(6), Warn: func(string) { warned++ }}, nil)
+			nst.Options{Size: new(64), Scales: nst.ScalesOff, Iterations: new(6)}, nst.Hooks{Warn: func(string) { warned++ }})
 		require.NoError(t, err, "text %d", kind)
 		assert.Positive(t, warned, "text %d", kind)
 		assert.Greater(t, r.Tiles, 1, "text %d", kind)

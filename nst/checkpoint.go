@@ -15,6 +15,8 @@ import (
 
 	"github.com/nlpodyssey/safetensors"
 
+	"github.com/seed9bb5c928/nst/nst/internal/descent"
+	"github.com/seed9bb5c928/nst/nst/internal/objective"
 	"github.com/seed9bb5c928/nst/torch"
 )
 
@@ -103,112 +105,112 @@ const (
 	tensorOptimizer  = "optimizer.%04d"
 )
 
-// checkpoint copies the state of scale i.
-func (t *transfer) checkpoint(i int, now *state) (*Checkpoint, error) {
-	if len(t.members) > 1 {
+// checkpoint copies the descent at scale i.
+func (r *run) checkpoint(i int, now *descent.Descent) (*Checkpoint, error) {
+	if len(r.items) > 1 {
 		return nil, fmt.Errorf("%w: there is none of several pictures at once", ErrCheckpoint)
 	}
-	inputs, err := t.inputs()
+	inputs, err := r.inputs()
 	if err != nil {
 		return nil, err
 	}
-	options, err := json.Marshal(t.settings.Options)
+	options, err := json.Marshal(r.settings.Options)
 	if err != nil {
 		return nil, err
 	}
 	c := &Checkpoint{
 		state: checkpointState{
 			Version: checkpointVersion, Options: options, Inputs: inputs,
-			Scale: i, Before: now.before, Steps: now.steps, Seconds: t.seconds(),
+			Scale: i, Seconds: r.seconds(),
 		},
 		tensors: map[string]hostTensor{},
 	}
 	err = torch.Scoped(func() error {
-		c.tensors[tensorPicture] = copyTensor(now.x)
-		c.tensors[tensorBest] = copyTensor(now.bestPictures())
-		c.tensors[tensorBestValues] = copyTensor(now.bestValues)
-		if now.average.T != nil {
-			c.tensors[tensorAverage] = copyTensor(now.average)
+		s := now.Snapshot()
+		c.state.Before, c.state.Steps = s.Before, s.Steps
+		c.tensors[tensorPicture] = copyTensor(s.Pictures)
+		c.tensors[tensorBest] = copyTensor(s.Best)
+		c.tensors[tensorBestValues] = copyTensor(s.BestValues)
+		if s.Average.T != nil {
+			c.tensors[tensorAverage] = copyTensor(s.Average)
 		}
-		if now.optimizer == nil {
+		if s.GradientScales == nil {
 			return nil
 		}
-		c.state.Started = true
-		c.state.GradientScale = now.scale[0]
-		var remembered []torch.Tensor
-		remembered, c.state.Numbers = now.optimizer.State()
-		for k, r := range remembered {
-			c.tensors[fmt.Sprintf(tensorOptimizer, k)] = copyTensor(r)
+		c.state.Started, c.state.GradientScale, c.state.Numbers = true, s.GradientScales[0], s.Numbers
+		for k, t := range s.Optimizer {
+			c.tensors[fmt.Sprintf(tensorOptimizer, k)] = copyTensor(t)
 		}
 		return nil
 	})
 	return c, err
 }
 
-// restore makes the state of scale i from the checkpoint.
-func (t *transfer) restore(eval *evaluator, i int) *state {
-	c, device := t.settings.Resume, t.farm.home
-	now := newState(eval, t.settings, c.tensors[tensorPicture].tensor(device), t.schedule[i].iterations, c.state.Before, t.memory)
-	now.steps = c.state.Steps
-	kept := func(name string) (t torch.Tensor) {
-		if h, ok := c.tensors[name]; ok {
-			t = torch.Keep(h.tensor(device))
+// restore goes on from the checkpoint, at its scale.
+func (r *run) restore(eval *objective.Evaluator, settings descent.Settings, at scale) *descent.Descent {
+	c := r.settings.Resume
+	tensor := func(name string) (t torch.Tensor, ok bool) {
+		h, ok := c.tensors[name]
+		if ok {
+			t = h.tensor(r.pool.Primary)
 		}
-		return t
+		return t, ok
 	}
-	now.best, now.bestValues, now.average = kept(tensorBest), kept(tensorBestValues), kept(tensorAverage)
-	now.bestTotals = torch.Keep(eval.totals(now.bestValues))
+	s := descent.Snapshot{Before: c.state.Before, Steps: c.state.Steps}
+	s.Pictures, _ = tensor(tensorPicture)
+	s.Best, _ = tensor(tensorBest)
+	s.BestValues, _ = tensor(tensorBestValues)
+	s.Average, _ = tensor(tensorAverage)
 	if c.state.Started {
-		now.setScale([]float64{c.state.GradientScale})
-		now.optimizer = now.newOptimizer()
-		var remembered []torch.Tensor
+		s.GradientScales, s.Numbers = []float64{c.state.GradientScale}, c.state.Numbers
 		for k := 0; ; k++ {
-			r, ok := c.tensors[fmt.Sprintf(tensorOptimizer, k)]
+			t, ok := tensor(fmt.Sprintf(tensorOptimizer, k))
 			if !ok {
 				break
 			}
-			remembered = append(remembered, r.tensor(device))
+			s.Optimizer = append(s.Optimizer, t)
 		}
-		now.optimizer.SetState(remembered, c.state.Numbers)
-		torch.Close(remembered...)
 	}
-	t.earlier = c.state.Seconds
+	r.earlier = c.state.Seconds
+	now := descent.Resume(eval, settings, at.iterations, s)
+	torch.Close(s.Optimizer...)
 	return now
 }
 
 // inputs are the hashes of all that a run depends on beside its options.
-func (t *transfer) inputs() (map[string]string, error) {
-	network, err := t.engine.networkID()
+func (r *run) inputs() (map[string]string, error) {
+	network, err := r.engine.networkID()
 	if err != nil {
 		return nil, err
 	}
+	m, s := r.items[0], r.settings
 	hash := func(f fingerprint) string { return hex.EncodeToString(f[:]) }
-	out := map[string]string{"network": network, "content picture": hash(fingerprintOf(t.content))}
-	for i, id := range t.styleIDs {
-		out[styleName(i, len(t.styleIDs))] = hash(id)
+	out := map[string]string{"network": network, "content picture": hash(fingerprintOf(m.content))}
+	for i, id := range m.styleIDs {
+		out[styleName(i, len(m.styleIDs))] = hash(id)
 	}
-	if t.contentMask != nil {
-		out["content mask"] = hash(fingerprintOf(t.settings.ContentMask))
-		for i, m := range t.settings.StyleMasks {
-			out["mask of the "+styleName(i, len(t.styleIDs))] = hash(fingerprintOf(m))
+	if m.contentMask != nil {
+		out["content mask"] = hash(fingerprintOf(s.ContentMask))
+		for i, mask := range s.StyleMasks {
+			out["mask of the "+styleName(i, len(m.styleIDs))] = hash(fingerprintOf(mask))
 		}
 	}
-	if t.settings.Start == StartPicture {
-		out["picture to start from"] = hash(fingerprintOf(t.settings.Picture))
+	if s.Start == StartPicture {
+		out["picture to start from"] = hash(fingerprintOf(s.Picture))
 	}
 	return out, nil
 }
 
 // checkResume says whether the checkpoint is of this run, and what differs.
-func (t *transfer) checkResume() error {
-	c := t.settings.Resume
+func (r *run) checkResume() error {
+	c := r.settings.Resume
 	refuse := func(format string, args ...any) error {
 		return fmt.Errorf("%w: it %s", ErrCheckpoint, fmt.Sprintf(format, args...))
 	}
 	if c.state.Version != checkpointVersion {
 		return refuse("is of version %d, not %d: another version of this program wrote it", c.state.Version, checkpointVersion)
 	}
-	now, err := json.Marshal(t.settings.Options)
+	now, err := json.Marshal(r.settings.Options)
 	if err != nil {
 		return err
 	}
@@ -231,7 +233,7 @@ func (t *transfer) checkResume() error {
 	if len(differ) > 0 {
 		return refuse("was made with %s", strings.Join(differ, "; "))
 	}
-	inputs, err := t.inputs()
+	inputs, err := r.inputs()
 	if err != nil {
 		return err
 	}
@@ -244,9 +246,9 @@ func (t *transfer) checkResume() error {
 		}
 	}
 	// What follows cannot be of a checkpoint that this program wrote.
-	whole := c.state.Scale >= 0 && c.state.Scale < len(t.schedule)
+	whole := c.state.Scale >= 0 && c.state.Scale < len(r.schedule)
 	if whole {
-		at := t.schedule[c.state.Scale]
+		at := r.schedule[c.state.Scale]
 		want := []int64{1, 3, int64(at.height), int64(at.width)}
 		for _, name := range []string{tensorPicture, tensorBest} {
 			whole = whole && slices.Equal(c.tensors[name].sizes, want)

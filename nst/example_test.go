@@ -12,7 +12,7 @@ import (
 // A service opens an engine once and sends it transfers.
 func Example() {
 	ctx := context.Background()
-	engine, err := nst.Open(ctx, "vgg19.pt", "auto")
+	engine, err := nst.Open(ctx, "vgg19.pt", nst.OpenOptions{})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -28,7 +28,7 @@ func Example() {
 	}
 	result, err := engine.Stylize(ctx, content, []*picture.Picture{style},
 		nst.Options{Size: new(512), Iterations: new(200)},
-		func(p nst.Progress) { fmt.Println(p.Iteration, p.Total) })
+		nst.Hooks{Progress: func(p nst.Progress) { fmt.Println(p.Iteration, p.Total) }})
 	if err != nil { // if ctx was cancelled, result is the best so far
 		log.Fatal(err)
 	}

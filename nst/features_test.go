@@ -5,13 +5,13 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/seed9bb5c928/nst/nst"
+	"github.com/seed9bb5c928/nst/nst/internal/objective"
 	"github.com/seed9bb5c928/nst/nst/nsttest"
 	"github.com/seed9bb5c928/nst/nst/picture"
 	"github.com/seed9bb5c928/nst/nst/vgg19"
@@ -61,11 +61,16 @@ func distance(t *testing.T, a, b *picture.Picture) (sum float64) {
 	defer network.Close()
 	require.NoError(t, torch.Scoped(func() error {
 		torch.NoGrad(func() {
-			layers := []string{"relu1_1", "relu2_1", "relu3_1", "relu4_1"}
+			var layers []vgg19.Layer
+			for _, name := range []string{"relu1_1", "relu2_1", "relu3_1", "relu4_1"} {
+				l, err := vgg19.Lookup(name)
+				require.NoError(t, err)
+				layers = append(layers, l)
+			}
 			fa, fb := network.Features(nst.TensorOf(a, torch.CPU, a.Width, a.Height), layers), network.Features(nst.TensorOf(b, torch.CPU, b.Width, b.Height), layers)
 			for i := range layers {
-				ga, gb := nst.GramMatrix(fa[i]), nst.GramMatrix(fb[i])
-				sum += float64(torch.Floats(nst.StyleCost(ga, gb))[0] / torch.Floats(nst.StyleCost(torch.Scale(ga, 0), gb))[0])
+				ga, gb := objective.GramMatrix(fa[i]), objective.GramMatrix(fb[i])
+				sum += float64(torch.Floats(objective.StyleCost(ga, gb))[0] / torch.Floats(objective.StyleCost(torch.Scale(ga, 0), gb))[0])
 			}
 		})
 		return nil
@@ -78,7 +83,7 @@ func distance(t *testing.T, a, b *picture.Picture) (sum float64) {
 func TestMasks(t *testing.T) {
 	e := engine(t, "cpu")
 	content := resized(t, open(t, nsttest.Demo(t, "content.png")), 128, 96)
-	one := resized(t, open(t, nsttest.Shared(t, "images", "style.jpg")), 96, 96)
+	one := resized(t, open(t, nsttest.Demo(t, "style.png")), 96, 96)
 	other := resized(t, open(t, nsttest.Demo(t, "style.png")), 96, 96)
 	halves := bands(64, 48, 30, 220)
 	for name, c := range map[string]struct {
@@ -93,7 +98,7 @@ func TestMasks(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r, err := e.Stylize(context.Background(), content, c.styles, nst.Options{
 				Size: new(128), StyleSize: new(0), ContentMask: halves, StyleMasks: c.masks, StyleLoss: c.loss, Iterations: new(60), LearningRate: new(0.05),
-			}, nil)
+			}, nst.Hooks{})
 			require.NoError(t, err)
 			left, right := crop(r.Picture, 0, 56), crop(r.Picture, 72, 128)
 			assert.Less(t, distance(t, left, one), 0.5*distance(t, left, other), "the left has the one style")
@@ -128,14 +133,14 @@ func TestUnusableMasks(t *testing.T) {
 		t.Run(part, func(t *testing.T) {
 			_, err := e.Stylize(context.Background(), content, []*picture.Picture{style}, nst.Options{
 				Size: new(0), StyleSize: new(0), ContentMask: c.content, StyleMasks: []*picture.Picture{c.style}, Iterations: new(0),
-			}, nil)
+			}, nst.Hooks{})
 			require.ErrorIs(t, err, nst.ErrInvalidOption)
 			assert.ErrorContains(t, err, part)
 		})
 	}
-	_, err := e.Stylize(context.Background(), content, []*picture.Picture{style}, nst.Options{ContentMask: whole}, nil)
+	_, err := e.Stylize(context.Background(), content, []*picture.Picture{style}, nst.Options{ContentMask: whole}, nst.Hooks{})
 	assert.ErrorContains(t, err, "give both or neither")
-	_, err = e.Stylize(context.Background(), content, []*picture.Picture{style, style}, nst.Options{ContentMask: whole, StyleMasks: []*picture.Picture{whole}}, nil)
+	_, err = e.Stylize(context.Background(), content, []*picture.Picture{style, style}, nst.Options{ContentMask: whole, StyleMasks: []*picture.Picture{whole}}, nst.Hooks{})
 	assert.ErrorContains(t, err, "are 1, for 2 style pictures")
 }
 
@@ -156,7 +161,7 @@ func TestColor(t *testing.T) {
 	content, style := open(t, nsttest.Demo(t, "content.png")), open(t, nsttest.Demo(t, "style.png"))
 	final := func(c nst.Color, style *picture.Picture) *picture.Picture {
 		var last *picture.Picture
-		r, err := e.Stylize(context.Background(), content, []*picture.Picture{style}, nst.Options{Size: new(64), Iterations: new(5), Color: c}, func(p nst.Progress) { last = p.Picture() })
+		r, err := e.Stylize(context.Background(), content, []*picture.Picture{style}, nst.Options{Size: new(64), Iterations: new(5), Color: c}, nst.Hooks{Progress: func(p nst.Progress) { last = pictureAt(t, p) }})
 		require.NoError(t, err)
 		assert.Equal(t, last, r.Picture, "what is shown at the end is the result")
 		return r.Picture
@@ -192,7 +197,7 @@ func TestStyleTargetsAreRemembered(t *testing.T) {
 	}
 	for i := range 80 { // more than are kept
 		style := picture.New(16+i, 16)
-		_, err := e.Stylize(context.Background(), picture.New(16, 16), []*picture.Picture{style}, nst.Options{Size: new(0), StyleLayers: []nst.LayerWeight{{Layer: "relu1_1"}}, Iterations: new(0)}, nil)
+		_, err := e.Stylize(context.Background(), picture.New(16, 16), []*picture.Picture{style}, nst.Options{Size: new(0), StyleLayers: []nst.LayerWeight{{Layer: "relu1_1"}}, Iterations: new(0)}, nst.Hooks{})
 		require.NoError(t, err)
 	}
 	assert.LessOrEqual(t, torch.Live(), int64(64*5))
@@ -203,9 +208,9 @@ func record(t *testing.T, e *nst.Engine, o nst.Options, stop func(nst.Progress) 
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	r, err := e.Stylize(ctx, open(t, nsttest.Demo(t, "content.png")), []*picture.Picture{open(t, nsttest.Demo(t, "style.png"))}, o, func(p nst.Progress) {
+	r, err := e.Stylize(ctx, open(t, nsttest.Demo(t, "content.png")), []*picture.Picture{open(t, nsttest.Demo(t, "style.png"))}, o, nst.Hooks{Progress: func(p nst.Progress) {
 		if p.Last && p.Iteration < p.Iterations {
-			c, err := p.Checkpoint()
+			c, err := p.State.Checkpoint()
 			assert.NoError(t, err)
 			var file bytes.Buffer
 			n, err := c.WriteTo(&file)
@@ -220,9 +225,9 @@ func record(t *testing.T, e *nst.Engine, o nst.Options, stop func(nst.Progress) 
 		if stop != nil && stop(p) {
 			cancel()
 		}
-		p.Picture, p.Checkpoint, p.Seconds = nil, nil, 0
+		p.State, p.Seconds = nil, 0
 		all = append(all, p)
-	})
+	}})
 	if at == nil {
 		require.NoError(t, err)
 	} else {
@@ -283,16 +288,16 @@ func TestUnusableCheckpoints(t *testing.T) {
 			o := o
 			o.Resume = checkpoint
 			c.options(&o)
-			_, err := e.Stylize(context.Background(), c.content, c.styles, o, nil)
+			_, err := e.Stylize(context.Background(), c.content, c.styles, o, nst.Hooks{})
 			require.ErrorIs(t, err, nst.ErrCheckpoint)
 			assert.ErrorContains(t, err, part)
 		})
 	}
-	small, err := nst.Open(context.Background(), "vgg19/testdata/small.pt", "cpu")
+	small, err := nst.Open(context.Background(), "vgg19/testdata/small.pt", nst.OpenOptions{Device: "cpu"})
 	require.NoError(t, err)
 	defer small.Close()
 	o.Resume = checkpoint
-	_, err = small.Stylize(context.Background(), content, []*picture.Picture{style}, o, nil)
+	_, err = small.Stylize(context.Background(), content, []*picture.Picture{style}, o, nst.Hooks{})
 	assert.ErrorContains(t, err, "another network")
 
 	var file bytes.Buffer
@@ -314,17 +319,17 @@ func TestUnusableCheckpoints(t *testing.T) {
 func TestScalesPay(t *testing.T) {
 	e := engine(t, "cpu")
 	work := 0.0
-	r, err := e.Stylize(context.Background(), open(t, nsttest.Shared(t, "images", "content.jpg")), []*picture.Picture{open(t, nsttest.Shared(t, "images", "style.jpg"))},
-		nst.Options{Size: new(224), Iterations: new(75)}, func(p nst.Progress) {
+	r, err := e.Stylize(context.Background(), open(t, nsttest.Demo(t, "content.png")), []*picture.Picture{open(t, nsttest.Demo(t, "style.png"))},
+		nst.Options{Size: new(224), Iterations: new(75)}, nst.Hooks{Progress: func(p nst.Progress) {
 			if !p.Last {
 				work += math.Pow(float64(p.Scale)/224, 2)
 			} else {
 				assert.Equal(t, 1.0, p.Fraction)
 			}
-		})
+		}})
 	require.NoError(t, err)
-	alone, err := e.Stylize(context.Background(), open(t, nsttest.Shared(t, "images", "content.jpg")), []*picture.Picture{open(t, nsttest.Shared(t, "images", "style.jpg"))},
-		nst.Options{Size: new(224), Scales: nst.ScalesOff, Iterations: new(int(math.Ceil(work)))}, nil)
+	alone, err := e.Stylize(context.Background(), open(t, nsttest.Demo(t, "content.png")), []*picture.Picture{open(t, nsttest.Demo(t, "style.png"))},
+		nst.Options{Size: new(224), Scales: nst.ScalesOff, Iterations: new(int(math.Ceil(work)))}, nst.Hooks{})
 	require.NoError(t, err)
 	assert.Less(t, r.Costs.Total, alone.Costs.Total)
 	t.Logf("from coarse to fine %.3f; %.0f iterations at full size alone %.3f", r.Costs.Total, math.Ceil(work), alone.Costs.Total)
@@ -344,26 +349,22 @@ func TestTogetherAsAlone(t *testing.T) {
 	for i := range other.Pixels {
 		other.Pixels[i] = float32(i%11) / 11
 	}
-	inputs := []nst.Pair{{Content: content, Styles: []*picture.Picture{style}}, {Content: flipped, Styles: []*picture.Picture{other, style}}, {Content: content, Styles: []*picture.Picture{other}}}
+	inputs := []nst.Input{{Content: content, Styles: []*picture.Picture{style}}, {Content: flipped, Styles: []*picture.Picture{other, style}}, {Content: content, Styles: []*picture.Picture{other}}}
 	for _, optimizer := range []nst.Optimizer{nst.Adam, nst.LBFGS} {
 		for _, loss := range []nst.StyleLoss{nst.GramLoss, nst.MomentsLoss} {
 			t.Run(fmt.Sprint(optimizer, " ", loss), func(t *testing.T) {
 				o := nst.Options{Size: new(64), Scales: "48", Iterations: new(8), Optimizer: optimizer, StyleLoss: loss, TVWeight: new(1.0), Color: nst.ColorContent}
 				together := make([][]float64, len(inputs))
-				pairs := slices.Clone(inputs)
-				for i := range pairs {
-					pairs[i].Report = func(p nst.Progress) {
-						together[i] = append(together[i], p.Total)
-						_, err := p.Checkpoint()
-						assert.ErrorIs(t, err, nst.ErrCheckpoint)
-					}
-				}
-				results, err := e.StylizeTogether(context.Background(), pairs, o)
+				results, err := e.StylizeBatch(context.Background(), inputs, o, nst.Hooks{Progress: func(p nst.Progress) {
+					together[p.Input] = append(together[p.Input], p.Total)
+					_, err := p.State.Checkpoint()
+					assert.ErrorIs(t, err, nst.ErrCheckpoint)
+				}})
 				require.NoError(t, err)
 				require.Len(t, results, len(inputs))
 				for i, in := range inputs {
 					var alone []float64
-					r, err := e.Stylize(context.Background(), in.Content, in.Styles, o, func(p nst.Progress) { alone = append(alone, p.Total) })
+					r, err := e.Stylize(context.Background(), in.Content, in.Styles, o, nst.Hooks{Progress: func(p nst.Progress) { alone = append(alone, p.Total) }})
 					require.NoError(t, err)
 					require.Len(t, together[i], len(alone))
 					for k := range alone {
@@ -374,32 +375,6 @@ func TestTogetherAsAlone(t *testing.T) {
 			})
 		}
 	}
-	_, err := e.StylizeTogether(context.Background(), []nst.Pair{inputs[0], {Content: other, Styles: inputs[0].Styles}}, nst.Options{Size: new(64)})
+	_, err := e.StylizeBatch(context.Background(), []nst.Input{inputs[0], {Content: other, Styles: inputs[0].Styles}}, nst.Options{Size: new(64)}, nst.Hooks{})
 	assert.ErrorIs(t, err, nst.ErrInvalidOption, "of two sizes")
-}
-
-// Features of half precision have Gram matrices and costs without overflow.
-func TestHalfPrecisionDoesNotOverflow(t *testing.T) {
-	nsttest.NoLeaks(t)
-	values := make([]float32, 64*40*40)
-	for i := range values {
-		values[i] = float32(i%97) * 600 // up to 57,600, as near to float16's limit
-	}
-	require.NoError(t, torch.Scoped(func() error {
-		a := torch.FromFloats(values, torch.CPU, 1, 64, 40, 40)
-		want := torch.Floats(nst.GramMatrix(a))
-		for _, scalar := range []torch.ScalarType{torch.Float16, torch.BFloat16} {
-			half := torch.Cast(a, scalar)
-			g := nst.GramMatrix(half)
-			assert.Equal(t, torch.Float32, torch.TypeOf(g))
-			for i, v := range torch.Floats(g) {
-				require.InEpsilon(t, want[i], v, 0.01)
-			}
-			cost := nst.ContentCost(torch.Scale(half, 0), half)
-			assert.InEpsilon(t, torch.Floats(nst.ContentCost(torch.Scale(a, 0), a))[0], torch.Floats(cost)[0], 0.01)
-			style := nst.StyleCost(torch.Scale(g, 0), g)
-			assert.False(t, math.IsInf(float64(torch.Floats(style)[0]), 0))
-		}
-		return nil
-	}))
 }

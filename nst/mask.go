@@ -5,6 +5,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/seed9bb5c928/nst/nst/internal/objective"
 	"github.com/seed9bb5c928/nst/nst/picture"
 	"github.com/seed9bb5c928/nst/nst/vgg19"
 	"github.com/seed9bb5c928/nst/torch"
@@ -48,40 +49,10 @@ func (s *settings) withAlpha(content *picture.Picture, styles []*picture.Picture
 	return content, styles, nil
 }
 
-// opacity returns a picture's alpha at the layers' positions, by stride, [1,1,n_H,n_W],
-// as tensors that the caller closes.
-func opacity(p *picture.Picture, layers []string, device torch.Device, scalar torch.ScalarType, width, height int) map[int]torch.Tensor {
-	out := map[int]torch.Tensor{}
-	torch.Within(func() {
-		atStrides(alphaOf(p, width, height), layers, device, scalar, func(stride int, t torch.Tensor) { out[stride] = torch.Keep(torch.Clone(t)) })
-	})
-	return out
-}
-
 // alphaOf is a picture's alpha at a size, on the CPU.
 func alphaOf(p *picture.Picture, width, height int) torch.Tensor {
 	t := torch.FromFloats(p.Alpha, torch.CPU, 1, 1, int64(p.Height), int64(p.Width))
 	return torch.ResizeLinear(t, int64(height), int64(width))
-}
-
-// atStrides calls each for a map of a picture's pixels at the strides of the layers,
-// where it is halved from block to block, as the network's maps are.
-func atStrides(t torch.Tensor, layers []string, device torch.Device, scalar torch.ScalarType, each func(stride int, t torch.Tensor)) {
-	wanted, deepest := map[int]bool{}, 1
-	for _, name := range layers {
-		stride := strideOf(name)
-		wanted[stride] = true
-		deepest = max(deepest, stride)
-	}
-	t = torch.Cast(torch.To(t, device), scalar)
-	for stride := 1; stride <= deepest; stride *= 2 {
-		if stride > 1 {
-			t = torch.Halve(t)
-		}
-		if wanted[stride] {
-			each(stride, t)
-		}
-	}
 }
 
 // maxRegions is how many grey levels a mask may have. More are the shades of
@@ -131,16 +102,11 @@ func (m *mask) fits(field, what string, p *picture.Picture) error {
 	return nil
 }
 
-// guides are the weights of a layer's positions [1,1,n_H,n_W], by level.
-type guides map[uint8]torch.Tensor
-
-// guides returns the masks' guides for a picture of width×height, by stride,
-// as tensors of the caller's scope. A level's membership is resized and, like
-// the network's maps, halved from block to block, and multiplied by alpha if that
-// counts; a position's weight is its square, and the weights' sum is 1. A level that has no
-// position left has no guide.
-func (m *mask) guides(layers []string, device torch.Device, scalar torch.ScalarType, width, height int) map[int]guides {
-	out := map[int]guides{}
+// guides returns the regions' guides for a picture of width×height at the layers'
+// strides, as tensors of the caller's scope. A region's membership is resized, and
+// multiplied by alpha if that counts.
+func (m *mask) guides(layers []vgg19.Layer, device torch.Device, scalar torch.ScalarType, width, height int) objective.Guides {
+	out := objective.Guides{}
 	for _, level := range m.levels() {
 		member := make([]float32, len(m.level))
 		for i, l := range m.level {
@@ -153,25 +119,9 @@ func (m *mask) guides(layers []string, device torch.Device, scalar torch.ScalarT
 		if m.of != nil {
 			t = torch.Mul(t, alphaOf(m.of, width, height))
 		}
-		atStrides(t, layers, device, scalar, func(stride int, t torch.Tensor) {
-			if out[stride] == nil {
-				out[stride] = guides{}
-			}
-			if weight := read(squares(t)); weight > 0 {
-				out[stride][level] = torch.Scale(torch.Pow(t, 2), 1/weight)
-			}
-		})
+		out.AddGuide(level, t, layers, device, scalar)
 	}
 	return out
-}
-
-// strideOf is the stride of a layer, whose name has been checked.
-func strideOf(name string) int {
-	l, err := vgg19.Lookup(name)
-	if err != nil {
-		panic(err)
-	}
-	return l.Stride
 }
 
 // checkMasks reads the masks, none of them where there are none, and says

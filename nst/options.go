@@ -264,19 +264,8 @@ type Options struct {
 	// by fewer steps that L-BFGS remembers.
 	Tile        Tile  `json:"tile,omitempty"`
 	MemoryLimit Bytes `json:"memory_limit,omitempty"`
-	// StateEvery has Progress.Picture and Progress.Checkpoint be there at the
-	// iterations that are its multiples, and at the end, alone. 0 means whenever the
-	// state is at hand: at every iteration on the CPU; on a GPU costs are read, and
-	// reported, several iterations at a time, and of these the last has its state.
-	StateEvery int `json:"-"`
 	// Autotune is AutotuneAuto if empty. It means nothing but to CUDA.
 	Autotune Autotune `json:"-"`
-	// Warn, if it is there, is told of what a run goes on in spite of: memory that
-	// ran out, a device that failed. OnTile is told how many of a picture's tiles
-	// are done, in each of an evaluation's two passes. Both are called
-	// on the device's thread and must not call the engine.
-	Warn   func(message string) `json:"-"`
-	OnTile func(done, all int)  `json:"-"`
 	// Resume is where an earlier run of the same options and pictures is gone
 	// on from.
 	Resume *Checkpoint `json:"-"`

@@ -2,7 +2,6 @@ package nst
 
 import (
 	"context"
-	"errors"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -17,47 +16,30 @@ import (
 // goes on as before.
 func TestPanicsAreErrors(t *testing.T) {
 	nsttest.NoLeaks(t)
-	e, err := Open(context.Background(), nsttest.Model(t), "cpu:2")
+	e, err := Open(context.Background(), nsttest.Model(t), OpenOptions{Device: "cpu:2"})
 	require.NoError(t, err)
 	content, styles := noise(1, 64, 48), []*picture.Picture{noise(2, 64, 64)}
-	run := func(change func(*Options), report func(Progress)) (*Result, error) {
+	run := func(h Hooks) (*Result, error) {
 		o := Options{Size: new(0), Iterations: new(2), Tile: "16", Scales: ScalesOff}
-		change(&o)
-		return e.Stylize(context.Background(), content, styles, o, report)
+		return e.Stylize(context.Background(), content, styles, o, h)
 	}
-	want, err := run(func(*Options) {}, nil)
+	want, err := run(Hooks{})
 	require.NoError(t, err)
-	for name, one := range map[string]struct {
-		change func(*Options)
-		report func(Progress)
-	}{
-		"report": {func(*Options) {}, func(Progress) { panic("report") }},
-		"tile":   {func(o *Options) { o.OnTile = func(done, _ int) { panic("tile") } }, nil},
-		"nil":    {func(*Options) {}, func(Progress) { var p *picture.Picture; _ = p.Width }},
+	for name, hooks := range map[string]Hooks{
+		"progress": {Progress: func(Progress) { panic("progress") }},
+		"tile":     {Tile: func(int, int) { panic("tile") }},
+		"nil":      {Progress: func(Progress) { var p *picture.Picture; _ = p.Width }},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := run(one.change, one.report)
+			_, err := run(hooks)
 			var p *PanicError
 			require.ErrorAs(t, err, &p)
 			assert.NotEmpty(t, p.Stack)
 			assert.NotContains(t, p.Error(), "goroutine")
-			got, err := run(func(*Options) {}, nil)
+			got, err := run(Hooks{})
 			require.NoError(t, err)
 			assert.Equal(t, want.Picture, got.Picture)
 		})
-	}
-	// In a tile's work: on the first worker's thread and on another's.
-	f := &farm{workers: e.workers, ctx: context.Background(), home: torch.CPU, warn: func(string) {}}
-	for _, bad := range []int{0, 5} {
-		err := e.thread().Do(context.Background(), func() error {
-			return f.each(8, func(_ *worker, i int) []torch.Tensor {
-				if i == bad {
-					panic(errors.New("in a tile"))
-				}
-				return nil
-			}, func(int, []torch.Tensor) {})
-		})
-		assert.ErrorAs(t, err, new(*PanicError))
 	}
 	e.Close()
 	e.Close()

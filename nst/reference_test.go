@@ -48,7 +48,7 @@ func engines(t testing.TB, devices ...string) (out []*nst.Engine) {
 	t.Helper()
 	nsttest.NoLeaks(t)
 	for _, device := range devices {
-		e, err := nst.Open(context.Background(), nsttest.Model(t), device)
+		e, err := nst.Open(context.Background(), nsttest.Model(t), nst.OpenOptions{Device: device})
 		require.NoError(t, err)
 		t.Cleanup(e.Close)
 		out = append(out, e)
@@ -60,9 +60,9 @@ func engines(t testing.TB, devices ...string) (out []*nst.Engine) {
 // 1e-5, the gradient's norm within 1e-4, and the totals of all steps.
 func TestClassicFollowsTheReference(t *testing.T) {
 	e := engine(t, "cpu")
-	content := open(t, nsttest.Shared(t, "images", "content-128x96.png"))
-	style := open(t, nsttest.Shared(t, "images", "style-120x96.png"))
-	noise := open(t, nsttest.Shared(t, "images", "noise-128x96.png"))
+	content := open(t, nsttest.Reference(t, "content-128x96.png"))
+	style := open(t, nsttest.Reference(t, "style-120x96.png"))
+	noise := open(t, nsttest.Reference(t, "noise-128x96.png"))
 	for _, c := range []struct {
 		name      string
 		start     *picture.Picture
@@ -83,7 +83,7 @@ func TestClassicFollowsTheReference(t *testing.T) {
 		{"seed-content", content, nst.Double, 1e-4},
 	} {
 		t.Run(fmt.Sprint(c.name, " ", c.precision), func(t *testing.T) {
-			raw, err := os.ReadFile(nsttest.Shared(t, "reference", c.name+".json"))
+			raw, err := os.ReadFile(nsttest.Reference(t, c.name+".json"))
 			require.NoError(t, err)
 			var want reference
 			require.NoError(t, json.Unmarshal(raw, &want))
@@ -93,7 +93,7 @@ func TestClassicFollowsTheReference(t *testing.T) {
 			_, err = e.Stylize(context.Background(), content, []*picture.Picture{style}, nst.Options{
 				Preset: nst.Classic, Size: new(0), StyleSize: new(0),
 				Start: nst.StartPicture, Picture: c.start, Pooling: want.Pooling, Precision: c.precision, Iterations: new(len(want.Totals)),
-			}, func(p nst.Progress) { got = append(got, p.Costs) })
+			}, nst.Hooks{Progress: func(p nst.Progress) { got = append(got, p.Costs) }})
 			require.NoError(t, err)
 			require.Len(t, got, len(want.Totals)+1)
 

@@ -19,7 +19,7 @@ type scale struct {
 // the structures that a layer sees in it: with the same weight a small scale
 // would move houses to where the painting has them, and the larger ones could
 // not move them back.
-func (s *settings) alphaAt(at scale) float64 { return s.alpha / at.factor }
+func (s *settings) alphaAt(at scale) float64 { return s.spec.Alpha / at.factor }
 
 const (
 	// coarsest is about the longest side at which an automatic schedule begins:

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/seed9bb5c928/nst/nst/internal/descent"
+	"github.com/seed9bb5c928/nst/nst/internal/objective"
 	"github.com/seed9bb5c928/nst/nst/picture"
 	"github.com/seed9bb5c928/nst/nst/vgg19"
 )
@@ -14,47 +16,29 @@ import (
 // pictures and the checkpoint.
 type settings struct {
 	Options
-	unit           units
-	content, style []weightedLayer
-	alpha, beta    float64
-	gamma          float64 // of the total variation
-	rate           float64
-	beta2          float64 // Adam's β₂
-	iterations     int
-	scales         []int // of the list; empty: Scales says how
+	spec       objective.Spec // with α of the result's size, and without the network's channels
+	descent    descent.Settings
+	iterations int
+	scales     []int // of the list; empty: Scales says how
 }
 
-// units say what the paper's costs, as cost.go has them, are multiplied by.
-type units int
-
-const (
-	paperUnits      units = iota // nothing
-	targetUnits                  // costs relative to their target's own size: Balanced
-	meanSquareUnits              // mean squares, the style's times 1000/C²: Gatys
-)
-
-type weightedLayer struct {
-	layer  string
-	weight float64
-}
-
-// layers names the layers of all terms.
-func (s *settings) layers() []string {
-	var out []string
-	for _, l := range slices.Concat(s.content, s.style) {
-		out = append(out, l.layer)
+// layers are those of all terms, also of those that weigh nothing.
+func (s *settings) layers() []vgg19.Layer {
+	var out []vgg19.Layer
+	for _, l := range slices.Concat(s.spec.Content, s.spec.Style) {
+		out = append(out, l.Layer)
 	}
 	return out
 }
 
-// deepest is as far as the network runs.
-func (s *settings) deepest() vgg19.Layer {
-	l, err := vgg19.Deepest(s.layers())
-	if err != nil {
-		panic(err) // the layers' names have been checked
-	}
-	return l
-}
+// deepest is as far as the network may have to run.
+func (s *settings) deepest() vgg19.Layer { return vgg19.Deepest(s.layers()) }
+
+// styleLosses are the objective's.
+var styleLosses = map[StyleLoss]objective.StyleLoss{GramLoss: objective.Gram{}, MomentsLoss: objective.Moments{}}
+
+// methods are the descent's.
+var methods = map[Optimizer]descent.Method{Adam: descent.Adam, LBFGS: descent.LBFGS}
 
 // pooling is the network's: Balanced keeps average-pooled activations about as
 // large as the network was trained with.
@@ -66,25 +50,25 @@ func (s *settings) pooling() vgg19.Pooling {
 }
 
 func (o Options) withDefaults() (*settings, error) {
-	s := &settings{Options: o, beta2: 0.999}
+	s := &settings{Options: o, descent: descent.Settings{Beta2: 0.999}}
 	rates, optimizer, scales := map[Optimizer]float64{LBFGS: 1}, Adam, ScalesOff
 	s.Preset = either(s.Preset, Balanced)
 	switch s.Preset {
 	case Balanced:
 		// Each of the five style layers weighs 20 against the content's 1.
-		s.unit, s.alpha, s.beta = targetUnits, 1, 100
+		s.spec.Normalisation, s.spec.Alpha, s.spec.Beta = objective.RelativeToTarget, 1, 100
 		s.iterations, rates[Adam] = 200, 0.02
 		optimizer = LBFGS
 		// Each scale begins with large gradients, which β₂ = 0.999 would
 		// remember, making steps small, until the scale is over.
-		s.beta2 = 0.99
+		s.descent.Beta2 = 0.99
 		scales = ScalesAuto
 	case Classic:
-		s.alpha, s.beta = 10, 40
+		s.spec.Alpha, s.spec.Beta = 10, 40
 		s.iterations, rates[Adam] = 500, 2.0/255
 	case Gatys:
 		// λ is 1/5 on each of five layers, so that β·λ is 1.
-		s.unit, s.alpha, s.beta = meanSquareUnits, 1, 5
+		s.spec.Normalisation, s.spec.Alpha, s.spec.Beta = objective.MeanSquare, 1, 5
 		s.iterations, rates[Adam] = 500, 0.02
 		optimizer = LBFGS
 	default:
@@ -99,12 +83,13 @@ func (o Options) withDefaults() (*settings, error) {
 	s.Autotune = either(s.Autotune, AutotuneAuto)
 	s.Color = either(s.Color, ColorStyle)
 	s.Precision = either(s.Precision, Fast)
-	s.rate = rates[s.Optimizer]
+	s.spec.StyleLoss = styleLosses[s.StyleLoss]
+	s.descent.Method, s.descent.Rate = methods[s.Optimizer], rates[s.Optimizer]
 	var err error
-	if s.content, err = layerWeights("ContentLayers", &s.ContentLayers, "relu4_2"); err != nil {
+	if s.spec.Content, err = layerWeights("ContentLayers", &s.ContentLayers, "relu4_2"); err != nil {
 		return nil, err
 	}
-	if s.style, err = layerWeights("StyleLayers", &s.StyleLayers, "relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"); err != nil {
+	if s.spec.Style, err = layerWeights("StyleLayers", &s.StyleLayers, "relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"); err != nil {
 		return nil, err
 	}
 	for _, check := range []func() error{
@@ -158,10 +143,10 @@ func (s *settings) checkNumbers() error {
 		to    *float64
 		zero  bool
 	}{
-		{"ContentWeight", &s.ContentWeight, &s.alpha, true},
-		{"StyleWeight", &s.StyleWeight, &s.beta, true},
-		{"TVWeight", &s.TVWeight, &s.gamma, true},
-		{"LearningRate", &s.LearningRate, &s.rate, false},
+		{"ContentWeight", &s.ContentWeight, &s.spec.Alpha, true},
+		{"StyleWeight", &s.StyleWeight, &s.spec.Beta, true},
+		{"TVWeight", &s.TVWeight, &s.spec.Gamma, true},
+		{"LearningRate", &s.LearningRate, &s.descent.Rate, false},
 	} {
 		if *n.from != nil {
 			*n.to = **n.from
@@ -171,11 +156,8 @@ func (s *settings) checkNumbers() error {
 			return err
 		}
 	}
-	if s.alpha*total(s.content) == 0 && s.beta*total(s.style) == 0 {
+	if len(s.spec.Layers()) == 0 {
 		return invalid("ContentWeight", "and StyleWeight leave nothing to optimise: every weight is 0; give one that is not")
-	}
-	if s.StateEvery < 0 {
-		return invalid("StateEvery", "is %d; 0 or more will do", s.StateEvery)
 	}
 	if s.Iterations != nil {
 		s.iterations = *s.Iterations
@@ -303,17 +285,18 @@ func checkNumber(field string, v float64, zero bool) error {
 }
 
 // layerWeights makes the layers of an option, which it completes.
-func layerWeights(field string, given *[]LayerWeight, preset ...string) ([]weightedLayer, error) {
+func layerWeights(field string, given *[]LayerWeight, preset ...string) ([]objective.WeightedLayer, error) {
 	layers := slices.Clone(*given)
 	if len(layers) == 0 {
 		for _, name := range preset {
 			layers = append(layers, LayerWeight{Layer: name})
 		}
 	}
-	var out []weightedLayer
+	var out []objective.WeightedLayer
 	seen := map[string]bool{}
 	for i, g := range layers {
-		if _, err := vgg19.Lookup(g.Layer); err != nil {
+		layer, err := vgg19.Lookup(g.Layer)
+		if err != nil {
 			return nil, invalid(field, "names an %v", err)
 		}
 		if seen[g.Layer] {
@@ -325,15 +308,8 @@ func layerWeights(field string, given *[]LayerWeight, preset ...string) ([]weigh
 		} else if err := checkNumber(field, *g.Weight, true); err != nil {
 			return nil, err
 		}
-		out = append(out, weightedLayer{g.Layer, *layers[i].Weight})
+		out = append(out, objective.WeightedLayer{Layer: layer, Weight: *layers[i].Weight})
 	}
 	*given = layers
 	return out, nil
-}
-
-func total(layers []weightedLayer) (sum float64) {
-	for _, l := range layers {
-		sum += l.weight
-	}
-	return sum
 }

@@ -3,11 +3,13 @@ package nst
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"fmt"
 	"math"
-	"strings"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 
+	"github.com/seed9bb5c928/nst/nst/internal/objective"
+	"github.com/seed9bb5c928/nst/nst/internal/tiling"
 	"github.com/seed9bb5c928/nst/nst/picture"
 	"github.com/seed9bb5c928/nst/nst/vgg19"
 	"github.com/seed9bb5c928/nst/torch"
@@ -37,18 +39,6 @@ func fingerprintOf(p *picture.Picture) (f fingerprint) {
 	return f
 }
 
-// styleTargets are the statistics of one style picture: by layer, and there by
-// the mask's level (0 without a mask).
-type styleTargets map[string]map[uint8]statistics
-
-func (t styleTargets) close() {
-	for _, levels := range t {
-		for _, s := range levels {
-			torch.Close(s.gram, s.mean)
-		}
-	}
-}
-
 // styleKey is what the statistics of a style picture depend on, within an
 // engine, which has one network.
 type styleKey struct {
@@ -59,13 +49,13 @@ type styleKey struct {
 	pooling       vgg19.Pooling
 	padding       vgg19.Padding
 	precision     Precision
-	home          torch.Device
+	primary       torch.Device
 }
 
 // styleCache keeps the targets of the styles used last. It is used on the
 // engine's thread alone, and owns the tensors.
 type styleCache struct {
-	lru    *simplelru.LRU[styleKey, styleTargets]
+	lru    *simplelru.LRU[styleKey, objective.StyleTargets]
 	misses int // for tests
 }
 
@@ -74,7 +64,7 @@ type styleCache struct {
 const cachedStyles = 64
 
 func newStyleCache() *styleCache {
-	lru, err := simplelru.NewLRU(cachedStyles, func(_ styleKey, t styleTargets) { t.close() })
+	lru, err := simplelru.NewLRU(cachedStyles, func(_ styleKey, t objective.StyleTargets) { t.Close() })
 	if err != nil {
 		panic(err) // of sizes below 1
 	}
@@ -82,7 +72,7 @@ func newStyleCache() *styleCache {
 }
 
 // get returns the targets, made by compute if they are not there.
-func (c *styleCache) get(key styleKey, compute func() (styleTargets, error)) (styleTargets, error) {
+func (c *styleCache) get(key styleKey, compute func() (objective.StyleTargets, error)) (objective.StyleTargets, error) {
 	if t, ok := c.lru.Get(key); ok {
 		return t, nil
 	}
@@ -97,120 +87,68 @@ func (c *styleCache) get(key styleKey, compute func() (styleTargets, error)) (st
 
 func (c *styleCache) close() { c.lru.Purge() }
 
-// styleTargets returns the statistics of style picture i at a scale. They
-// belong to the engine's cache.
-func (t *transfer) styleTargets(i int, at scale) (styleTargets, error) {
-	s, e, p := t.settings, t.engine, t.styles[i]
-	width, height := s.fitStyle(p, at.factor)
-	layers := newEvaluator(t.farm, s, width, height).styleLayers()
+// weightedTargets are one style's targets, which the cache owns, and its share of the
+// blend.
+type weightedTargets struct {
+	objective.StyleTargets
+	share float64
+}
+
+// blend blends what the styles have of a layer and region; nil if none has any.
+func blend(styles []weightedTargets, l vgg19.Layer, level objective.Level) objective.Statistics {
+	var parts []objective.Statistics
+	var shares []float64
+	for _, s := range styles {
+		if part, ok := s.StyleTargets[l][level]; ok {
+			parts, shares = append(parts, part), append(shares, s.share)
+		}
+	}
+	if len(parts) == 0 {
+		return nil
+	}
+	return objective.Blend(parts, shares)
+}
+
+// targets finds the targets of the item's styles at a scale.
+func (m *item) targets(cache *styleCache, pool *tiling.Pool, spec *objective.Spec, at scale) (out []weightedTargets, err error) {
+	for i := range m.styles {
+		share := m.settings.share(i, len(m.styles))
+		if share == 0 {
+			continue
+		}
+		t, err := m.styleTargets(cache, pool, spec, i, at)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, weightedTargets{t, share})
+	}
+	return out, nil
+}
+
+// styleTargets returns the statistics of style picture i at a scale, which belong to the
+// cache.
+func (m *item) styleTargets(cache *styleCache, pool *tiling.Pool, spec *objective.Spec, i int, at scale) (objective.StyleTargets, error) {
+	s := m.settings
+	width, height := s.fitStyle(m.styles[i], at.factor)
+	layers := spec.StyleLayers()
 	key := styleKey{
-		picture: t.styleIDs[i], width: width, height: height, layers: strings.Join(layers, " "),
-		loss: s.StyleLoss, pooling: s.pooling(), padding: s.Padding, precision: s.Precision, home: t.farm.home,
+		picture: m.styleIDs[i], width: width, height: height, layers: fmt.Sprint(layers),
+		loss: s.StyleLoss, pooling: s.pooling(), padding: s.Padding, precision: s.Precision, primary: pool.Primary,
 	}
 	if s.StyleMasks != nil {
 		key.mask = fingerprintOf(s.StyleMasks[i])
 	}
-	return e.styles.get(key, func() (found styleTargets, err error) {
-		err = t.farm.fit(width, height, deepest(layers), func() error {
-			found.close()
-			found = styleTargets{}
-			return torch.Scoped(func() (err error) {
-				torch.NoGrad(func() { err = t.measureStyle(found, i, layers, width, height) })
-				return err
-			})
+	return cache.get(key, func() (found objective.StyleTargets, err error) {
+		defer s.collect()
+		err = torch.Scoped(func() (err error) {
+			var guides objective.Guides
+			if mask := m.styleMasks[i]; mask != nil {
+				torch.NoGrad(func() { guides = mask.guides(layers, pool.Primary, s.Precision.scalar(), width, height) })
+			}
+			p := resized(m.styles[i], width, height)
+			found, err = objective.MeasureStyle(pool, spec, width, height, func(t tiling.Tile) torch.Tensor { return s.part(p, t) }, guides)
+			return err
 		})
-		if err != nil {
-			found.close()
-		}
 		return found, err
 	})
-}
-
-// measureStyle fills found, tile by tile.
-func (t *transfer) measureStyle(found styleTargets, i int, layers []string, width, height int) error {
-	s, device := t.settings, t.farm.home
-	var byStride map[int]guides
-	if m := t.styleMasks[i]; m != nil {
-		byStride = m.guides(layers, device, s.Precision.scalar(), width, height)
-	}
-	type sum struct {
-		layer string
-		level uint8
-		guide torch.Tensor
-	}
-	var all []sum
-	for _, layer := range layers {
-		levels := guides{0: torch.Tensor{}}
-		if byStride != nil {
-			levels = byStride[strideOf(layer)]
-		}
-		found[layer] = map[uint8]statistics{}
-		for level, guide := range levels {
-			all = append(all, sum{layer, level, guide})
-		}
-	}
-	// An evaluator without targets knows how to measure.
-	e := newEvaluator(t.farm, s, width, height)
-	e.tiles = cut(width, height, t.farm.size, deepest(layers))
-	p := resized(t.styles[i], width, height)
-	defer t.collect()
-	err := t.farm.each(len(e.tiles), func(w *worker, i int) (made []torch.Tensor) {
-		w.drop(0)
-		part := e.tiles[i]
-		pass := w.network.Run(torch.To(s.part(p, part), w.device()), part.local(), layers, false)
-		defer pass.Close()
-		for _, one := range all {
-			made = append(made, e.measure(w, pass, one.layer, one.guide, i)...)
-		}
-		return made
-	}, func(_ int, made []torch.Tensor) {
-		for _, one := range all {
-			sum := found[one.layer][one.level]
-			accumulate(&sum.gram, &made[0])
-			if made = made[1:]; e.loss == MomentsLoss {
-				accumulate(&sum.mean, &made[0])
-				made = made[1:]
-			}
-			found[one.layer][one.level] = sum
-		}
-	})
-	if err != nil {
-		return err
-	}
-	for _, levels := range found {
-		for level, sum := range levels {
-			now := sum.centred()
-			if now.gram.T != sum.gram.T {
-				torch.Close(sum.gram)
-				torch.Keep(now.gram)
-			}
-			levels[level] = now
-		}
-	}
-	return nil
-}
-
-// blend is the statistics of several styles, weighted: the shares' sum is made
-// 1. It makes tensors of the caller's scope.
-func blend(parts []statistics, shares []float64) statistics {
-	sum := 0.0
-	for _, v := range shares {
-		sum += v
-	}
-	var out statistics
-	mix := func(out *torch.Tensor, part torch.Tensor, share float64) {
-		if part.T == nil {
-			return
-		}
-		scaled := torch.Scale(part, share)
-		if out.T != nil {
-			scaled = torch.Add(*out, scaled)
-		}
-		*out = scaled
-	}
-	for i, p := range parts {
-		mix(&out.gram, p.gram, shares[i]/sum)
-		mix(&out.mean, p.mean, shares[i]/sum)
-	}
-	return out
 }

@@ -23,7 +23,7 @@ func run(t *testing.T, e *nst.Engine, o nst.Options) (*nst.Result, []nst.Costs) 
 	var costs []nst.Costs
 	r, err := e.Stylize(context.Background(), open(t, nsttest.Demo(t, "content.png")),
 		[]*picture.Picture{open(t, nsttest.Demo(t, "style.png"))}, o,
-		func(p nst.Progress) { costs = append(costs, p.Costs) })
+		nst.Hooks{Progress: func(p nst.Progress) { costs = append(costs, p.Costs) }})
 	require.NoError(t, err)
 	return r, costs
 }
@@ -122,9 +122,9 @@ func TestPretendAcceleratorAgreesWithTheCPU(t *testing.T) {
 				last := -1
 				_, err = pretend.Stylize(context.Background(), open(t, nsttest.Demo(t, "content.png")),
 					[]*picture.Picture{open(t, nsttest.Demo(t, "style.png"))},
-					nst.Options{Size: new(32), Scales: nst.ScalesOff, Iterations: new(iterations), StateEvery: every, Optimizer: optimizer}, func(p nst.Progress) {
+					nst.Options{Size: new(32), Scales: nst.ScalesOff, Iterations: new(iterations), Optimizer: optimizer}, nst.Hooks{StateEvery: every, Progress: func(p nst.Progress) {
 						all[graphs] = append(all[graphs], p.Costs)
-						assert.Equal(t, p.Last || p.Iteration%every == 0, p.Picture != nil)
+						assert.Equal(t, p.Last || p.Iteration%every == 0, p.State != nil)
 						now := counts(t)
 						if p.Iteration > 2 && !p.Last { // the first step uploads the gradient's scale
 							host := now["copies-to-host"] - before["copies-to-host"]
@@ -137,7 +137,7 @@ func TestPretendAcceleratorAgreesWithTheCPU(t *testing.T) {
 							}
 						}
 						before = now
-					})
+					}})
 				require.NoError(t, err)
 				require.Len(t, all[graphs], iterations+1)
 				assert.LessOrEqual(t, most, every)
@@ -156,7 +156,7 @@ func TestPretendAcceleratorAgreesWithTheCPU(t *testing.T) {
 		for n := all / 2; n < all; n += all / 40 {
 			_, err := torch.ControlDevice("fault", n)
 			require.NoError(t, err)
-			got, err := pretend.Stylize(context.Background(), open(t, nsttest.Demo(t, "content.png")), []*picture.Picture{open(t, nsttest.Demo(t, "style.png"))}, o, nil)
+			got, err := pretend.Stylize(context.Background(), open(t, nsttest.Demo(t, "content.png")), []*picture.Picture{open(t, nsttest.Demo(t, "style.png"))}, o, nst.Hooks{})
 			if err == nil { // it was recorded, and sent piece by piece instead
 				assert.Equal(t, want.Picture, got.Picture)
 				faulty++
@@ -173,7 +173,7 @@ func TestPretendAcceleratorAgreesWithTheCPU(t *testing.T) {
 			_, err = torch.ControlDevice("memory-limit", m.Allocated+limit)
 			require.NoError(t, err)
 			_, err = pretend.Stylize(context.Background(), open(t, nsttest.Demo(t, "content.png")),
-				[]*picture.Picture{open(t, nsttest.Demo(t, "style.png"))}, nst.Options{Size: new(256), Iterations: new(1)}, nil)
+				[]*picture.Picture{open(t, nsttest.Demo(t, "style.png"))}, nst.Options{Size: new(256), Iterations: new(1)}, nst.Hooks{})
 			assert.ErrorIs(t, err, torch.ErrOutOfMemory)
 			_, err = torch.ControlDevice("memory-limit", 0)
 			require.NoError(t, err)
@@ -221,7 +221,7 @@ func TestStylesAreAveraged(t *testing.T) {
 	e := engine(t, "cpu")
 	content, a, b := open(t, nsttest.Demo(t, "content.png")), open(t, nsttest.Demo(t, "style.png")), picture.New(64, 64)
 	cost := func(styles ...*picture.Picture) float64 {
-		r, err := e.Stylize(context.Background(), content, styles, nst.Options{Preset: nst.Classic, Size: new(64), Iterations: new(0)}, nil)
+		r, err := e.Stylize(context.Background(), content, styles, nst.Options{Preset: nst.Classic, Size: new(64), Iterations: new(0)}, nst.Hooks{})
 		require.NoError(t, err)
 		return r.Costs.Total
 	}
@@ -235,7 +235,7 @@ func TestStyleWeightsAndScale(t *testing.T) {
 	content, a, b := open(t, nsttest.Demo(t, "content.png")), open(t, nsttest.Demo(t, "style.png")), picture.New(64, 64)
 	final := func(o nst.Options, styles ...*picture.Picture) *nst.Result {
 		o.Size, o.Iterations = new(64), new(2)
-		r, err := e.Stylize(context.Background(), content, styles, o, nil)
+		r, err := e.Stylize(context.Background(), content, styles, o, nst.Hooks{})
 		require.NoError(t, err)
 		return r
 	}
@@ -244,7 +244,7 @@ func TestStyleWeightsAndScale(t *testing.T) {
 	assert.Equal(t, final(nst.Options{}, a, b).Picture, final(nst.Options{StyleWeights: []float64{3, 3}}, a, b).Picture)
 	assert.NotEqual(t, final(nst.Options{}, a, b).Picture, final(nst.Options{StyleWeights: []float64{3, 1}}, a, b).Picture)
 	assert.Equal(t, final(nst.Options{StyleSize: new(32)}, a).Picture, final(nst.Options{StyleSize: new(64), StyleScale: new(0.5)}, a).Picture)
-	_, err := e.Stylize(context.Background(), content, []*picture.Picture{a}, nst.Options{StyleWeights: []float64{1, 1}}, nil)
+	_, err := e.Stylize(context.Background(), content, []*picture.Picture{a}, nst.Options{StyleWeights: []float64{1, 1}}, nst.Hooks{})
 	assert.ErrorIs(t, err, nst.ErrInvalidOption)
 }
 
@@ -280,11 +280,66 @@ func TestNothingToDo(t *testing.T) {
 	e := engine(t, "cpu")
 	p := picture.New(32, 32)
 	for _, optimizer := range []nst.Optimizer{nst.Adam, nst.LBFGS} {
-		r, err := e.Stylize(context.Background(), p, []*picture.Picture{p}, nst.Options{Size: new(0), Optimizer: optimizer, Iterations: new(3)}, nil)
+		r, err := e.Stylize(context.Background(), p, []*picture.Picture{p}, nst.Options{Size: new(0), Optimizer: optimizer, Iterations: new(3)}, nst.Hooks{})
 		require.NoError(t, err, "a picture that has the style already: no gradient, no NaN")
 		assert.Zero(t, r.Costs.Total)
 		assert.Equal(t, p, r.Picture)
 	}
+}
+
+// pictureAt is the picture at this moment.
+func pictureAt(t *testing.T, p nst.Progress) *picture.Picture {
+	now, err := p.State.Picture()
+	require.NoError(t, err)
+	return now
+}
+
+// The state can be read in the callback, on its goroutine, and nowhere else: an error,
+// no crash.
+func TestStateIsTheCallbacks(t *testing.T) {
+	e := engine(t, "cpu")
+	var kept []*nst.State
+	_, err := e.Stylize(context.Background(), open(t, nsttest.Demo(t, "content.png")), []*picture.Picture{open(t, nsttest.Demo(t, "style.png"))},
+		nst.Options{Size: new(32), Iterations: new(2)}, nst.Hooks{Progress: func(p nst.Progress) {
+			kept = append(kept, p.State)
+			elsewhere := make(chan error)
+			go func() {
+				_, err := p.State.Picture()
+				elsewhere <- err
+			}()
+			assert.ErrorIs(t, <-elsewhere, nst.ErrState)
+			assert.Equal(t, 32, pictureAt(t, p).Width)
+		}})
+	require.NoError(t, err)
+	for _, s := range append(kept, nil) {
+		_, err := s.Picture()
+		assert.ErrorIs(t, err, nst.ErrState)
+		_, err = s.Checkpoint()
+		assert.ErrorIs(t, err, nst.ErrState)
+	}
+}
+
+// Costs are read after as many iterations as are asked for, and the run is the same.
+func TestReadEvery(t *testing.T) {
+	e := engine(t, "pretend:0")
+	run := func(every int) (totals []float64, states []int) {
+		_, err := e.Stylize(context.Background(), open(t, nsttest.Demo(t, "content.png")), []*picture.Picture{open(t, nsttest.Demo(t, "style.png"))},
+			nst.Options{Size: new(32), Scales: nst.ScalesOff, Iterations: new(9), Optimizer: nst.Adam}, nst.Hooks{ReadEvery: every, Progress: func(p nst.Progress) {
+				totals = append(totals, p.Total)
+				if p.State != nil {
+					states = append(states, p.Iteration)
+				}
+			}})
+		require.NoError(t, err)
+		return totals, states
+	}
+	want, states := run(1)
+	assert.Len(t, states, 10)
+	got, states := run(4)
+	assert.Equal(t, want, got)
+	assert.Equal(t, []int{0, 4, 8, 9}, states)
+	_, err := e.Stylize(context.Background(), picture.New(32, 32), []*picture.Picture{picture.New(32, 32)}, nst.Options{}, nst.Hooks{ReadEvery: -1})
+	assert.ErrorIs(t, err, nst.ErrInvalidOption)
 }
 
 func TestCancelling(t *testing.T) {
@@ -293,22 +348,22 @@ func TestCancelling(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var best float64 = math.Inf(1)
 	var last *picture.Picture
-	r, err := e.Stylize(ctx, content, []*picture.Picture{style}, nst.Options{Size: new(48), Iterations: new(1000)}, func(p nst.Progress) {
+	r, err := e.Stylize(ctx, content, []*picture.Picture{style}, nst.Options{Size: new(48), Iterations: new(1000)}, nst.Hooks{Progress: func(p nst.Progress) {
 		assert.Equal(t, 48, p.Scale)
 		assert.Equal(t, 1000, p.Iterations)
 		best = min(best, p.Total)
-		last = p.Picture()
+		last = pictureAt(t, p)
 		if p.Iteration == 4 {
 			cancel()
 		}
-	})
+	}})
 	require.ErrorIs(t, err, context.Canceled)
 	require.NotNil(t, r)
 	assert.Equal(t, best, r.Costs.Total)
 	assert.Equal(t, last, r.Picture, "the last was the best")
 	assert.LessOrEqual(t, r.Iterations, 5)
 
-	r, err = e.Stylize(ctx, content, []*picture.Picture{style}, nst.Options{}, nil)
+	r, err = e.Stylize(ctx, content, []*picture.Picture{style}, nst.Options{}, nst.Hooks{})
 	assert.ErrorIs(t, err, context.Canceled)
 	assert.Nil(t, r)
 }
@@ -330,7 +385,7 @@ func TestUnusablePicturesAreRefused(t *testing.T) {
 		"deepest layer": {good, []*picture.Picture{picture.New(31, 64)}, nst.Options{StyleLayers: []nst.LayerWeight{{Layer: "pool5"}}}, "pool5 needs at least 32×32"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := e.Stylize(context.Background(), c.content, c.styles, c.options, nil)
+			_, err := e.Stylize(context.Background(), c.content, c.styles, c.options, nst.Hooks{})
 			require.ErrorIs(t, err, picture.ErrPicture)
 			assert.ErrorContains(t, err, c.part)
 		})
@@ -388,7 +443,7 @@ func TestConcurrentTransfersOfOneEngine(t *testing.T) {
 	done := make(chan *picture.Picture)
 	for range 4 {
 		go func() {
-			r, err := e.Stylize(context.Background(), open(t, nsttest.Demo(t, "content.png")), []*picture.Picture{open(t, nsttest.Demo(t, "style.png"))}, nst.Options{Size: new(32), Iterations: new(2)}, nil)
+			r, err := e.Stylize(context.Background(), open(t, nsttest.Demo(t, "content.png")), []*picture.Picture{open(t, nsttest.Demo(t, "style.png"))}, nst.Options{Size: new(32), Iterations: new(2)}, nst.Hooks{})
 			assert.NoError(t, err)
 			done <- r.Picture
 		}()
@@ -399,8 +454,8 @@ func TestConcurrentTransfersOfOneEngine(t *testing.T) {
 }
 
 func TestOpenErrors(t *testing.T) {
-	_, err := nst.Open(context.Background(), "vgg19/testdata/small.json", "cpu")
+	_, err := nst.Open(context.Background(), "vgg19/testdata/small.json", nst.OpenOptions{Device: "cpu"})
 	assert.ErrorIs(t, err, vgg19.ErrNetwork)
-	_, err = nst.Open(context.Background(), "vgg19/testdata/small.pt", "abacus")
+	_, err = nst.Open(context.Background(), "vgg19/testdata/small.pt", nst.OpenOptions{Device: "abacus"})
 	assert.ErrorIs(t, err, torch.ErrDevice)
 }

@@ -1,83 +1,72 @@
 package nst
 
 import (
-	"github.com/seed9bb5c928/nst/nst/vgg19"
-	"github.com/seed9bb5c928/nst/torch"
+	"bytes"
+	"fmt"
+	"strconv"
+
+	"github.com/dustin/go-humanize"
 )
 
-// tile is a part of a picture that is evaluated by itself.
-type tile struct {
-	own  vgg19.Window // the part: those of a picture cover it and do not overlap
-	seen vgg19.Window // with the halo, what the network has to see for it
+// Tile is how a picture is divided to be evaluated: TileAuto, TileOff, or the side
+// of a tile in pixels, such as "512". However it is divided, the costs and the
+// gradient are those of the whole picture. Smaller tiles take more time and can do
+// with less memory, as long as they are not mostly halo. What memory there is, or
+// MemoryLimit allows, is used to keep what was computed of tiles until it is needed
+// again.
+type Tile string
+
+const (
+	// TileAuto takes the whole picture if it fits the memory, else the largest
+	// tiles that do. Memory that runs out all the same halves them.
+	TileAuto Tile = "auto"
+	// TileOff takes the whole picture, whatever comes.
+	TileOff Tile = "off"
+)
+
+// Bytes is an amount of memory. As text it is such as "2G" or "1500M": K, M, G and
+// T are powers of 1024.
+type Bytes int64
+
+// MarshalText writes a number that UnmarshalText reads.
+func (b Bytes) MarshalText() ([]byte, error) { return strconv.AppendInt(nil, int64(b), 10), nil }
+
+// UnmarshalText reads "2G", "2GiB" or "2147483648".
+func (b *Bytes) UnmarshalText(text []byte) error {
+	t := string(text)
+	if n := len(t); n > 1 && (t[n-1]|0x20) != 'b' && (t[n-1] < '0' || t[n-1] > '9') {
+		t += "iB"
+	}
+	v, err := humanize.ParseBytes(t)
+	if err != nil || v > 1<<50 {
+		return fmt.Errorf("%q is no amount of memory; 2G or 1500M is", text)
+	}
+	*b = Bytes(v)
+	return nil
 }
 
-// local is the tile's own part within what is seen.
-func (t tile) local() vgg19.Window {
-	return vgg19.Window{
-		Top: t.own.Top - t.seen.Top, Left: t.own.Left - t.seen.Left,
-		Bottom: t.own.Bottom - t.seen.Top, Right: t.own.Right - t.seen.Left,
+// UnmarshalJSON reads a number of bytes, or UnmarshalText's text.
+func (b *Bytes) UnmarshalJSON(data []byte) error {
+	if string(data) == "null" {
+		return nil
 	}
+	return b.UnmarshalText(bytes.Trim(data, `"`))
 }
 
-// guide is the tile's part [1,P] of a layer's guide; none of none.
-func (t tile) guide(guide torch.Tensor, layer string, device torch.Device) torch.Tensor {
-	if guide.T == nil {
-		return guide
-	}
-	part := t.own.Positions(guide, strideOf(layer)).Of(guide)
-	return torch.To(torch.View(part, 1, torch.Count(part)), device)
+// side is the side that Tile names; 0 for the words.
+func (t Tile) side() int {
+	n, _ := strconv.Atoi(string(t))
+	return n
 }
 
-// size is how large tiles may be, in pixels; 0: as large as the picture.
-type size struct {
-	side int // of both sides
-	band int // of the longer of a picture's dimensions, for bands across it
-}
-
-// cut divides a picture of width×height into tiles, none larger than size but by
-// what is left over at the right and the lower edge (less than the deepest layer's
-// stride), and all about equal. They are cut at multiples of the deepest layer's
-// stride, and its halo is what they see beyond themselves.
-func cut(width, height int, size size, deepest vgg19.Layer) []tile {
-	across, along := size.side, size.side
-	if size.band > 0 && (along == 0 || size.band < along) {
-		along = size.band
-	}
-	if height > width {
-		across, along = along, across
-	}
-	columns, rows := spans(width, along, deepest), spans(height, across, deepest)
-	var all []tile
-	for _, r := range rows {
-		for _, c := range columns {
-			all = append(all, tile{
-				own:  vgg19.Window{Top: r.from, Left: c.from, Bottom: r.to, Right: c.to},
-				seen: vgg19.Window{Top: r.first, Left: c.first, Bottom: r.last, Right: c.last},
-			})
+func (s *settings) checkTile() error {
+	if s.Tile = either(s.Tile, TileAuto); s.Tile != TileAuto && s.Tile != TileOff {
+		if n, err := strconv.Atoi(string(s.Tile)); err != nil || n < 16 {
+			return invalid("Tile", "is %q; auto, off or a side of 16 pixels and more will do", s.Tile)
 		}
 	}
-	return all
-}
-
-// span is one dimension of a tile.
-type span struct{ from, to, first, last int }
-
-func spans(length, side int, deepest vgg19.Layer) []span {
-	stride := deepest.Stride
-	cells := max(1, length/stride)
-	each := cells
-	if side > 0 {
-		each = max(1, side/stride)
+	if s.MemoryLimit < 0 {
+		return invalid("MemoryLimit", "is %d; a number of bytes, or 0, will do", s.MemoryLimit)
 	}
-	n := (cells + each - 1) / each
-	var all []span
-	for i := range n {
-		s := span{from: i * cells / n * stride, to: (i + 1) * cells / n * stride}
-		if i == n-1 {
-			s.to = length
-		}
-		s.first, s.last = max(0, s.from-deepest.Halo), min(length, s.to+deepest.Halo)
-		all = append(all, s)
-	}
-	return all
+	return nil
 }

@@ -162,10 +162,11 @@ func SYRK(f Tensor, scale float64) Tensor {
 	return make1("syrk", func(out *C.nst_tensor) *C.char { return C.nst_syrk(handle(f), C.double(scale), out) }, f)
 }
 
-// AddProduct makes sum [N,n,k] into beta·sum + alpha · d·f for symmetric
-// matrices d [N,n,n] and f [N,n,k], which is of sum's type; d is rounded to it. With beta 0, what was in sum does not count.
-func AddProduct(sum, d, f Tensor, beta, alpha float64) {
-	change("add_product", func() *C.char {
-		return C.nst_add_product(handle(sum), handle(d), handle(f), C.double(beta), C.double(alpha))
+// BaddbmmInPlace makes sum [N,n,k] into beta·sum + alpha · d·f for symmetric
+// matrices d [N,n,n] and f [N,n,k], which is of sum's type; d is rounded to it. With
+// beta 0, what was in sum does not count.
+func BaddbmmInPlace(sum, d, f Tensor, beta, alpha float64) {
+	change("baddbmm_", func() *C.char {
+		return C.nst_baddbmm_in_place(handle(sum), handle(d), handle(f), C.double(beta), C.double(alpha))
 	}, sum, d, f)
 }

@@ -4,6 +4,7 @@ package torch
 import "C"
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -39,7 +40,7 @@ var deviceLibrary = sync.OnceValue(func() error {
 // is first asked for, which must be before any other use of this package in
 // the process. The error matches ErrDevice.
 func ParseDevice(name string) (Device, error) {
-	if err := deviceLibrary(); err != nil {
+	if err := errors.Join(checkABI(), deviceLibrary()); err != nil {
 		return "", fmt.Errorf("%w: %w", ErrDevice, err)
 	}
 	switch kind, index, numbered := strings.Cut(name, ":"); {

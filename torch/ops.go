@@ -97,10 +97,9 @@ func LerpInPlace(t, target Tensor, weight float64) {
 	change("lerp_", func() *C.char { return C.nst_tensor_lerp_in_place(handle(t), handle(target), C.double(weight)) }, t, target)
 }
 
-// Halve returns maps [N,C,H,W] at half the size, each value the mean of 2×2; a
-// last odd row or column is left out.
-func Halve(t Tensor) Tensor {
-	return make1("halve", func(out *C.nst_tensor) *C.char { return C.nst_tensor_halve(handle(t), out) }, t)
+// AvgPool2d returns maps [N,C,H,W] at half the size, each value the mean of 2×2; a last odd row or column is left out.
+func AvgPool2d(t Tensor) Tensor {
+	return make1("avg_pool2d", func(out *C.nst_tensor) *C.char { return C.nst_tensor_avg_pool2d(handle(t), out) }, t)
 }
 
 // Flip returns t with the order of one dimension reversed.
@@ -115,9 +114,9 @@ func Slice(t Tensor, dim, start, end int64) Tensor {
 	}, t)
 }
 
-// MatMul returns the matrix products of a [N,n,k] and b [N,k,m].
-func MatMul(a, b Tensor) Tensor {
-	return make1("matmul", func(out *C.nst_tensor) *C.char { return C.nst_tensor_matmul(handle(a), handle(b), out) }, a, b)
+// Bmm returns the matrix products of a [N,n,k] and b [N,k,m].
+func Bmm(a, b Tensor) Tensor {
+	return make1("bmm", func(out *C.nst_tensor) *C.char { return C.nst_tensor_bmm(handle(a), handle(b), out) }, a, b)
 }
 
 // SquareSums returns the sums of squares over all dimensions but the first. It
@@ -140,23 +139,23 @@ func Crop(t Tensor, top, left, height, width int64) Tensor {
 	}, t)
 }
 
-// Embed returns maps of height×width that are t from row top and column left, and
-// zero elsewhere: what Crop's gradient is to the maps it was of.
-func Embed(t Tensor, top, left, height, width int64) Tensor {
-	return make1("embed", func(out *C.nst_tensor) *C.char {
-		return C.nst_tensor_embed(handle(t), C.int64_t(top), C.int64_t(left), C.int64_t(height), C.int64_t(width), out)
+// Pad returns maps of height×width that are t from row top and column left, and zero
+// elsewhere: what Crop's gradient is to the maps it was of.
+func Pad(t Tensor, top, left, height, width int64) Tensor {
+	return make1("pad", func(out *C.nst_tensor) *C.char {
+		return C.nst_tensor_pad(handle(t), C.int64_t(top), C.int64_t(left), C.int64_t(height), C.int64_t(width), out)
 	}, t)
 }
 
-// Less says which elements of a are less than b's, as a mask.
-func Less(a, b Tensor) Tensor {
-	return make1("less", func(out *C.nst_tensor) *C.char { return C.nst_tensor_less(handle(a), handle(b), out) }, a, b)
+// Lt says which elements of a are less than b's, as a mask.
+func Lt(a, b Tensor) Tensor {
+	return make1("lt", func(out *C.nst_tensor) *C.char { return C.nst_tensor_lt(handle(a), handle(b), out) }, a, b)
 }
 
-// Choose gives t [N,…], where the mask [N] is set, what other has, of t's sizes
+// WhereInPlace gives t [N,…], where the mask [N] is set, what other has, of t's sizes
 // or of one element.
-func Choose(t, mask, other Tensor) {
-	change("choose", func() *C.char { return C.nst_tensor_choose(handle(t), handle(mask), handle(other)) }, t, mask, other)
+func WhereInPlace(t, mask, other Tensor) {
+	change("where_", func() *C.char { return C.nst_tensor_where_in_place(handle(t), handle(mask), handle(other)) }, t, mask, other)
 }
 
 // AddInPlace adds factor·other, outside autograd.

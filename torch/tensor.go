@@ -9,11 +9,8 @@ import (
 	"runtime"
 	"unsafe"
 
-	"github.com/seed9bb5c928/nst/torch/internal/earlyenv"
 	"github.com/wangkuiyi/gotorch"
 )
-
-func init() { earlyenv.Restore() }
 
 // Tensor is gotorch's tensor. Copies share one handle.
 type Tensor = gotorch.Tensor
@@ -205,6 +202,29 @@ func Floats(t Tensor) []float32 {
 	must("floats", C.nst_tensor_floats(handle(t), (*C.float)(unsafe.Pointer(&out[0])), C.int64_t(len(out))))
 	runtime.KeepAlive(t.T)
 	return out
+}
+
+// Float64s is Floats in float64.
+func Float64s(t Tensor) []float64 {
+	values := Floats(t)
+	out := make([]float64, len(values))
+	for i, v := range values {
+		out[i] = float64(v)
+	}
+	return out
+}
+
+// PerPicture returns a number for each of N pictures, rounded to float32, as a tensor
+// [N,1,…] of so many dimensions, on the device and of the type that like has.
+func PerPicture(values []float64, like Tensor, dimensions int) Tensor {
+	sizes, single := []int64{int64(len(values))}, make([]float32, len(values))
+	for i, v := range values {
+		single[i] = float32(v)
+	}
+	for range dimensions - 1 {
+		sizes = append(sizes, 1)
+	}
+	return Cast(FromFloats(single, DeviceOf(like), sizes...), TypeOf(like))
 }
 
 // Bytes copies the tensor's elements, row by row, to host memory as they are,

@@ -64,10 +64,10 @@ func (t *Thread) Device() Device { return t.device }
 // sent later fail with ErrThreadClosed. Closing again does nothing.
 func (t *Thread) Close() { t.end() }
 
-// GiveWay has the thread, and those that libtorch starts for it from then on, get
+// LowerPriority has the thread, and those that libtorch starts for it from then on, get
 // the processor only as far as others leave it (nice 10): to be called before the
 // thread computes.
-func (t *Thread) GiveWay() error {
+func (t *Thread) LowerPriority() error {
 	return t.Do(context.Background(), func() error {
 		if err := syscall.Setpriority(syscall.PRIO_PROCESS, syscall.Gettid(), 10); err != nil {
 			return fmt.Errorf("the thread's priority: %w", err)
@@ -76,12 +76,15 @@ func (t *Thread) GiveWay() error {
 	})
 }
 
+// Current says whether it is called on the thread.
+func (t *Thread) Current() bool { return int64(syscall.Gettid()) == t.id.Load() }
+
 // Do runs f on the thread, inside a scope (see Scoped), and returns its error.
 // It waits for its turn until ctx is done; f itself is not interrupted and
 // should look at ctx. Called from a function that is already on the thread, it
 // runs f at once. A panic in f comes out here as a *ThreadPanic.
 func (t *Thread) Do(ctx context.Context, f func() error) error {
-	if int64(syscall.Gettid()) == t.id.Load() {
+	if t.Current() {
 		return Scoped(f)
 	}
 	if err := ctx.Err(); err != nil {

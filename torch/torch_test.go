@@ -617,7 +617,7 @@ func TestBytesAndTypes(t *testing.T) {
 			assert.Len(t, data, 4*size)
 			assert.Equal(t, []float32{1, 3, 2, 4.5}, torch.Floats(torch.FromBytes(data, scalar, 2, 2)))
 		}
-		half := torch.Halve(torch.FromFloats([]float32{1, 2, 9, 3, 4, 9, 9, 9, 9}, torch.CPU, 1, 1, 3, 3))
+		half := torch.AvgPool2d(torch.FromFloats([]float32{1, 2, 9, 3, 4, 9, 9, 9, 9}, torch.CPU, 1, 1, 3, 3))
 		assert.Equal(t, []int64{1, 1, 1, 1}, torch.Shape(half), "an odd row and column are left out")
 		assert.Equal(t, []float32{2.5}, torch.Floats(half))
 		torch.LerpInPlace(x, torch.Full(0, torch.CPU, 2, 2), 0.5)

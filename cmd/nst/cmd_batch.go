@@ -156,7 +156,7 @@ func runBatch(ctx context.Context, o *batchOptions, stdout, stderr io.Writer) er
 
 // stylizePairs makes the pairs' pictures at once; show gets the first's progress.
 func (t *transferFlags) stylizePairs(ctx context.Context, engine *nst.Engine, options nst.Options, group []pair, show *progress) ([]*nst.Result, error) {
-	var inputs []nst.Pair
+	var inputs []nst.Input
 	for _, p := range group {
 		content, err := t.openPicture(p.content)
 		if err != nil {
@@ -166,10 +166,13 @@ func (t *transferFlags) stylizePairs(ctx context.Context, engine *nst.Engine, op
 		if err != nil {
 			return nil, err
 		}
-		inputs = append(inputs, nst.Pair{Content: content, Styles: []*picture.Picture{style}})
+		inputs = append(inputs, nst.Input{Content: content, Styles: []*picture.Picture{style}})
 	}
-	inputs[0].Report = show.update
-	return engine.StylizeTogether(ctx, inputs, options)
+	return engine.StylizeBatch(ctx, inputs, options, nst.Hooks{Progress: func(p nst.Progress) {
+		if p.Input == 0 {
+			show.update(p)
+		}
+	}})
 }
 
 // pairs are all contents with all styles, in order; leftOut are files beside them.

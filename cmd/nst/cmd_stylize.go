@@ -171,13 +171,14 @@ func runStylize(ctx context.Context, o *stylizeOptions, stdout, stderr io.Writer
 	}
 	defer engine.Close()
 
-	options.StateEvery = o.stateEvery()
-	options.Warn = func(message string) { fmt.Fprintf(stderr, "nst: %s\n", message) }
 	show := newProgress(o.quiet, stderr)
-	options.OnTile = show.tile
 	page := newPage(o.report, o.content, o.styles, content, styles)
 	var saving error // of what is written on the way: the run goes on
-	result, err := engine.Stylize(ctx, content, styles, options, func(p nst.Progress) {
+	hooks := nst.Hooks{
+		StateEvery: o.stateEvery(), Tile: show.tile,
+		Warn: func(message string) { fmt.Fprintf(stderr, "nst: %s\n", message) },
+	}
+	hooks.Progress = func(p nst.Progress) {
 		show.update(p)
 		log.write(p)
 		page.add(p)
@@ -185,12 +186,16 @@ func runStylize(ctx context.Context, o *stylizeOptions, stdout, stderr io.Writer
 			return
 		}
 		if due(p, o.saveEvery) && !p.Last {
-			saving = out.at(onTheWay(o.output, p.Iteration)).save(p.Picture())
+			now, err := p.State.Picture()
+			if saving = err; err == nil {
+				saving = out.at(onTheWay(o.output, p.Iteration)).save(now)
+			}
 		}
 		if o.checkpoint != "" && (due(p, o.checkpointEvery) && p.Iteration != resumed || p.Last) && p.Iteration < p.Iterations {
 			saving = errors.Join(saving, writeCheckpoint(p, o.checkpoint))
 		}
-	})
+	}
+	result, err := engine.Stylize(ctx, content, styles, options, hooks)
 	show.done()
 	if result == nil || result.Picture == nil {
 		return err
@@ -221,7 +226,7 @@ func runStylize(ctx context.Context, o *stylizeOptions, stdout, stderr io.Writer
 }
 
 // open readies the device and the network.
-func (t *transferFlags) open(ctx context.Context, stderr io.Writer, options ...nst.OpenOption) (*nst.Engine, error) {
+func (t *transferFlags) open(ctx context.Context, stderr io.Writer) (*nst.Engine, error) {
 	model := t.model
 	if model == "" {
 		var err error
@@ -229,7 +234,7 @@ func (t *transferFlags) open(ctx context.Context, stderr io.Writer, options ...n
 			return nil, err
 		}
 	}
-	engine, err := nst.Open(ctx, model, t.device, options...)
+	engine, err := nst.Open(ctx, model, nst.OpenOptions{Device: t.device, LowPriority: t.lowPriority})
 	if err != nil {
 		if errors.Is(err, torch.ErrDevice) {
 			return nil, fmt.Errorf("--device: %w", err)
@@ -242,7 +247,7 @@ func (t *transferFlags) open(ctx context.Context, stderr io.Writer, options ...n
 	return engine, nil
 }
 
-// stateEvery is nst.Options.StateEvery: every how many iterations something is to
+// stateEvery is nst.Hooks.StateEvery: every how many iterations something is to
 // be had but costs.
 func (o *stylizeOptions) stateEvery() int {
 	every := 0 // the greatest common divisor
@@ -284,7 +289,7 @@ func readCheckpoint(path string) (*nst.Checkpoint, error) {
 
 // writeCheckpoint keeps the last whole checkpoint until the new one is whole.
 func writeCheckpoint(p nst.Progress, path string) error {
-	c, err := p.Checkpoint()
+	c, err := p.State.Checkpoint()
 	if err != nil {
 		return fmt.Errorf("--checkpoint: %w", err)
 	}

@@ -160,7 +160,7 @@ func extract(archive, name, path string) error {
 }
 
 func runInspect(ctx context.Context, path string, stdout io.Writer) error {
-	engine, err := nst.Open(ctx, path, "cpu")
+	engine, err := nst.Open(ctx, path, nst.OpenOptions{Device: "cpu"})
 	if err != nil {
 		return modelError(path, err)
 	}

@@ -21,6 +21,7 @@ type transferFlags struct {
 	styleMasks   []string
 	settingsFrom string
 	device       string
+	lowPriority  bool
 	model        string
 	bits         int
 	quality      int

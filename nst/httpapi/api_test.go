@@ -42,7 +42,7 @@ type service struct {
 	validated atomic.Int64 // answers
 }
 
-func serve(t testing.TB, worker bool, qc jobs.Config, c httpapi.Config, options ...nst.OpenOption) *service {
+func serve(t testing.TB, worker bool, qc jobs.Config, c httpapi.Config, options ...nst.OpenOptions) *service {
 	q := jobstest.Open(t, qc)
 	if worker {
 		jobstest.Work(t, q, jobstest.Engine(t, options...))

@@ -107,7 +107,7 @@ func TestLoad(t *testing.T) {
 //
 //	BenchmarkLoad-2  1  60014612286 ns/op  1.276 p50-ms  34.94 p99-ms
 func BenchmarkLoad(b *testing.B) {
-	s := serve(b, true, jobs.Config{MaxJobs: 100}, httpapi.Config{}, nst.GiveWay)
+	s := serve(b, true, jobs.Config{MaxJobs: 100}, httpapi.Config{}, nst.OpenOptions{LowPriority: true})
 	for b.Loop() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		took, statuses := load(ctx, s, 200, 20)

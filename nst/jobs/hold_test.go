@@ -36,7 +36,7 @@ func submit(t *testing.T, q *Queue, iterations int) Job {
 
 // work has a worker work until the test ends.
 func work(t *testing.T, q *Queue) {
-	e, err := nst.Open(context.Background(), nsttest.Model(t), "cpu")
+	e, err := nst.Open(context.Background(), nsttest.Model(t), nst.OpenOptions{Device: "cpu"})
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)

@@ -75,7 +75,7 @@ func TestJobIsMade(t *testing.T) {
 	require.NoError(t, err)
 	style, err := picture.Decode(bytes.NewReader(r.Styles[0]))
 	require.NoError(t, err)
-	want, err := e.Stylize(ctx, content, []*picture.Picture{style}, r.Options, nil)
+	want, err := e.Stylize(ctx, content, []*picture.Picture{style}, r.Options, nst.Hooks{})
 	require.NoError(t, err)
 	var wanted bytes.Buffer
 	require.NoError(t, want.Picture.Encode(&wanted, picture.PNG, picture.Encoding{}))

@@ -63,7 +63,7 @@ func workerProcess() error {
 	if err != nil {
 		return err
 	}
-	e, err := nst.Open(ctx, os.Getenv("NST_TEST_MODEL"), "cpu")
+	e, err := nst.Open(ctx, os.Getenv("NST_TEST_MODEL"), nst.OpenOptions{Device: "cpu"})
 	if err != nil {
 		return err
 	}

@@ -72,7 +72,7 @@ func (q *Queue) Workers(ctx context.Context) ([]WorkerInfo, error) {
 type worker struct {
 	queue  *Queue
 	engine *nst.Engine
-	every  int // nst.Options.StateEvery
+	every  int // nst.Hooks.StateEvery
 
 	mutex sync.Mutex
 	info  WorkerInfo
@@ -466,12 +466,10 @@ func (w *worker) stylize(ctx, run context.Context, cancel context.CancelCauseFun
 	if o.Resume != nil {
 		resumed = o.Resume.Iteration()
 	}
-	o.StateEvery = w.every
 	w.bound(&o)
-	o.Warn = s.warn
 	var saving sync.WaitGroup
 	saving.Go(func() { s.work(ctx) })
-	result, err := w.try(run, content, styles, o, func(p nst.Progress) {
+	result, err := w.try(run, content, styles, o, nst.Hooks{StateEvery: w.every, Warn: s.warn, Progress: func(p nst.Progress) {
 		s.report(p, p.Last && ctx.Err() != nil && context.Cause(run) != errCancelled, resumed)
 		w.mutex.Lock()
 		w.info.Iterations++
@@ -479,7 +477,7 @@ func (w *worker) stylize(ctx, run context.Context, cancel context.CancelCauseFun
 			w.info.SecondsPerIteration = p.Seconds / float64(p.Iteration)
 		}
 		w.mutex.Unlock()
-	})
+	}})
 	close(s.todo)
 	saving.Wait()
 	if errors.Is(err, nst.ErrCheckpoint) && o.Resume != nil { // of another machine's version, say
@@ -548,14 +546,14 @@ func (w *worker) memoryLimit() int64 {
 }
 
 // try is Stylize, of which a panic is an error: it is one job's.
-func (w *worker) try(ctx context.Context, content *picture.Picture, styles []*picture.Picture, o nst.Options, report func(nst.Progress)) (r *nst.Result, err error) {
+func (w *worker) try(ctx context.Context, content *picture.Picture, styles []*picture.Picture, o nst.Options, h nst.Hooks) (r *nst.Result, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			w.queue.config.Log.Error("a transfer panicked", "panic", fmt.Sprint(p))
 			err = errors.New("an error in the program ended the transfer; the worker's log has it")
 		}
 	}()
-	return w.engine.Stylize(ctx, content, styles, o, report)
+	return w.engine.Stylize(ctx, content, styles, o, h)
 }
 
 // saver writes what a run tells of, on a goroutine of its own, so that the run does
@@ -605,12 +603,14 @@ func (s *saver) report(p nst.Progress, last bool, resumed int) {
 	took := s.took
 	s.mutex.Unlock()
 	var next saved
-	if p.Picture != nil && (now.Sub(s.preview) >= previewEvery || p.Last) {
-		next.preview, s.preview = p.Picture(), now
+	if p.State != nil && (now.Sub(s.preview) >= previewEvery || p.Last) {
+		if preview, err := p.State.Picture(); err == nil {
+			next.preview, s.preview = preview, now
+		}
 	}
 	due := now.Sub(s.checkpoint) >= max(s.worker.queue.config.CheckpointEvery, checkpointShare*took)
-	if p.Checkpoint != nil && (due && !p.Last && p.Iteration > resumed || last) {
-		c, err := p.Checkpoint()
+	if p.State != nil && (due && !p.Last && p.Iteration > resumed || last) {
+		c, err := p.State.Checkpoint()
 		if err == nil {
 			next.checkpoint, s.checkpoint = c, now
 		}

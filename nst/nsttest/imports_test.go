@@ -23,11 +23,13 @@ const (
 // allowed is which packages of this module each may import: one way only, and
 // what no package but one may reach.
 var allowed = map[string][]string{
-	"/torch/internal/earlyenv": {},
-	"/torch":                   {"/torch/internal/earlyenv"},
+	"/torch":                   {},
 	"/nst/vgg19":               {"/torch"},
-	"/nst/picture":             {"/torch"},
-	"/nst":                     {"/torch", "/nst/vgg19", "/nst/picture"},
+	"/nst/picture":             {},
+	"/nst/internal/tiling":     {"/torch", "/nst/vgg19"},
+	"/nst/internal/objective":  {"/torch", "/nst/vgg19", "/nst/internal/tiling"},
+	"/nst/internal/descent":    {"/torch"},
+	"/nst":                     {"/torch", "/nst/vgg19", "/nst/picture", "/nst/internal/tiling", "/nst/internal/objective", "/nst/internal/descent"},
 	"/nst/report":              {"/torch", "/nst", "/nst/picture"},
 	"/nst/jobs":                {"/torch", "/nst", "/nst/picture"},
 	"/nst/httpapi":             {"/nst", "/nst/jobs", "/nst/picture"},

@@ -42,19 +42,11 @@ func root() (string, error) {
 	}
 }
 
-// Shared is the path of a file of the project's shared folder, which lies
-// beside the repository where it is developed. In CI its absence fails the
-// test; a user's clone has none, and there the test is left out.
-func Shared(t testing.TB, path ...string) string {
+// Reference is the path of a file of nst/testdata/reference: small pictures, and
+// PyTorch's numbers of them.
+func Reference(t testing.TB, name string) string {
 	t.Helper()
-	full := filepath.Join(append([]string{Root(t), "..", "shared"}, path...)...)
-	if _, err := os.Stat(full); err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatalf("the shared folder is gone: %v", err)
-		}
-		t.Skipf("the shared folder is not here: %v", err)
-	}
-	return full
+	return filepath.Join(Root(t), "nst", "testdata", "reference", name)
 }
 
 // Model is the path of the default network, which scripts/setup makes.

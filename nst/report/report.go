@@ -66,13 +66,17 @@ func (r *Report) AddInput(title string, p *picture.Picture) {
 // Add takes a point of the curves, and now and then the picture, if there is one.
 // It is called from Stylize's callback.
 func (r *Report) Add(p nst.Progress) {
-	if p.Fraction >= r.next && p.Picture != nil && !p.Last {
-		s, err := show(fmt.Sprintf("Iteration %d, %d px", p.Iteration, p.Scale), p.Picture(), waySide)
-		r.onTheWay = append(r.onTheWay, s)
+	if p.Fraction >= r.next && p.State != nil && !p.Last {
+		now, err := p.State.Picture()
+		if err == nil {
+			var s shown
+			s, err = show(fmt.Sprintf("Iteration %d, %d px", p.Iteration, p.Scale), now, waySide)
+			r.onTheWay = append(r.onTheWay, s)
+		}
 		r.err = firstError(r.err, err)
 		r.next = p.Fraction + 1.0/pictures
 	}
-	p.Picture, p.Checkpoint = nil, nil
+	p.State = nil
 	r.points = append(r.points, p)
 }
 

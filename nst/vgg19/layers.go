@@ -78,26 +78,24 @@ var blockNote = func() string {
 	return "convolutions: " + strings.Join(parts, ", ")
 }()
 
-// Deepest returns the last of the named layers in the order of computation,
-// which is as far as the network runs for them.
-func Deepest(names []string) (Layer, error) {
-	for _, name := range names {
-		if _, err := Lookup(name); err != nil {
-			return Layer{}, err
-		}
-	}
-	if len(names) == 0 {
-		return Layer{}, fmt.Errorf("no layers are named")
-	}
-	return Layers[last(names)], nil
-}
+// Deepest returns the last of some layers in the order of computation, which is as
+// far as the network runs for them; of none, the first of the table.
+func Deepest(layers []Layer) Layer { return Layers[last(layers)] }
 
-// last is the index of the last of the named layers, 0 if there is none.
-func last(names []string) (index int) {
+// last is the index of the last of the layers, 0 if there is none.
+func last(layers []Layer) (index int) {
 	for i, l := range Layers {
-		if slices.Contains(names, l.Name) {
+		if slices.Contains(layers, l) {
 			index = i
 		}
 	}
 	return index
+}
+
+// names are the layers' names, which the TorchScript module goes by.
+func names(layers []Layer) (out []string) {
+	for _, l := range layers {
+		out = append(out, l.Name)
+	}
+	return out
 }

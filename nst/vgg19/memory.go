@@ -13,16 +13,26 @@ type Need struct {
 	Weights int64 // what the network keeps from then on (see SetKeep), for any number of images of the size
 }
 
-// Memory estimates, from the table of layers, what it takes to run the layers, and
-// with backward to take their gradient back, over pictures images of height×width of
-// which the window own is asked for (see Run). On an accelerator it counts what its
-// libraries take for a convolution, by estimate, and what a maximum's choices take.
-func (n *Network) Memory(own Window, height, width int, layers []string, pictures int, backward bool) (need Need) {
+// Work is what a network is asked to do, of which Memory estimates the need.
+type Work struct {
+	Height, Width int     // of the images
+	Own           Window  // which positions are asked for: see Run
+	Layers        []Layer // to run
+	Images        int     // at once
+	Backward      bool    // whether their gradient is taken back
+	KeepWeights   bool    // see SetKeep
+}
+
+// Memory estimates, from the table of layers, what work takes. On an accelerator it
+// counts what its libraries take for a convolution, by estimate, and what a maximum's
+// choices take.
+func (n *Network) Memory(work Work) (need Need) {
+	own, height, width, layers, backward := work.Own, work.Height, work.Width, work.Layers, work.Backward
 	perValue := map[torch.ScalarType]int64{torch.Float64: 8, torch.Float32: 4}[n.scalar]
 	if n.chain != nil && n.chain.scalar != n.scalar {
 		perValue /= 2
 	}
-	value := int64(pictures) * perValue
+	value := int64(work.Images) * perValue
 	ours := n.device == torch.CPU && n.chain != nil && n.chain.scalar == torch.Float32
 	kernels := ours && n.fast && n.padding == ZeroPadding
 	// What a value's choice takes, of a maximum: a byte in our kernels, else an int64.
@@ -32,8 +42,12 @@ func (n *Network) Memory(own Window, height, width int, layers []string, picture
 			choice = 1
 		}
 	}
-	tapped := func(i int) bool { return slices.Contains(layers, Layers[i].Name) }
 	last := last(layers)
+	taps := make([]bool, last+1)
+	for i := range taps {
+		taps[i] = slices.Contains(layers, Layers[i])
+	}
+	tapped := func(i int) bool { return taps[i] }
 	whole := own == Window{0, 0, height, width}
 	// What a layer's maps, and its own positions, take; and what is held of it.
 	maps, features, held := make([]int64, last+1), make([]int64, last+1), make([]int64, last+1)
@@ -69,7 +83,7 @@ func (n *Network) Memory(own Window, height, width int, layers []string, picture
 		}
 	}
 	for i := range last + 1 {
-		if weights, kept := n.transformed(kernels, i, regions[i]); kept && backward {
+		if weights, kept := n.transformed(kernels, work.KeepWeights, i, regions[i]); kept && backward {
 			need.Weights += 2 * weights
 		} else if kept {
 			need.Weights += weights
@@ -81,7 +95,7 @@ func (n *Network) Memory(own Window, height, width int, layers []string, picture
 		if n.device != torch.CPU && Layers[i].Kind == Conv {
 			return workspace
 		}
-		if weights, kept := n.transformed(kernels, i, regions[i]); !kept {
+		if weights, kept := n.transformed(kernels, work.KeepWeights, i, regions[i]); !kept {
 			return weights
 		}
 		return 0
@@ -151,11 +165,11 @@ const statistics = 6 << 20
 // transformed is what the weights of layer i take when the CPU's kernels have
 // transformed them for maps of a window: while these are computed or, if they are
 // small, for ever (see torch/csrc/conv.cc).
-func (n *Network) transformed(kernels bool, i int, maps Window) (bytes int64, kept bool) {
+func (n *Network) transformed(kernels, keep bool, i int, maps Window) (bytes int64, kept bool) {
 	if !kernels || i == 0 || Layers[i].Kind != Conv {
 		return 0, false
 	}
 	l := Layers[i]
 	side := func(n int) int { return (n/l.Stride + 3) / 4 }
-	return 4 * 36 * int64(Layers[i-1].Channels) * int64(l.Channels), n.keep || side(maps.Bottom-maps.Top)*side(maps.Right-maps.Left) <= 128
+	return 4 * 36 * int64(Layers[i-1].Channels) * int64(l.Channels), keep || side(maps.Bottom-maps.Top)*side(maps.Right-maps.Left) <= 128
 }

@@ -191,21 +191,21 @@ func (n *Network) Cast(scalar torch.ScalarType) error {
 	return nil
 }
 
-// Features returns the named layers' feature maps [N,C,H,W] of an image
+// Features returns the layers' feature maps [N,C,H,W] of an image
 // [N,3,H,W], RGB in [0,1], as the TorchScript module computes them: autograd can
 // differentiate them. (Run does the same in less time and memory.) It computes
 // no further than the deepest layer. It is numeric code in torch's sense: called
 // in a scope, it panics with a *torch.Error.
-func (n *Network) Features(image torch.Tensor, layers []string) []torch.Tensor {
-	return n.module.Forward(image, layers)
+func (n *Network) Features(image torch.Tensor, layers []Layer) []torch.Tensor {
+	return n.module.Forward(image, names(layers))
 }
 
-// Require checks, on a tiny image, that the network has every named layer and
+// Require checks, on a tiny image, that the network has every layer and
 // that each is one picture's feature maps at the table's stride. It returns
 // their numbers of channels. It must run on the device's thread.
-func (n *Network) Require(device torch.Device, layers []string) (channels []int64, err error) {
+func (n *Network) Require(device torch.Device, layers []Layer) (channels []int64, err error) {
 	const side = 32
-	probe := func(layers []string) error {
+	probe := func(layers []Layer) error {
 		return torch.Scoped(func() error {
 			var features []torch.Tensor
 			torch.NoGrad(func() {
@@ -214,11 +214,7 @@ func (n *Network) Require(device torch.Device, layers []string) (channels []int6
 			})
 			channels = nil
 			for i, f := range features {
-				shape := torch.Shape(f)
-				layer, err := Lookup(layers[i])
-				if err != nil {
-					return err
-				}
+				shape, layer := torch.Shape(f), layers[i]
 				expected := int64(side / layer.Stride)
 				if len(shape) != 4 || shape[0] != 1 || shape[2] != expected || shape[3] != expected {
 					return fmt.Errorf("%w: %s answers with shape %v for %s of a %d×%d image, not [1,C,%d,%d]", ErrNetwork, n.path, shape, layer.Name, side, side, expected, expected)
@@ -233,8 +229,8 @@ func (n *Network) Require(device torch.Device, layers []string) (channels []int6
 		return channels, err
 	}
 	for _, l := range layers { // which one?
-		if one := probe([]string{l}); one != nil {
-			return nil, fmt.Errorf("%w: %s has no layer %s (%w)", ErrNetwork, n.path, l, one)
+		if one := probe([]Layer{l}); one != nil {
+			return nil, fmt.Errorf("%w: %s has no layer %s (%w)", ErrNetwork, n.path, l.Name, one)
 		}
 	}
 	return nil, err
@@ -283,7 +279,7 @@ func (n *Network) Describe(device torch.Device) (*Description, error) {
 		return nil, err
 	}
 	for _, l := range Layers {
-		if _, err := n.Require(device, []string{l.Name}); err == nil {
+		if _, err := n.Require(device, []Layer{l}); err == nil {
 			d.Layers = append(d.Layers, l.Name)
 		}
 	}

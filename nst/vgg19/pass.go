@@ -38,7 +38,7 @@ func (w Window) Positions(maps torch.Tensor, stride int) Window {
 // back to the pixels. The owner closes it, on any thread.
 type Pass struct {
 	network *Network
-	wanted  map[string]tap
+	wanted  map[Layer]tap
 	last    int // index in Layers of the deepest layer
 
 	// Of a chain: the layers' outputs by their index in Layers; none where the
@@ -69,7 +69,7 @@ func (c crop) back(g torch.Tensor) torch.Tensor {
 	if c.whole() {
 		return g
 	}
-	return torch.Embed(g, int64(c.Top), int64(c.Left), int64(c.height), int64(c.width))
+	return torch.Pad(g, int64(c.Top), int64(c.Left), int64(c.height), int64(c.width))
 }
 
 // positions are those of the window that lie in maps of a stride, of which the
@@ -89,7 +89,7 @@ type pooled struct {
 	height, width int64
 }
 
-// Run computes the named layers' feature maps of an image [N,3,H,W], RGB in
+// Run computes the layers' feature maps of an image [N,3,H,W], RGB in
 // [0,1], and no more. With backward it keeps what Backward needs. It is numeric
 // code in torch's sense.
 //
@@ -99,8 +99,8 @@ type pooled struct {
 // and edges of own that are not the picture's are to lie at multiples of the
 // deepest layer's Stride in that picture. Then they are those of the whole
 // picture.
-func (n *Network) Run(image torch.Tensor, own Window, layers []string, backward bool) *Pass {
-	p := &Pass{network: n, wanted: map[string]tap{}}
+func (n *Network) Run(image torch.Tensor, own Window, layers []Layer, backward bool) *Pass {
+	p := &Pass{network: n, wanted: map[Layer]tap{}}
 	torch.Within(func() { // what is not kept goes
 		switch {
 		case n.chain != nil:
@@ -139,29 +139,25 @@ func (p *Pass) tensors(do func(torch.Tensor)) {
 // Close frees what the pass holds. Closing it again does nothing.
 func (p *Pass) Close() { p.tensors(func(t torch.Tensor) { torch.Close(t) }) }
 
-func (p *Pass) take(own Window, layers []string, features []torch.Tensor) {
+func (p *Pass) take(own Window, layers []Layer, features []torch.Tensor) {
 	for i, f := range features {
-		l, err := Lookup(layers[i])
-		if err != nil {
-			panic(&torch.Error{Op: "forward", Message: err.Error()})
-		}
-		p.wanted[layers[i]] = tap{f, own.positions(f, l.Stride, 0, 0)}
+		p.wanted[layers[i]] = tap{f, own.positions(f, layers[i].Stride, 0, 0)}
 	}
 }
 
 // Feature returns a layer's feature maps [N,C,h,w] at the window's positions, which
 // may be the pass's own memory, and belong to the caller's scope.
-func (p *Pass) Feature(layer string) torch.Tensor {
+func (p *Pass) Feature(layer Layer) torch.Tensor {
 	t := p.wanted[layer]
 	return t.own.Of(t.maps)
 }
 
-// Backward returns ∂J/∂image [N,3,H,W], in row order, and closes the pass. It goes from the deepest of the layers
-// to the pixels, once, and asks at each layer that Run was given for ∂J/∂F: add
+// Backward returns ∂J/∂image [N,3,H,W], in row order, and closes the pass. It goes
+// from the deepest of the layers to the pixels, once, and asks at each layer that Run was given for ∂J/∂F: add
 // gets the layer and the gradient that has arrived there from deeper ones (the
 // zero Tensor where none has), which it may change, and returns it with the
 // layer's own gradient added, in the features' type.
-func (p *Pass) Backward(add func(layer string, arriving torch.Tensor) torch.Tensor) torch.Tensor {
+func (p *Pass) Backward(add func(layer Layer, arriving torch.Tensor) torch.Tensor) torch.Tensor {
 	defer p.Close()
 	if p.network.chain == nil {
 		return p.autograd(add)
@@ -172,7 +168,7 @@ func (p *Pass) Backward(add func(layer string, arriving torch.Tensor) torch.Tens
 }
 
 // autograd is Backward through the graph that the module left.
-func (p *Pass) autograd(add func(string, torch.Tensor) torch.Tensor) torch.Tensor {
+func (p *Pass) autograd(add func(Layer, torch.Tensor) torch.Tensor) torch.Tensor {
 	var taps, seeds []torch.Tensor
 	torch.NoGrad(func() {
 		for layer, t := range p.wanted {
@@ -193,7 +189,7 @@ func (p *Pass) autograd(add func(string, torch.Tensor) torch.Tensor) torch.Tenso
 // layers' own gradients are added into those that arrive from deeper ones.
 type chain struct {
 	scale, offset torch.Tensor // of the input, [1,3,1,1], in float32: it becomes image·scale + offset
-	convolutions  map[string]*torch.Convolution
+	convolutions  map[Layer]*torch.Convolution
 	scalar        torch.ScalarType // of the convolutions
 }
 
@@ -219,7 +215,7 @@ func (n *Network) poolScale() float64 {
 	return 0
 }
 
-func (p *Pass) forward(image torch.Tensor, own Window, layers []string, backward bool) {
+func (p *Pass) forward(image torch.Tensor, own Window, layers []Layer, backward bool) {
 	c, mode := p.network.chain, p.network.mode()
 	p.last = last(layers)
 	p.outputs, p.pooled, p.cropped = make([]torch.Tensor, p.last+1), map[int]pooled{}, map[int]crop{}
@@ -232,9 +228,9 @@ func (p *Pass) forward(image torch.Tensor, own Window, layers []string, backward
 	// they do not say where it was 0, that of the ReLU before it.
 	done := func(i int, y torch.Tensor, needed bool) { // layer i has made y from x
 		l := Layers[i]
-		wanted := slices.Contains(layers, l.Name)
+		wanted := slices.Contains(layers, l)
 		if wanted {
-			p.wanted[l.Name] = tap{y, own.positions(y, l.Stride, y0, x0)}
+			p.wanted[l] = tap{y, own.positions(y, l.Stride, y0, x0)}
 		}
 		if wanted || needed && backward {
 			p.outputs[i] = y
@@ -246,11 +242,11 @@ func (p *Pass) forward(image torch.Tensor, own Window, layers []string, backward
 		made, needed := i, false
 		switch l.Kind {
 		case Conv:
-			convolution := c.convolutions[l.Name]
+			convolution := c.convolutions[l]
 			if convolution == nil {
 				panic(&torch.Error{Op: "forward", Message: "the network has no layer " + l.Name})
 			}
-			fused := i < p.last && !slices.Contains(layers, l.Name)
+			fused := i < p.last && !slices.Contains(layers, l)
 			y = convolution.Forward(x, mode, fused)
 			if fused {
 				made, needed = i+1, true
@@ -268,7 +264,7 @@ func (p *Pass) forward(image torch.Tensor, own Window, layers []string, backward
 			p.pooled[i] = pooled{chosen, size[2], size[3]}
 			if chosen.T != nil { // an average has no choices, and its ReLU is masked as others are
 				needed = torch.TypeOf(chosen) != torch.Uint8
-				if !slices.Contains(layers, Layers[i-1].Name) {
+				if !slices.Contains(layers, Layers[i-1]) {
 					p.outputs[i-1] = torch.Tensor{}
 				}
 			}
@@ -302,7 +298,7 @@ func (w Window) within(deepest, l Layer) Window {
 	return Window{max(0, w.Top-halo), max(0, w.Left-halo), w.Bottom + halo, w.Right + halo}
 }
 
-func (p *Pass) backward(add func(string, torch.Tensor) torch.Tensor) torch.Tensor {
+func (p *Pass) backward(add func(Layer, torch.Tensor) torch.Tensor) torch.Tensor {
 	c, mode := p.network.chain, p.network.mode()
 	var gradient torch.Tensor
 	step := func(next torch.Tensor) {
@@ -314,12 +310,12 @@ func (p *Pass) backward(add func(string, torch.Tensor) torch.Tensor) torch.Tenso
 		if c, ok := p.cropped[i]; ok && gradient.T != nil {
 			step(c.back(gradient))
 		}
-		if t, ok := p.wanted[l.Name]; ok && t.own.whole() {
-			if sum := add(l.Name, gradient); sum.T != gradient.T {
+		if t, ok := p.wanted[l]; ok && t.own.whole() {
+			if sum := add(l, gradient); sum.T != gradient.T {
 				step(sum)
 			}
 		} else if ok {
-			if g := add(l.Name, torch.Tensor{}); g.T != nil && gradient.T != nil {
+			if g := add(l, torch.Tensor{}); g.T != nil && gradient.T != nil {
 				torch.Within(func() { torch.AddInPlace(t.own.View(gradient), g, 1) })
 				torch.Close(g)
 			} else if g.T != nil {
@@ -333,12 +329,12 @@ func (p *Pass) backward(add func(string, torch.Tensor) torch.Tensor) torch.Tenso
 		}
 		switch l.Kind {
 		case Conv:
-			step(c.convolutions[l.Name].Backward(gradient, torch.Tensor{}, mode))
+			step(c.convolutions[l].Backward(gradient, torch.Tensor{}, mode))
 		case ReLU:
 			y := p.outputs[i]            // none where the pool behind it took its gradient along
 			if p.outputs[i-1].T == nil { // computed together
 				i--
-				step(c.convolutions[Layers[i].Name].Backward(gradient, y, mode))
+				step(c.convolutions[Layers[i]].Backward(gradient, y, mode))
 			} else if y.T != nil {
 				step(torch.ReLUBackward(gradient, y))
 			}

@@ -20,10 +20,10 @@ func (n *Network) link(scalar torch.ScalarType) error {
 			return err
 		}
 		for _, input := range n.inputs() {
-			c := &chain{scale: torch.Keep(input.scale), offset: torch.Keep(torch.Scale(input.shift, -1)), convolutions: map[string]*torch.Convolution{}, scalar: scalar}
+			c := &chain{scale: torch.Keep(input.scale), offset: torch.Keep(torch.Scale(input.shift, -1)), convolutions: map[Layer]*torch.Convolution{}, scalar: scalar}
 			for layer, p := range convolutions {
 				weight := p.weight
-				if input.blueFirst && layer == "conv1_1" {
+				if input.blueFirst && layer == Layers[0] {
 					weight = torch.Flip(weight, 1)
 				}
 				c.convolutions[layer] = torch.NewConvolution(torch.Cast(weight, scalar), torch.Cast(p.bias, scalar))
@@ -43,7 +43,7 @@ type parameters struct{ weight, bias torch.Tensor }
 
 // readConvolutions finds the module's convolutions, in order: nil if they are
 // not VGG-19's. Their numbers of channels may be others.
-func (n *Network) readConvolutions() (map[string]parameters, error) {
+func (n *Network) readConvolutions() (map[Layer]parameters, error) {
 	names, err := n.module.Parameters()
 	if err != nil {
 		return nil, err
@@ -57,7 +57,7 @@ func (n *Network) readConvolutions() (map[string]parameters, error) {
 			tensors = append(tensors, t)
 		}
 	}
-	out, in := map[string]parameters{}, int64(3)
+	out, in := map[Layer]parameters{}, int64(3)
 	for _, l := range Layers {
 		if l.Kind != Conv || len(tensors) < 2 {
 			continue
@@ -67,7 +67,7 @@ func (n *Network) readConvolutions() (map[string]parameters, error) {
 		if len(shape) != 4 || shape[1] != in || shape[2] != 3 || shape[3] != 3 || !slices.Equal(torch.Shape(bias), shape[:1]) {
 			break
 		}
-		out[l.Name], in, tensors = parameters{weight, bias}, shape[0], tensors[2:]
+		out[l], in, tensors = parameters{weight, bias}, shape[0], tensors[2:]
 	}
 	if len(out) == 0 {
 		return nil, nil
@@ -106,10 +106,10 @@ func (n *Network) inputs() (out []input) {
 // every layer of the chain.
 func (n *Network) agrees() bool {
 	const side = 16
-	var layers []string
-	for _, l := range Layers {
-		if l.Kind == ReLU && n.chain.convolutions["conv"+strings.TrimPrefix(l.Name, "relu")] != nil && l.Stride <= side {
-			layers = append(layers, l.Name)
+	var layers []Layer
+	for i, l := range Layers {
+		if l.Kind == ReLU && n.chain.convolutions[Layers[i-1]] != nil && l.Stride <= side {
+			layers = append(layers, l)
 		}
 	}
 	// Half-precision sums differ by their order.

@@ -33,11 +33,18 @@ func TestLayers(t *testing.T) {
 	}
 	_, err := vgg19.Lookup("relu6_1")
 	assert.ErrorContains(t, err, `unknown layer "relu6_1"`)
-	deepest, err := vgg19.Deepest([]string{"relu4_1", "relu1_1"})
-	require.NoError(t, err)
-	assert.Equal(t, "relu4_1", deepest.Name)
-	_, err = vgg19.Deepest(nil)
-	assert.Error(t, err)
+	assert.Equal(t, "relu4_1", vgg19.Deepest(layers(t, "relu4_1", "relu1_1")).Name)
+}
+
+// layers looks layers up.
+func layers(t testing.TB, names ...string) (out []vgg19.Layer) {
+	t.Helper()
+	for _, name := range names {
+		l, err := vgg19.Lookup(name)
+		require.NoError(t, err)
+		out = append(out, l)
+	}
+	return out
 }
 
 func load(t testing.TB, path string) *vgg19.Network {
@@ -89,7 +96,7 @@ func TestPythonsModule(t *testing.T) {
 		require.NoError(t, network.SetPooling(c.pooling))
 		require.NoError(t, network.SetPadding(c.padding))
 		require.NoError(t, torch.Scoped(func() error {
-			for i, f := range network.Features(fixtureImage(), names) {
+			for i, f := range network.Features(fixtureImage(), vgg19.Layers) {
 				name := fmt.Sprint(c.pooling, " ", c.padding, " ", names[i])
 				w := want[name]
 				require.Equal(t, w.Shape, torch.Shape(f), name)
@@ -116,7 +123,7 @@ func TestPythonsModule(t *testing.T) {
 func TestConversion(t *testing.T) {
 	nsttest.NoLeaks(t)
 	python := load(t, "testdata/small.pt")
-	layers := []string{"conv1_1", "relu1_1", "pool1", "conv2_2", "relu2_2", "pool2"}
+	six := layers(t, "conv1_1", "relu1_1", "pool1", "conv2_2", "relu2_2", "pool2")
 	for file, tolerance := range map[string]float64{
 		"weights.pth":         1e-6,
 		"weights-legacy.pth":  1e-6,
@@ -137,18 +144,18 @@ func TestConversion(t *testing.T) {
 						require.NoError(t, n.SetPadding(padding))
 					}
 					require.NoError(t, torch.Scoped(func() error {
-						want := python.Features(fixtureImage(), layers)
-						for i, got := range converted.Features(fixtureImage(), layers) {
-							assert.InDeltaSlice(t, torch.Floats(want[i]), torch.Floats(got), tolerance, layers[i])
+						want := python.Features(fixtureImage(), six)
+						for i, got := range converted.Features(fixtureImage(), six) {
+							assert.InDeltaSlice(t, torch.Floats(want[i]), torch.Floats(got), tolerance, six[i].Name)
 						}
 						return nil
 					}))
 				}
 			}
-			channels, err := converted.Require(torch.CPU, layers)
+			channels, err := converted.Require(torch.CPU, six)
 			require.NoError(t, err)
 			assert.Equal(t, []int64{4, 4, 4, 8, 8, 8}, channels)
-			_, err = converted.Require(torch.CPU, []string{"relu1_1", "relu3_1"})
+			_, err = converted.Require(torch.CPU, layers(t, "relu1_1", "relu3_1"))
 			assert.ErrorIs(t, err, vgg19.ErrNetwork)
 			assert.ErrorContains(t, err, "has no layer relu3_1")
 			d, err := converted.Describe(torch.CPU)
@@ -169,8 +176,8 @@ func TestConversion(t *testing.T) {
 		bgr := torch.Scale(torch.Flip(fixtureImage(), 1), scale)
 		bgr = torch.Sub(bgr, torch.FromFloats(mean, torch.CPU, 1, 3, 1, 1))
 		seen := torch.Add(torch.Mul(bgr, torch.FromFloats(deviation, torch.CPU, 1, 3, 1, 1)), torch.FromFloats(torchMean, torch.CPU, 1, 3, 1, 1))
-		want := torch.Floats(python.Features(seen, []string{"conv1_1"})[0])
-		got := torch.Floats(caffe.Features(fixtureImage(), []string{"conv1_1"})[0])
+		want := torch.Floats(python.Features(seen, layers(t, "conv1_1"))[0])
+		got := torch.Floats(caffe.Features(fixtureImage(), layers(t, "conv1_1"))[0])
 		assert.InDeltaSlice(t, want, got, 1e-3)
 		return nil
 	}))
@@ -184,8 +191,7 @@ func TestReplicatePaddingSeesNoBorder(t *testing.T) {
 	spread := func() float64 {
 		worst := 0.0
 		require.NoError(t, torch.Scoped(func() error {
-			names := []string{"relu1_1", "relu3_1", "relu5_1"}
-			for _, f := range network.Features(torch.Full(0.3, torch.CPU, 1, 3, 64, 64), names) {
+			for _, f := range network.Features(torch.Full(0.3, torch.CPU, 1, 3, 64, 64), layers(t, "relu1_1", "relu3_1", "relu5_1")) {
 				shape, values := torch.Shape(f), torch.Floats(f)
 				n := int(shape[2] * shape[3])
 				for c := range int(shape[1]) {
@@ -207,13 +213,12 @@ func TestReplicatePaddingSeesNoBorder(t *testing.T) {
 func TestHalo(t *testing.T) {
 	network := load(t, "testdata/small.pt")
 	require.NoError(t, network.SetPooling(vgg19.AveragePooling)) // every pixel counts
-	const side, layer = 192, "relu4_1"
-	l, err := vgg19.Lookup(layer)
-	require.NoError(t, err)
+	const side = 192
+	l := layers(t, "relu4_1")[0]
 	require.NoError(t, torch.Scoped(func() error {
 		image := torch.Full(0.5, torch.CPU, 1, 3, side, side)
 		torch.RequireGrad(image, true)
-		f := network.Features(image, []string{layer})[0]
+		f := network.Features(image, []vgg19.Layer{l})[0]
 		shape := torch.Shape(f)
 		position := shape[2] / 2
 		seed := make([]float32, torch.Count(f))
@@ -288,10 +293,10 @@ func TestForwardAlone(t *testing.T) {
 	assert.Error(t, n.SetPooling("median"))
 	assert.ErrorIs(t, n.SetPadding(vgg19.ReplicatePadding), vgg19.ErrNetwork)
 	assert.NoError(t, n.SetPadding(vgg19.ZeroPadding), "what it does")
-	channels, err := n.Require(torch.CPU, []string{"relu1_1"})
+	channels, err := n.Require(torch.CPU, layers(t, "relu1_1"))
 	require.NoError(t, err)
 	assert.Equal(t, []int64{3}, channels)
-	_, err = n.Require(torch.CPU, []string{"relu2_1"})
+	_, err = n.Require(torch.CPU, layers(t, "relu2_1"))
 	assert.ErrorContains(t, err, "answers with shape [1 3 32 32] for relu2_1")
 }
 

@@ -445,7 +445,7 @@ const char* nst_syrk(nst_tensor t, double scale, nst_tensor* out) {
 }
 
 // d is symmetric, so the rows of sum and f may be taken for columns.
-const char* nst_add_product(nst_tensor sum, nst_tensor d, nst_tensor f, double beta, double alpha) {
+const char* nst_baddbmm_in_place(nst_tensor sum, nst_tensor d, nst_tensor f, double beta, double alpha) {
   return guard([&] {
     c10::NoGradGuard off;
     const auto &s = tensor(sum), &a = tensor(f), m = tensor(d);

@@ -66,6 +66,7 @@ journal_function device_journal = nullptr;
 }  // namespace
 
 const char* nst_version(void) { return TORCH_VERSION; }
+const char* nst_abi(void) { return NST_ABI; }
 
 const char* nst_library_path(char** path) {
   return guard([&] { *path = nst::copy(library_path()); });

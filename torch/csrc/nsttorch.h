@@ -1,6 +1,6 @@
 // The C ABI between package torch and libtorch: what gotorch's own C ABI lacks.
 //
-// Every function but the frees, nst_version and nst_kernels_name has one shape: it returns NULL, or a message
+// Every function but the frees, nst_version, nst_abi and nst_kernels_name has one shape: it returns NULL, or a message
 // that the caller frees with nst_message_free. Results go to out-parameters,
 // which are written only on success. Handles given to a function are borrowed;
 // handles written to an out-parameter belong to the caller. Tensor handles are
@@ -47,11 +47,11 @@ const char* nst_tensor_scale_in_place(nst_tensor t, double factor);
 const char* nst_tensor_pow(nst_tensor t, double exponent, nst_tensor* out);
 const char* nst_tensor_clamp_in_place(nst_tensor t, double low, double high);
 const char* nst_tensor_lerp_in_place(nst_tensor t, nst_tensor target, double weight);
-const char* nst_tensor_halve(nst_tensor t, nst_tensor* out);
+const char* nst_tensor_avg_pool2d(nst_tensor t, nst_tensor* out);
 const char* nst_tensor_flip(nst_tensor t, int64_t dim, nst_tensor* out);
 const char* nst_tensor_slice(nst_tensor t, int64_t dim, int64_t start, int64_t end,
                              nst_tensor* out);
-const char* nst_tensor_matmul(nst_tensor a, nst_tensor b, nst_tensor* out);
+const char* nst_tensor_bmm(nst_tensor a, nst_tensor b, nst_tensor* out);
 const char* nst_tensor_add_in_place(nst_tensor t, nst_tensor other, double factor);
 const char* nst_tensor_subtract(nst_tensor t, nst_tensor a, nst_tensor b);
 const char* nst_tensor_mul_in_place(nst_tensor t, nst_tensor other);
@@ -62,11 +62,11 @@ const char* nst_tensor_square_sums(nst_tensor t, nst_tensor* out);
 const char* nst_tensor_norms(nst_tensor t, nst_tensor* out);
 // Rows and columns of maps [N,C,H,W]; and maps of h x w that are zero but there.
 const char* nst_tensor_crop(nst_tensor t, int64_t top, int64_t left, int64_t h, int64_t w, nst_tensor* out);
-const char* nst_tensor_embed(nst_tensor t, int64_t top, int64_t left, int64_t h, int64_t w, nst_tensor* out);
+const char* nst_tensor_pad(nst_tensor t, int64_t top, int64_t left, int64_t h, int64_t w, nst_tensor* out);
 // Which of the elements of a are less than b's.
-const char* nst_tensor_less(nst_tensor a, nst_tensor b, nst_tensor* out);
+const char* nst_tensor_lt(nst_tensor a, nst_tensor b, nst_tensor* out);
 // Where mask [N] is set, t [N,...] takes what other has, which may be of one element.
-const char* nst_tensor_choose(nst_tensor t, nst_tensor mask, nst_tensor other);
+const char* nst_tensor_where_in_place(nst_tensor t, nst_tensor mask, nst_tensor other);
 const char* nst_tensor_empty_like(nst_tensor t, nst_tensor* out);
 const char* nst_tensor_resize(nst_tensor t, int64_t height, int64_t width, int32_t cubic,
                               nst_tensor* out);
@@ -128,7 +128,7 @@ const char* nst_max_pool_backward(nst_tensor chosen, nst_tensor y, nst_tensor gr
                                   nst_tensor* out);
 const char* nst_average_pool_backward(nst_tensor gradient, double scale, int64_t h, int64_t w, nst_tensor* out);
 const char* nst_syrk(nst_tensor f, double scale, nst_tensor* out);
-const char* nst_add_product(nst_tensor sum, nst_tensor d, nst_tensor f, double beta, double alpha);
+const char* nst_baddbmm_in_place(nst_tensor sum, nst_tensor d, nst_tensor f, double beta, double alpha);
 
 // Optimisers of one tensor (optim.cc). L-BFGS is for pictures [N,C,H,W] in row
 // order, with values in [0,1]: its first step has the root mean square first,
@@ -158,6 +158,8 @@ void nst_graph_free(nst_graph g);
 
 // Devices and threads (device.cc).
 const char* nst_version(void);
+// nst_abi is the SHA-256 of this header, as the library was compiled with it.
+const char* nst_abi(void);
 const char* nst_library_path(char** path);
 const char* nst_load_device_library(const char* path);
 const char* nst_load_cuda(void);

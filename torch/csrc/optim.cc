@@ -124,7 +124,7 @@ struct Lbfgs final : Optimizer {
   at::Tensor rows(const at::Tensor& pictures) const { return pictures.contiguous().view({t.size(0), -1}); }
 
   // Matrices [N,m,n] times vectors [N,n]. On the CPU picture by picture: see
-  // nst_tensor_matmul.
+  // nst_tensor_bmm.
   static at::Tensor times(const at::Tensor& matrices, const at::Tensor& vectors) {
     if (!matrices.is_cpu()) return matrices.bmm(vectors.unsqueeze(2)).squeeze(2);
     std::vector<at::Tensor> each;

@@ -228,7 +228,7 @@ const char* nst_tensor_lerp_in_place(nst_tensor t, nst_tensor target, double wei
   return guard([&] { tensor(t).lerp_(tensor(target), weight); });
 }
 
-const char* nst_tensor_halve(nst_tensor t, nst_tensor* out) {
+const char* nst_tensor_avg_pool2d(nst_tensor t, nst_tensor* out) {
   return guard([&] { *out = give(at::avg_pool2d(tensor(t), {2, 2}, {2, 2})); });
 }
 
@@ -243,7 +243,7 @@ const char* nst_tensor_slice(nst_tensor t, int64_t dim, int64_t start, int64_t e
 
 // On the CPU each picture of several is computed by itself: libtorch's own
 // batches sum in another order, which would make a result depend on its company.
-const char* nst_tensor_matmul(nst_tensor a, nst_tensor b, nst_tensor* out) {
+const char* nst_tensor_bmm(nst_tensor a, nst_tensor b, nst_tensor* out) {
   return guard([&] {
     const auto &x = tensor(a), &y = tensor(b);
     const nst::Math math(x);
@@ -332,7 +332,7 @@ const char* nst_tensor_crop(nst_tensor t, int64_t top, int64_t left, int64_t h, 
   });
 }
 
-const char* nst_tensor_embed(nst_tensor t, int64_t top, int64_t left, int64_t h, int64_t w, nst_tensor* out) {
+const char* nst_tensor_pad(nst_tensor t, int64_t top, int64_t left, int64_t h, int64_t w, nst_tensor* out) {
   return guard([&] {
     c10::NoGradGuard off;
     const auto& part = tensor(t);
@@ -342,11 +342,11 @@ const char* nst_tensor_embed(nst_tensor t, int64_t top, int64_t left, int64_t h,
   });
 }
 
-const char* nst_tensor_less(nst_tensor a, nst_tensor b, nst_tensor* out) {
+const char* nst_tensor_lt(nst_tensor a, nst_tensor b, nst_tensor* out) {
   return guard([&] { *out = give(tensor(a).lt(tensor(b))); });
 }
 
-const char* nst_tensor_choose(nst_tensor t, nst_tensor mask, nst_tensor other) {
+const char* nst_tensor_where_in_place(nst_tensor t, nst_tensor mask, nst_tensor other) {
   return guard([&] {
     c10::NoGradGuard off;
     auto& target = tensor(t);

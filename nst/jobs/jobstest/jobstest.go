@@ -37,9 +37,14 @@ func Open(t testing.TB, c jobs.Config) *jobs.Queue {
 }
 
 // Engine opens an engine on the CPU, until the test ends.
-func Engine(t testing.TB, options ...nst.OpenOption) *nst.Engine {
+func Engine(t testing.TB, options ...nst.OpenOptions) *nst.Engine {
 	t.Helper()
-	e, err := nst.Open(context.Background(), nsttest.Model(t), "cpu", options...)
+	o := nst.OpenOptions{}
+	if len(options) > 0 {
+		o = options[0]
+	}
+	o.Device = "cpu"
+	e, err := nst.Open(context.Background(), nsttest.Model(t), o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -57,7 +57,7 @@ void errors_are_messages() {
   fails(nst_module_load("/nonexistent.pt", "cpu", &m), "", "a missing module");
   check(m == nullptr, "nothing is written on failure");
   auto a = full(1, {2, 3}, "cpu");
-  fails(nst_tensor_matmul(a, a, &t), "", "shapes that do not fit");
+  fails(nst_tensor_bmm(a, a, &t), "", "shapes that do not fit");
   fails(nst_backward(&a, nullptr, 1), "does not require grad", "backward without a graph");
   fails(nst_tensor_scale_in_place(nullptr, 1), "closed", "a closed tensor");
   nst_tensor_free(a);
@@ -241,8 +241,8 @@ void pools_and_products_are_libtorchs() {
     near(g, wg, 1e-6, "syrk of " + std::to_string(positions));
     succeeds(nst_tensor_cast(g, 7, &d), "cast");
     for (double beta : {1.0, 0.0}) {
-      succeeds(nst_add_product(s, g, f, beta, 0.1), "product");
-      succeeds(nst_add_product(ws, d, wide_f, beta, 0.1), "product of libtorch");
+      succeeds(nst_baddbmm_in_place(s, g, f, beta, 0.1), "product");
+      succeeds(nst_baddbmm_in_place(ws, d, wide_f, beta, 0.1), "product of libtorch");
       near(s, ws, 2e-6, "product added to " + std::to_string(positions));
     }
     for (auto t : {maps, sums, f, s, wf, ws, g, wg, d, wide_f}) nst_tensor_free(t);

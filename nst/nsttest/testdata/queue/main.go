@@ -36,7 +36,7 @@ func main() {
 	changes, stop := queue.Changes(job.ID)
 	defer stop()
 
-	engine, err := nst.Open(ctx, model, "auto")
+	engine, err := nst.Open(ctx, model, nst.OpenOptions{})
 	check(err)
 	defer engine.Close()
 	worked := make(chan error)

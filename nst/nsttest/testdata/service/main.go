@@ -27,7 +27,7 @@ func main() {
 	queue, err := jobs.Open(ctx, nc, jobs.Config{Dir: os.Args[2], MaxBytes: server.MaxBytes()})
 	check(err)
 	defer queue.Close()
-	engine, err := nst.Open(ctx, os.Args[1], "auto", nst.GiveWay)
+	engine, err := nst.Open(ctx, os.Args[1], nst.OpenOptions{LowPriority: true})
 	check(err)
 	defer engine.Close()
 	worked := make(chan error)

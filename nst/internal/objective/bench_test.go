@@ -1,4 +1,4 @@
-package nst
+package objective
 
 import (
 	"testing"
@@ -12,7 +12,7 @@ import (
 
 // The parts of an iteration at 512×512, on the CPU:
 //
-//	go test ./nst -run '^$' -bench .
+//	go test ./nst/internal/objective -run '^$' -bench .
 //
 // On two cores of an AMD EPYC (family 26, AVX-512), in milliseconds: forward 217,
 // backward 202, the Gram matrix of relu1_1 6.0, its gradient 11, Adam 0.27, L-BFGS
@@ -23,12 +23,14 @@ func BenchmarkIteration(b *testing.B) {
 	defer network.Close()
 	network.SetFast(true)
 	const side = 512
-	layers := []string{"relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu4_2", "relu5_1"}
+	content, style := gatysLayers(b)
+	spec := Spec{Alpha: 1, Beta: 1, Content: content, Style: style}
+	layers := spec.Layers()
 	scoped := func(b *testing.B, f func()) {
 		require.NoError(b, torch.Scoped(func() error { torch.NoGrad(f); return nil }))
 	}
 	scoped(b, func() {
-		x := tensorOf(noise(1, side, side), torch.CPU, side, side)
+		x := noise(1, side, side).tensor(torch.CPU)
 		timed := func(name string, f func()) {
 			b.Run(name, func(b *testing.B) {
 				for b.Loop() {
@@ -43,7 +45,7 @@ func BenchmarkIteration(b *testing.B) {
 					b.StopTimer()
 					pass := network.Run(x, vgg19.Whole(x), layers, true)
 					b.StartTimer()
-					pass.Backward(func(layer string, arriving torch.Tensor) torch.Tensor {
+					pass.Backward(func(layer vgg19.Layer, arriving torch.Tensor) torch.Tensor {
 						if arriving.T == nil {
 							return torch.Clone(pass.Feature(layer))
 						}
@@ -52,23 +54,26 @@ func BenchmarkIteration(b *testing.B) {
 				})
 			}
 		})
-		pass := network.Run(x, vgg19.Whole(x), layers[:1], false)
+		first := style[0].Layer
+		pass := network.Run(x, vgg19.Whole(x), []vgg19.Layer{first}, false)
 		defer pass.Close()
-		maps := pass.Feature(layers[0])
+		maps := pass.Feature(first)
 		timed("gram", func() { GramMatrix(maps) })
 		D, into := GramMatrix(maps), torch.Clone(maps)
 		timed("gram-gradient", func() {
-			carry(torch.Flatten(into, 2, 3), false, matrix(maps), torch.Tensor{}, 1./(side*side), 1, torch.Scale(D, 1e-9), torch.Tensor{})
+			f := Features{F: matrix(maps), Uniform: 1. / (side * side)}
+			Gram{}.AddGradient(Gradient{matrix(into), false}, f, Slopes{Statistics{GramMatrices: torch.Scale(D, 1e-9)}, 1})
 		})
 		gradient := torch.Clone(x)
-		for name, optimizer := range map[string]*torch.Optimizer{"adam": torch.NewAdam(x, 1e-9, 0.9, 0.99, 1e-8), "lbfgs": torch.NewLBFGS(x, 1e-9, lbfgsHistory, 1e-9, 1e-9)} {
-			for range lbfgsHistory + 1 {
+		const history = 20
+		for name, optimizer := range map[string]*torch.Optimizer{"adam": torch.NewAdam(x, 1e-9, 0.9, 0.99, 1e-8), "lbfgs": torch.NewLBFGS(x, 1e-9, history, 1e-9, 1e-9)} {
+			for range history + 1 {
 				optimizer.Step(gradient)
 			}
 			timed(name, func() { optimizer.Step(gradient) })
 			optimizer.Close()
 		}
-		small := tensorOf(noise(1, 362, 362), torch.CPU, 362, 362)
+		small := noise(1, 362, 362).tensor(torch.CPU)
 		timed("resize", func() { torch.Resize(small, side, side) })
 	})
 }

@@ -1,0 +1,203 @@
+package descent
+
+import (
+	"math"
+
+	"github.com/seed9bb5c928/nst/torch"
+)
+
+// Descent is an optimisation of N pictures, each by itself, at one size. What a step
+// does it does on the device, which need not be waited for: which pictures are the best
+// is decided there, and values are read when they are wanted. It is used on the device's
+// thread; Close frees its tensors.
+type Descent struct {
+	objective  Objective
+	settings   Settings
+	iterations int
+	before     int // steps done at the sizes before
+	steps      int // done at this one
+
+	x                torch.Tensor // the pictures, [N,3,H,W], after that many steps
+	values, gradient torch.Tensor // of x, once it is evaluated
+
+	optimizer      *torch.Optimizer
+	gradientScales []float64    // what each gradient is multiplied by for the optimiser
+	scales         torch.Tensor // the same on the device, [N,1,1,1]
+
+	best       torch.Tensor // the best pictures evaluated; none before a step: x is
+	bestValues torch.Tensor // theirs; none before an evaluation
+	bestTotals torch.Tensor // [N]
+	average    torch.Tensor // see averaged; none without Adam
+
+	graph    *torch.Graph // of stepAndEvaluate
+	noGraphs bool         // it cannot be recorded
+	warm     bool         // a step was made piece by piece: kernels are loaded, libraries ready
+	replayed int          // steps, from the graph
+	pace     float64      // seconds of a step, about; 0: not known
+}
+
+// New begins with pictures x, which it owns and will change. before is how many steps
+// were done at the sizes before.
+func New(o Objective, s Settings, x torch.Tensor, iterations, before int) *Descent {
+	return &Descent{objective: o, settings: s, iterations: iterations, before: before, x: torch.Keep(x)}
+}
+
+// Close releases the tensors.
+func (d *Descent) Close() {
+	d.graph.Close()
+	if d.optimizer != nil {
+		d.optimizer.Close()
+	}
+	torch.Close(d.x, d.values, d.gradient, d.best, d.bestValues, d.bestTotals, d.average, d.scales)
+}
+
+// Steps is how many are done, with those at the sizes before.
+func (d *Descent) Steps() int { return d.before + d.steps }
+
+// Done is how many steps are done at this size.
+func (d *Descent) Done() int { return d.steps }
+
+// Replayed is how many of the steps were replayed from a graph.
+func (d *Descent) Replayed() int { return d.replayed }
+
+// Pictures are the pictures now, the descent's own memory.
+func (d *Descent) Pictures() torch.Tensor { return d.x }
+
+// Best are the pictures with the lowest totals so far, the descent's own memory.
+func (d *Descent) Best() torch.Tensor {
+	if d.best.T == nil {
+		return d.x
+	}
+	return d.best
+}
+
+// BestValues are the values [N,terms] of the best, read to the host; nil before an
+// evaluation.
+func (d *Descent) BestValues() []float64 {
+	if d.bestValues.T == nil {
+		return nil
+	}
+	return torch.Float64s(d.bestValues)
+}
+
+func (d *Descent) device() torch.Device { return torch.DeviceOf(d.x) }
+
+// Upsample begins a descent at another size with this one's last pictures (Adam's
+// average), resized, to which detail is added that the smaller size could not show
+// (none: nothing is). Adam goes on with its moments resized; L-BFGS begins anew.
+func (d *Descent) Upsample(o Objective, s Settings, height, width int64, iterations int, detail torch.Tensor) *Descent {
+	x := torch.Local(func() torch.Tensor {
+		last := d.x
+		if d.average.T != nil {
+			last = d.averaged()
+		}
+		t := torch.Resize(last, height, width)
+		if detail.T != nil {
+			t = torch.Add(t, detail)
+		}
+		torch.ClampInPlace(t, 0, 1) // a cubic kernel overshoots at edges
+		return t
+	})
+	next := New(o, s, x, iterations, d.Steps())
+	if s.Method != Adam || d.optimizer == nil {
+		return next
+	}
+	// A cost is a mean over positions: its gradient by a pixel falls as the picture
+	// grows, and is scaled to keep its size. By linear interpolation m² stays within v
+	// wherever it was.
+	growth := math.Exp2(math.Round(math.Log2(float64(torch.Count(x)) / float64(torch.Count(d.x)))))
+	var scales []float64
+	for _, scale := range d.gradientScales {
+		scales = append(scales, scale*growth)
+	}
+	moments, numbers := d.optimizer.State()
+	for i, m := range moments {
+		moments[i] = torch.ResizeLinear(m, height, width)
+		torch.Close(m)
+	}
+	next.resume(scales, moments, numbers)
+	torch.Close(moments...)
+	return next
+}
+
+// step changes the pictures by their gradients, which it uses up, and keeps them in
+// [0,1].
+func (d *Descent) step() {
+	if d.optimizer == nil {
+		d.start()
+	}
+	if d.best.T == nil {
+		d.best = torch.Keep(torch.Clone(d.x))
+	}
+	torch.MulInPlace(d.gradient, d.scales)
+	if d.settings.Method == LBFGS {
+		d.rollBack()
+	}
+	d.optimizer.Step(d.gradient)
+	if d.settings.Method == Adam {
+		torch.ClampInPlace(d.x, 0, 1)
+		if d.average.T == nil {
+			d.average = torch.Keep(torch.Scale(d.x, 0))
+		}
+		torch.NoGrad(func() { torch.LerpInPlace(d.average, d.x, 1-averageDecay) })
+	}
+}
+
+// start makes the optimiser. It is handed gradients of a sane size whatever the
+// objective's weights; scaled by powers of two, so that no bit is lost.
+func (d *Descent) start() {
+	norms := torch.Local(func() torch.Tensor { return torch.Norms(d.gradient) })
+	n := float64(torch.Count(d.x) / torch.Shape(d.x)[0])
+	var scales []float64
+	for _, norm := range torch.Float64s(norms) {
+		scale := 1.0
+		if rms := norm / math.Sqrt(n); rms > 0 {
+			scale = math.Exp2(math.Round(math.Log2(gradientSize[d.settings.Method] / rms)))
+		}
+		scales = append(scales, scale)
+	}
+	d.scaleGradients(scales)
+	d.optimizer = d.settings.newOptimizer(d.x)
+}
+
+// resume makes the optimiser as another of its kind was.
+func (d *Descent) resume(gradientScales []float64, state []torch.Tensor, numbers []float64) {
+	d.scaleGradients(gradientScales)
+	d.optimizer = d.settings.newOptimizer(d.x)
+	d.optimizer.SetState(state, numbers)
+}
+
+func (d *Descent) scaleGradients(scales []float64) {
+	torch.Close(d.scales)
+	d.gradientScales, d.scales = scales, torch.Keep(torch.PerPicture(scales, d.x, 4))
+}
+
+// rollBack puts pictures whose totals have gone astray back to their best, where L-BFGS
+// will begin anew with shorter steps. They make no step now: their gradients become 0.
+func (d *Descent) rollBack() {
+	astray := torch.Lt(torch.Scale(d.bestTotals, rollBackFrom), d.objective.Totals(d.values))
+	torch.WhereInPlace(d.x, astray, d.best)
+	torch.WhereInPlace(d.gradient, astray, torch.Scale(torch.Slice(d.bestTotals, 0, 0, 1), 0))
+	d.optimizer.Restart(astray)
+}
+
+// updateBest keeps the pictures of x that are the best so far. A total that is no number
+// is not less than another.
+func (d *Descent) updateBest(x, values torch.Tensor) {
+	totals := d.objective.Totals(values)
+	if d.bestValues.T == nil {
+		d.bestValues, d.bestTotals = torch.Keep(torch.Clone(values)), torch.Keep(torch.Clone(totals))
+		return
+	}
+	better := torch.Lt(totals, d.bestTotals)
+	torch.WhereInPlace(d.bestTotals, better, totals)
+	torch.WhereInPlace(d.bestValues, better, values)
+	torch.WhereInPlace(d.best, better, x)
+}
+
+// averaged is the average (1−d)/(1−dⁿ)·Σ d^(n−i)·x_i of the iterates x_1…x_n, in which
+// the first have no more weight than their age gives them (as Adam corrects its own
+// bias). What is kept is the sum, with the factor 1−d.
+func (d *Descent) averaged() torch.Tensor {
+	return torch.Scale(d.average, 1/(1-math.Pow(averageDecay, float64(d.steps))))
+}

@@ -1,0 +1,190 @@
+package descent
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/seed9bb5c928/nst/torch"
+)
+
+// Values are read back after as many steps as take about readSeconds, mostAhead at
+// most: to wait for each step would leave a GPU idle.
+const (
+	readSeconds = 0.1
+	mostAhead   = 32
+)
+
+// Reading is the values of the pictures before a step.
+type Reading struct {
+	// Steps is how many were done before, with those at the sizes before.
+	Steps int
+	// Values are [N,terms], one picture's after the other.
+	Values []float64
+	// Current says that the pictures are still these.
+	Current bool
+	// Last says that no step follows: all are done, or the context is.
+	Last bool
+}
+
+// Run makes steps until the iterations are done or ctx is, which is no failure: the best
+// pictures are there. read is called for each step, in order, and ends the run by an
+// error. Where another size follows, the last pictures are not evaluated.
+func (d *Descent) Run(ctx context.Context, another bool, read func(Reading) error) error {
+	if another && d.steps == d.iterations {
+		return nil
+	}
+	values := [][]float64{nil}
+	err := torch.Scoped(func() error {
+		if err := d.evaluate(); err != nil {
+			return err
+		}
+		values[0] = torch.Float64s(d.values)
+		if d.settings.OnFirst != nil {
+			d.settings.OnFirst()
+		}
+		return nil
+	})
+	for err == nil {
+		stop := d.steps == d.iterations || ctx.Err() != nil
+		first := d.Steps() - len(values) + 1
+		for i, v := range values {
+			current := i == len(values)-1
+			if err := read(Reading{Steps: first + i, Values: v, Current: current, Last: current && stop}); err != nil {
+				return err
+			}
+		}
+		if stop {
+			break
+		}
+		if another && d.steps == d.iterations-1 {
+			return torch.Scoped(func() error { d.step(); d.steps++; return nil })
+		}
+		err = torch.Scoped(func() (err error) { values, err = d.toNextReading(ctx, another); return err })
+	}
+	if err != nil && ctx.Err() != nil && d.bestValues.T != nil {
+		return nil // in the middle of an evaluation
+	}
+	if err != nil || another || d.steps < d.iterations || d.average.T == nil || d.steps == 0 {
+		return err
+	}
+	return d.tryAverage(ctx)
+}
+
+// tryAverage evaluates the average of Adam's iterates, which may be the best picture.
+func (d *Descent) tryAverage(ctx context.Context) error {
+	d.graph.Close() // the average may need its memory
+	d.graph, d.noGraphs = nil, true
+	if err := torch.EmptyCache(d.device()); err != nil {
+		return err
+	}
+	return torch.Scoped(func() error {
+		average := d.averaged()
+		values, _, err := d.objective.Evaluate(average)
+		if err == nil {
+			d.updateBest(average, values)
+		} else if ctx.Err() != nil {
+			err = nil // the iterates are there
+		}
+		return err
+	})
+}
+
+// toNextReading makes the steps to the next reading and returns the values after each.
+// The CPU does a step as it is sent, so there they are read at once.
+func (d *Descent) toNextReading(ctx context.Context, another bool) (values [][]float64, err error) {
+	n := max(1, d.settings.ReadEvery)
+	if d.settings.ReadEvery == 0 && d.pace > 0 && d.device() != torch.CPU {
+		n = int(min(mostAhead, max(1, readSeconds/d.pace)))
+	}
+	if every := d.settings.StateEvery; every > 0 {
+		n = min(n, every-d.Steps()%every) // to the next multiple
+	}
+	left := d.iterations - d.steps
+	if another {
+		left-- // the last step is made without an evaluation
+	}
+	n = min(n, left)
+	begin := time.Now()
+	var all []torch.Tensor
+	for i := 0; i < n && (i == 0 || ctx.Err() == nil); i++ {
+		if err := d.StepAndEvaluate(); err != nil {
+			return nil, err
+		}
+		all = append(all, d.values)
+		if n > 1 {
+			all[i] = torch.Clone(d.values)
+		}
+	}
+	read := torch.Float64s(torch.Stack(all, 0))
+	for i := range all {
+		of := len(read) / len(all)
+		values = append(values, read[i*of:(i+1)*of])
+	}
+	if d.steps > 2 { // the first ones ready the device
+		d.pace = time.Since(begin).Seconds() / float64(len(all))
+	}
+	return values, nil
+}
+
+// StepAndEvaluate makes a step and evaluates the pictures after it; before the first
+// evaluation it makes that alone. It does not wait for the device. All of it is recorded
+// as a graph once the first step has readied the optimiser and the device, where the
+// device has graphs and the objective can be recorded.
+func (d *Descent) StepAndEvaluate() error {
+	if d.values.T == nil {
+		return d.evaluate()
+	}
+	if d.graph == nil && !d.noGraphs && d.warm && d.objective.Recordable() {
+		d.record()
+	}
+	if d.graph != nil {
+		d.graph.Replay()
+		d.steps++
+		d.replayed++
+		return nil
+	}
+	d.step()
+	d.steps++
+	d.warm = true
+	return d.evaluate()
+}
+
+// evaluate finds the values and the gradient of x.
+func (d *Descent) evaluate() error {
+	torch.Close(d.values, d.gradient)
+	values, gradient, err := d.objective.Evaluate(d.x)
+	if err != nil {
+		return err
+	}
+	d.values, d.gradient = torch.Keep(values), torch.Keep(gradient)
+	d.updateBest(d.x, d.values)
+	return nil
+}
+
+// record records a step and an evaluation. What it fails with is no error of the run,
+// which then sends its work piece by piece, but told.
+func (d *Descent) record() {
+	if torch.EmptyCache(d.device()) != nil { // a graph's memory is its own
+		return
+	}
+	var failed error
+	graph, err := torch.Record(d.device(), func() {
+		d.step()
+		values, gradient, err := d.objective.EvaluateOnce(d.x)
+		if failed = err; err == nil {
+			torch.Copy(d.values, values)
+			torch.Copy(d.gradient, gradient)
+			d.updateBest(d.x, d.values)
+		}
+	})
+	if err := errors.Join(err, failed); err != nil {
+		graph.Close()
+		d.noGraphs = true
+		if d.settings.OnUnrecorded != nil {
+			d.settings.OnUnrecorded(err)
+		}
+		return
+	}
+	d.graph = graph
+}

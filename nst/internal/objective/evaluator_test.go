@@ -1,0 +1,457 @@
+package objective
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed9bb5c928/nst/nst/internal/tiling"
+	"github.com/seed9bb5c928/nst/nst/nsttest"
+	"github.com/seed9bb5c928/nst/nst/vgg19"
+	"github.com/seed9bb5c928/nst/torch"
+)
+
+func TestMain(m *testing.M) { nsttest.RunWithPretend(m) }
+
+// image is a picture to test with, of uniform noise.
+type image struct {
+	width, height int
+	pixels        []float32
+	alpha         []float32 // nil: opaque
+	levels        []Level   // of a mask; nil: there is none
+}
+
+func noise(seed uint64, width, height int) *image {
+	random := rand.New(rand.NewPCG(seed, 0))
+	p := &image{width: width, height: height, pixels: make([]float32, 3*width*height)}
+	for i := range p.pixels {
+		p.pixels[i] = random.Float32()
+	}
+	return p
+}
+
+// fading gives it alpha, from 0 at the left to 1 at the right.
+func (p *image) fading() {
+	p.alpha = make([]float32, p.width*p.height)
+	for i := range p.alpha {
+		p.alpha[i] = min(max(float32(i%p.width)/float32(p.width)*2-0.5, 0), 1)
+	}
+}
+
+// halves gives it a mask whose left part, of that many columns, has the level a, and the
+// rest b.
+func (p *image) halves(columns int, a, b Level) {
+	p.levels = make([]Level, p.width*p.height)
+	for i := range p.levels {
+		if p.levels[i] = b; i%p.width < columns {
+			p.levels[i] = a
+		}
+	}
+}
+
+func (p *image) source(t tiling.Tile) torch.Tensor {
+	w := t.Seen
+	return torch.FromPart(p.pixels, p.height, p.width, w.Top, w.Left, w.Bottom-w.Top, w.Right-w.Left)
+}
+
+func (p *image) tensor(device torch.Device) torch.Tensor {
+	return torch.FromFloats(p.pixels, device, 1, 3, int64(p.height), int64(p.width))
+}
+
+func (p *image) plane(values []float32) torch.Tensor {
+	return torch.FromFloats(values, torch.CPU, 1, 1, int64(p.height), int64(p.width))
+}
+
+// shares are the levels with their shares of the pixels; one without a mask.
+func (p *image) shares() map[Level]float64 {
+	if p.levels == nil {
+		return map[Level]float64{0: 1}
+	}
+	out := map[Level]float64{}
+	for _, l := range p.levels {
+		out[l] += 1 / float64(len(p.levels))
+	}
+	return out
+}
+
+// guides are nil for an opaque picture without a mask.
+func (p *image) guides(layers []vgg19.Layer, device torch.Device) Guides {
+	if p.levels == nil && p.alpha == nil {
+		return nil
+	}
+	out := Guides{}
+	for level := range p.shares() {
+		member := make([]float32, p.width*p.height)
+		for i := range member {
+			if member[i] = 1; p.alpha != nil {
+				member[i] = p.alpha[i]
+			}
+			if p.levels != nil && p.levels[i] != level {
+				member[i] = 0
+			}
+		}
+		out.AddGuide(level, p.plane(member), layers, device, torch.Float32)
+	}
+	return out
+}
+
+// weighted are layers, each of which weighs more by 1 than the one before.
+func weighted(t testing.TB, first float64, names ...string) (out []WeightedLayer) {
+	t.Helper()
+	for i, name := range names {
+		l, err := vgg19.Lookup(name)
+		require.NoError(t, err)
+		out = append(out, WeightedLayer{l, first + float64(i)})
+	}
+	return out
+}
+
+// gatysLayers are the paper's.
+func gatysLayers(t testing.TB) (content, style []WeightedLayer) {
+	for _, l := range weighted(t, 0, "relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1") {
+		style = append(style, WeightedLayer{l.Layer, 0.2})
+	}
+	return weighted(t, 1, "relu4_2"), style
+}
+
+// newPool is workers on a device, with the network.
+func newPool(t testing.TB, model string, device torch.Device, workers int) *tiling.Pool {
+	p := &tiling.Pool{Context: context.Background(), Primary: device, Passes: 1, Warn: func(string) {}}
+	for range workers {
+		w := &tiling.Worker{Thread: torch.StartThread(device), Threads: 1}
+		t.Cleanup(w.Thread.Close)
+		require.NoError(t, w.Thread.Do(context.Background(), func() (err error) {
+			w.Network, err = vgg19.Load(model, device)
+			return err
+		}))
+		t.Cleanup(w.Network.Close)
+		w.Network.SetFast(true)
+		w.Network.SetFused(true)
+		p.Workers = append(p.Workers, w)
+	}
+	return p
+}
+
+// channels has the network's numbers of maps put into a spec.
+func channels(t testing.TB, spec *Spec, w *tiling.Worker) {
+	spec.Channels = map[vgg19.Layer]int64{}
+	counts, err := w.Network.Require(w.Device(), spec.Layers())
+	require.NoError(t, err)
+	for i, l := range spec.Layers() {
+		spec.Channels[l] = counts[i]
+	}
+}
+
+// newEvaluator measures the styles, of which the first has the weight ¼, and makes the
+// evaluator of a content. It is for the pool's first thread.
+func newEvaluator(t testing.TB, pool *tiling.Pool, spec *Spec, content *image, styles ...*image) *Evaluator {
+	channels(t, spec, pool.Workers[0])
+	var targets []StyleTargets
+	for _, s := range styles {
+		found, err := MeasureStyle(pool, spec, s.width, s.height, s.source, s.guides(spec.StyleLayers(), pool.Primary))
+		require.NoError(t, err)
+		defer found.Close()
+		targets = append(targets, found)
+	}
+	var regions []Region
+	guides := content.guides(spec.StyleLayers(), pool.Primary)
+	for level, share := range content.shares() {
+		for _, l := range spec.StyleLayers() {
+			var parts []Statistics
+			var weights []float64
+			for i, found := range targets {
+				if s, ok := found[l][level]; ok {
+					parts, weights = append(parts, s), append(weights, 0.25+float64(i)/2)
+				}
+			}
+			regions = append(regions, Region{l, share, guides[l.Stride][level], Blend(parts, weights)})
+		}
+	}
+	var opacity Opacity
+	if content.alpha != nil {
+		opacity = NewOpacity(content.plane(content.alpha), spec.ContentLayers(), pool.Primary, torch.Float32)
+	}
+	e, err := New(pool, spec, content.width, content.height, regions, content.source, opacity)
+	require.NoError(t, err)
+	return e
+}
+
+// autograd is the total by autograd alone: the paper's costs, differentiated as they
+// stand. It returns the total and ∂J/∂x.
+func autograd(e *Evaluator, x torch.Tensor) (float64, []float32) {
+	torch.ClearGradient(x)
+	network := e.pool.Workers[0].Network
+	content, style := torch.Full(0, torch.CPU), torch.Full(0, torch.CPU)
+	content, style = torch.Cast(content, torch.Float64), torch.Cast(style, torch.Float64)
+	for i, a := range network.Features(x, e.spec.ContentLayers()) {
+		t := e.content[i]
+		target := t.features[0]
+		if alpha, ok := e.opacity[t.layer.Stride]; ok {
+			target, a = torch.Mul(target, alpha), torch.Mul(a, alpha)
+		}
+		content = torch.Add(content, torch.Scale(ContentCost(target, a), t.weight*t.normaliser.factors[0]))
+	}
+	for i, a := range network.Features(x, e.spec.StyleLayers()) {
+		t := e.style[i]
+		for _, r := range t.regions {
+			f := matrix(a)
+			n := torch.Shape(f)[2]
+			weights := torch.Full(1/float64(n), torch.CPU, 1, n)
+			if r.guide.T != nil {
+				weights = torch.View(r.guide, 1, n)
+			}
+			add := func(name Statistic, now torch.Tensor) {
+				cost := torch.SquareSums(torch.Sub(now, r.target.Statistics[name]))
+				n := float64(torch.Count(now))
+				style = torch.Add(style, torch.Scale(cost, r.share*t.weight*r.target.normalisers[name].factors[0]/(4*n)))
+			}
+			mean := torch.Bmm(f, torch.Transpose(weights, 0, 1))
+			switch e.spec.StyleLoss.(type) {
+			case Gram:
+				add(GramMatrices, torch.Bmm(torch.Mul(f, weights), torch.Transpose(f, 1, 2)))
+			case Moments:
+				add(Means, mean)
+				centred := torch.Sub(f, mean)
+				add(GramMatrices, torch.Bmm(torch.Mul(centred, weights), torch.Transpose(centred, 1, 2)))
+			case meansAlone:
+				add(Means, mean)
+			}
+		}
+	}
+	total := TotalCost(content, style, e.spec.Alpha, e.spec.Beta)
+	for _, dim := range []int64{2, 3} { // the total variation, as its formula stands
+		n := torch.Shape(x)[dim]
+		d := torch.Sub(torch.Slice(x, dim, 1, n), torch.Slice(x, dim, 0, n-1))
+		total = torch.Add(total, torch.Scale(torch.SquareSums(d), e.spec.Gamma/float64(torch.Count(x))))
+	}
+	torch.Backward([]torch.Tensor{total}, nil)
+	return torch.Float64s(torch.Detach(total))[0], torch.Floats(torch.Gradient(x))
+}
+
+// meansAlone is a third style loss: all that one takes.
+type meansAlone struct{}
+
+func (meansAlone) Sums(f Features) Statistics {
+	return Statistics{Means: Moments{}.Sums(f)[Means]}
+}
+
+func (meansAlone) Statistics(sums Statistics) Statistics { return sums }
+
+func (meansAlone) Compare(now Statistics, target Target) (norms Statistics, slopes Slopes) {
+	d, norm := target.difference(Means, now)
+	target.normalisers[Means].applySlope(d)
+	return Statistics{Means: norm}, Slopes{Statistics{Means: d}, 1}
+}
+
+func (meansAlone) AddGradient(into Gradient, f Features, slopes Slopes) {
+	g := torch.Scale(torch.Add(torch.Scale(f.F, 0), slopes.Of[Means]), f.Uniform)
+	if into.Fresh {
+		torch.Copy(into.Into, g)
+	} else {
+		torch.AddInPlace(into.Into, g, 1)
+	}
+}
+
+// The evaluator's gradient, fed in by hand at the layers, is autograd's.
+func TestGradientIsAutograds(t *testing.T) {
+	nsttest.NoLeaks(t)
+	pool := newPool(t, nsttest.Model(t), torch.CPU, 2)
+	content, style := gatysLayers(t)
+	for name, c := range map[string]struct {
+		Spec
+		pooling      vgg19.Pooling
+		padding      vgg19.Padding
+		masks, alpha bool
+	}{
+		"classic":         {Spec: Spec{Alpha: 10, Beta: 40}},
+		"balanced":        {Spec: Spec{Alpha: 1, Beta: 100, Normalisation: RelativeToTarget}},
+		"gatys":           {Spec: Spec{Alpha: 1, Beta: 5, Normalisation: MeanSquare}},
+		"average pooling": {Spec: Spec{Alpha: 1, Beta: 100, Normalisation: RelativeToTarget}, pooling: vgg19.RescaledAveragePooling},
+		"a layer of both costs": {Spec: Spec{Alpha: 1, Beta: 100, Normalisation: RelativeToTarget,
+			Content: weighted(t, 0.3, "relu3_1", "relu4_1"), Style: weighted(t, 0.3, "relu4_1", "relu1_2")}},
+		"before and after ReLU": {Spec: Spec{Alpha: 1, Beta: 100, Normalisation: RelativeToTarget,
+			Content: weighted(t, 0.3, "conv2_2", "pool3"), Style: weighted(t, 0.3, "conv2_2", "relu2_2", "pool1")}},
+		"total variation":   {Spec: Spec{Alpha: 1, Beta: 100, Gamma: 50, Normalisation: RelativeToTarget}},
+		"content alone":     {Spec: Spec{Alpha: 1, Normalisation: RelativeToTarget}},
+		"style alone":       {Spec: Spec{Beta: 100, Normalisation: RelativeToTarget}},
+		"moments":           {Spec: Spec{Alpha: 1, Beta: 100, Normalisation: RelativeToTarget, StyleLoss: Moments{}}},
+		"moments of gatys":  {Spec: Spec{Alpha: 1, Beta: 5, Normalisation: MeanSquare, StyleLoss: Moments{}}, padding: vgg19.ReplicatePadding},
+		"masks":             {Spec: Spec{Alpha: 1, Beta: 100, Normalisation: RelativeToTarget}, masks: true},
+		"masks and moments": {Spec: Spec{Alpha: 10, Beta: 40, StyleLoss: Moments{}}, masks: true},
+		"alpha":             {Spec: Spec{Alpha: 1, Beta: 100, Normalisation: RelativeToTarget}, alpha: true},
+		"alpha and moments": {Spec: Spec{Alpha: 1, Beta: 5, Normalisation: MeanSquare, StyleLoss: Moments{}}, alpha: true},
+		"alpha and masks":   {Spec: Spec{Alpha: 10, Beta: 40}, masks: true, alpha: true},
+		"another loss":      {Spec: Spec{Alpha: 1, Beta: 100, Normalisation: RelativeToTarget, StyleLoss: meansAlone{}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			spec := c.Spec
+			if spec.StyleLoss == nil {
+				spec.StyleLoss = Gram{}
+			}
+			if spec.Content == nil {
+				spec.Content, spec.Style = content, style
+			}
+			contentImage, styles := noise(1, 50, 37), []*image{noise(2, 33, 48), noise(3, 64, 64)}
+			if c.masks {
+				contentImage.halves(20, 10, 200)
+				styles[0].halves(16, 200, 10)
+				styles[1].halves(32, 10, 200)
+			}
+			if c.alpha {
+				contentImage.fading()
+				styles[0].fading()
+			}
+			require.NoError(t, pool.Workers[0].Thread.Do(context.Background(), func() error {
+				for _, w := range pool.Workers {
+					pooling, padding := c.pooling, c.padding
+					if pooling == "" {
+						pooling = vgg19.MaxPooling
+					}
+					if padding == "" {
+						padding = vgg19.ZeroPadding
+					}
+					require.NoError(t, w.Network.SetPooling(pooling))
+					require.NoError(t, w.Network.SetPadding(padding))
+				}
+				all := pool.Workers
+				defer func() { pool.Workers = all }()
+				pool.Size, pool.Passes, pool.Recompute, pool.Workers = tiling.Size{}, 1, false, all[:1]
+				e := newEvaluator(t, pool, &spec, contentImage, styles...)
+				defer e.Close()
+				x := noise(4, 50, 37).tensor(torch.CPU)
+				torch.RequireGrad(x, true)
+				total, want := autograd(e, x)
+				// As one, in tiles, and shared out.
+				for _, how := range []struct {
+					side, workers, passes int
+					recompute             bool
+				}{{0, 1, 1, false}, {16, 2, 3, false}, {32, 1, 1, true}} {
+					pool.Size, pool.Passes, pool.Recompute, pool.Workers = tiling.Size{Side: how.side}, how.passes, how.recompute, all[:how.workers]
+					require.NoError(t, e.recut())
+					values, gradient, err := e.Evaluate(x)
+					require.NoError(t, err)
+					costs, got := e.Costs(torch.Float64s(values))[0], torch.Floats(gradient)
+					assert.InEpsilon(t, total, costs.Total, 1e-5)
+					assert.InEpsilon(t, total, torch.Float64s(e.Totals(values))[0], 1e-5)
+					require.Positive(t, norm(want))
+					assert.LessOrEqual(t, difference(got, want), 1e-5, "relative L2 error, %+v", how)
+					assert.InEpsilon(t, norm(want), costs.GradientL2, 1e-5)
+				}
+				return nil
+			}))
+		})
+	}
+}
+
+// difference is the relative L2 difference of two gradients.
+func difference(a, b []float32) float64 {
+	d := make([]float32, len(a))
+	for i := range a {
+		d[i] = a[i] - b[i]
+	}
+	return norm(d) / norm(b)
+}
+
+// norm is the L2 norm.
+func norm(v []float32) float64 {
+	sum := 0.0
+	for _, x := range v {
+		sum += math.Pow(float64(x), 2)
+	}
+	return math.Sqrt(sum)
+}
+
+// A CPU tensor that slips into the evaluation is found by the pretend accelerator.
+func TestSlippedTensorIsCaught(t *testing.T) {
+	pool := newPool(t, "../../vgg19/testdata/small.pt", "pretend:0", 1)
+	content, style := gatysLayers(t)
+	for name, other := range map[string]torch.Device{"a CPU tensor": torch.CPU, "another device's tensor": "pretend:1"} {
+		t.Run(name, func(t *testing.T) {
+			err := pool.Workers[0].Thread.Do(context.Background(), func() error {
+				spec := Spec{Alpha: 1, Beta: 100, Content: content, Style: style, StyleLoss: Gram{}}
+				e := newEvaluator(t, pool, &spec, noise(1, 32, 32), noise(1, 32, 32))
+				defer e.Close()
+				target := e.style[2].regions[0].target
+				slipped := torch.Keep(torch.To(target.Statistics[GramMatrices], other))
+				torch.Close(target.Statistics[GramMatrices])
+				target.Statistics[GramMatrices] = slipped
+				_, _, err := e.Evaluate(noise(1, 32, 32).tensor("pretend:0"))
+				return err
+			})
+			assert.ErrorContains(t, err, "same device")
+		})
+	}
+}
+
+func TestCheckNamesTheTerm(t *testing.T) {
+	nan := math.NaN()
+	for want, c := range map[string]Costs{
+		"the content cost":          {Content: math.Inf(1)},
+		"the style cost of relu2_1": {Style: map[vgg19.Layer]float64{{Name: "relu1_1"}: 1, {Name: "relu2_1"}: nan}, Total: nan},
+		"the gradient":              {GradientL2: nan},
+	} {
+		err := c.Check(7)
+		assert.ErrorIs(t, err, ErrDiverged)
+		assert.ErrorContains(t, err, want)
+		assert.ErrorContains(t, err, "iteration 7")
+	}
+	assert.NoError(t, Costs{}.Check(0))
+}
+
+// What an evaluation is estimated to need is within 15 % of what it takes.
+func TestMemoryEstimate(t *testing.T) {
+	pool := newPool(t, nsttest.Model(t), torch.CPU, 1)
+	network := pool.Workers[0].Network
+	content, style := gatysLayers(t)
+	for _, c := range []struct{ width, height, side, passes int }{{400, 300, 0, 1}, {520, 300, 160, 1}, {520, 300, 160, 100}} {
+		for name, how := range map[string]struct {
+			fast           bool
+			pooling        vgg19.Pooling
+			content, style []WeightedLayer
+		}{
+			"fast":       {true, vgg19.MaxPooling, content, style},
+			"exact":      {false, vgg19.MaxPooling, content, style},
+			"avg":        {true, vgg19.RescaledAveragePooling, content, style},
+			"few layers": {true, vgg19.MaxPooling, weighted(t, 1, "relu2_2"), weighted(t, 1, "relu3_1")},
+		} {
+			t.Run(fmt.Sprint(c, " ", name), func(t *testing.T) {
+				require.NoError(t, pool.Workers[0].Thread.Do(context.Background(), func() error {
+					network.SetFast(how.fast)
+					require.NoError(t, network.SetPooling(how.pooling))
+					pool.Size, pool.Passes = tiling.Size{Side: c.side}, c.passes
+					spec := Spec{Alpha: 1, Beta: 100, Content: how.content, Style: how.style, Normalisation: RelativeToTarget, StyleLoss: Gram{}}
+					e := newEvaluator(t, pool, &spec, noise(1, c.width, c.height), noise(2, 64, 64))
+					defer e.Close()
+					x := noise(1, c.width, c.height).tensor(torch.CPU)
+					_, _, err := e.Evaluate(x) // the network keeps what it will
+					require.NoError(t, err)
+					before, _ := torch.HostTensors()
+					require.NoError(t, torch.ResetPeak(torch.CPU))
+					_, _, err = e.Evaluate(x)
+					require.NoError(t, err)
+					_, peak := torch.HostTensors()
+					var most, passes int64
+					for _, tile := range e.tiles {
+						need := spec.Memory(network, tile, c.width, c.height, 1, false, false)
+						if c.passes > 1 { // all that went before are kept
+							passes += need.Pass
+							need.Most += passes - need.Pass
+						}
+						most = max(most, need.Most)
+					}
+					if c.side > 0 {
+						most += 4 * torch.Count(x) // the gradient
+					}
+					t.Logf(t.Name()+" %.1f MiB estimated, %.1f measured, ratio %.3f", float64(most)/(1<<20), float64(peak-before)/(1<<20), float64(most)/float64(peak-before))
+					assert.InEpsilon(t, float64(peak-before), float64(most), 0.15)
+					return nil
+				}))
+			})
+		}
+	}
+}

@@ -1,0 +1,80 @@
+package objective
+
+import "github.com/seed9bb5c928/nst/torch"
+
+// Gram compares Gram matrices, as Gatys et al. do.
+type Gram struct{}
+
+// GramMatrix returns the Gram matrices [N,n_C,n_C] of one layer's feature maps,
+//
+//	G = F·Fᵀ / (n_H·n_W)
+//
+// where the rows of F [n_C, n_H·n_W] are the feature maps: G_ij is the mean product of
+// maps i and j (equation 3). The paper divides by n_H·n_W in the cost (equation 4);
+// dividing here, by each picture's own size, lets pictures of different sizes be
+// compared. Maps of half precision are summed in float32, which their products cannot
+// overflow.
+func GramMatrix(a torch.Tensor) torch.Tensor {
+	f := matrix(a)
+	return gram(Features{F: f, Uniform: 1 / float64(torch.Shape(f)[2])})
+}
+
+// gram is Σ_p w_p·F_p·F_pᵀ over the positions p. (Gatys et al. 2017, arXiv:1611.07865,
+// equations 3 and 4, where w is the square of the guidance channel.)
+func gram(f Features) torch.Tensor {
+	if f.Guide.T == nil {
+		return torch.SYRK(f.F, f.Uniform)
+	}
+	F := wide(f.F)
+	return torch.Bmm(torch.Mul(F, f.Guide), torch.Transpose(F, 1, 2))
+}
+
+// Sums are the Gram matrix of the positions.
+func (Gram) Sums(f Features) Statistics { return Statistics{GramMatrices: gram(f)} }
+
+// Statistics are the sums.
+func (Gram) Statistics(sums Statistics) Statistics { return sums }
+
+// Compare finds D = ∂J/∂G.
+func (Gram) Compare(now Statistics, target Target) (norms Statistics, slopes Slopes) {
+	d, norm := target.difference(GramMatrices, now)
+	factor, ok := target.normalisers[GramMatrices].scalarSlope()
+	if !ok {
+		target.normalisers[GramMatrices].applySlope(d)
+	}
+	return Statistics{GramMatrices: norm}, Slopes{Statistics{GramMatrices: d}, factor}
+}
+
+// AddGradient adds ∂J/∂F_p = w_p·2·D·F_p.
+func (Gram) AddGradient(into Gradient, f Features, slopes Slopes) {
+	addGramGradient(into, f, slopes.Of[GramMatrices], slopes.Factor, torch.Tensor{})
+}
+
+// addGramGradient adds
+//
+//	∂J/∂F_p = w_p·(2·factor·D·F_p + shift)
+//
+// for symmetric D [N,n_C,n_C] and shift [N,n_C,1] (none: 0).
+func addGramGradient(into Gradient, f Features, d torch.Tensor, factor float64, shift torch.Tensor) {
+	keep := 1.0
+	if into.Fresh {
+		keep = 0
+	}
+	if f.Guide.T == nil {
+		torch.BaddbmmInPlace(into.Into, d, f.F, keep, 2*f.Uniform*factor)
+		if shift.T != nil {
+			torch.AddInPlace(into.Into, shift, f.Uniform)
+		}
+		return
+	}
+	g := torch.Scale(torch.Bmm(d, wide(f.F)), 2*factor)
+	if shift.T != nil {
+		g = torch.Add(g, shift)
+	}
+	g = torch.Mul(g, f.Guide)
+	if into.Fresh {
+		torch.Copy(into.Into, g)
+	} else {
+		torch.AddInPlace(into.Into, g, 1)
+	}
+}

@@ -1,0 +1,41 @@
+package objective
+
+import "github.com/seed9bb5c928/nst/torch"
+
+// Moments compares means and covariances, which are the Gram matrices of the centred
+// features.
+type Moments struct{}
+
+// Sums are the Gram matrix, and the mean μ = Σ w_p·F_p, of the positions.
+func (Moments) Sums(f Features) Statistics {
+	F, guide := wide(f.F), f.Guide
+	if guide.T == nil {
+		guide = torch.Cast(torch.Full(f.Uniform, torch.DeviceOf(F), 1, torch.Shape(F)[2]), torch.TypeOf(F))
+	}
+	return Statistics{GramMatrices: gram(f), Means: torch.Bmm(F, torch.Transpose(guide, 0, 1))}
+}
+
+// Statistics centres: Σ w_p·(F_p−μ)·(F_p−μ)ᵀ = G − μ·μᵀ.
+func (Moments) Statistics(sums Statistics) Statistics {
+	mean := sums[Means]
+	return Statistics{
+		GramMatrices: torch.Sub(sums[GramMatrices], torch.Bmm(mean, torch.Transpose(mean, 1, 2))),
+		Means:        mean,
+	}
+}
+
+// Compare finds D = ∂J/∂G and, as the slope of the mean with what the covariance has of
+// it, ∂J/∂μ − 2·D·μ.
+func (Moments) Compare(now Statistics, target Target) (norms Statistics, slopes Slopes) {
+	d, gramNorm := target.difference(GramMatrices, now)
+	target.normalisers[GramMatrices].applySlope(d)
+	shift, meanNorm := target.difference(Means, now)
+	target.normalisers[Means].applySlope(shift)
+	shift = torch.Sub(shift, torch.Scale(torch.Bmm(d, now[Means]), 2))
+	return Statistics{GramMatrices: gramNorm, Means: meanNorm}, Slopes{Statistics{GramMatrices: d, Means: shift}, 1}
+}
+
+// AddGradient adds ∂J/∂F_p = w_p·(2·D·F_p + ∂J/∂μ − 2·D·μ).
+func (Moments) AddGradient(into Gradient, f Features, slopes Slopes) {
+	addGramGradient(into, f, slopes.Of[GramMatrices], slopes.Factor, slopes.Of[Means])
+}

@@ -1,0 +1,192 @@
+package objective
+
+import (
+	"github.com/seed9bb5c928/nst/nst/internal/tiling"
+	"github.com/seed9bb5c928/nst/nst/vgg19"
+	"github.com/seed9bb5c928/nst/torch"
+)
+
+// run runs the network over what tile i sees of the pictures, unless the worker has kept
+// that pass. The caller closes or keeps it.
+func (e *Evaluator) run(w *tiling.Worker, x torch.Tensor, i int) *vgg19.Pass {
+	if pass := w.Take(i); pass != nil {
+		return pass
+	}
+	w.Drop(max(0, e.pool.Passes-1))
+	t := e.tiles[i]
+	return w.Network.Run(torch.To(t.Seen.Of(x), w.Device()), t.Local(), e.layers, true)
+}
+
+// styleSums are the sums of the style terms' regions.
+type styleSums map[*region]Statistics
+
+// EachTensor implements tiling.Part.
+func (s styleSums) EachTensor(do func(*torch.Tensor)) {
+	for _, of := range s {
+		of.EachTensor(do)
+	}
+}
+
+// sumStyle is step 1: the sums of the style terms' regions, of the caller's scope.
+func (e *Evaluator) sumStyle(x torch.Tensor) (styleSums, error) {
+	sums := styleSums{}
+	for _, t := range e.style {
+		for _, r := range t.regions {
+			sums[r] = Statistics{}
+		}
+	}
+	err := tiling.MapReduce(e.pool, len(e.tiles), func(w *tiling.Worker, i int) styleSums {
+		pass := e.run(w, x, i)
+		w.Keep(i, pass)
+		part := styleSums{}
+		for _, t := range e.style {
+			for _, r := range t.regions {
+				part[r] = tileSums(e.spec.StyleLoss, pass, t.layer, e.tiles[i], r.guide, e.width, e.height, w.Device())
+			}
+		}
+		return part
+	}, func(_ int, part styleSums) {
+		for _, t := range e.style {
+			for _, r := range t.regions {
+				sums[r].add(part[r])
+			}
+		}
+	})
+	sums.EachTensor(func(t *torch.Tensor) { torch.Rejoin(*t) })
+	return sums, err
+}
+
+// tileSums are a layer's sums over a tile's positions, for a picture of width×height.
+func tileSums(loss StyleLoss, pass *vgg19.Pass, l vgg19.Layer, tile tiling.Tile, guide torch.Tensor, width, height int, device torch.Device) (sums Statistics) {
+	torch.Within(func() {
+		sums = loss.Sums(featuresOf(pass.Feature(l), l, tile, guide, width, height, device))
+		sums.EachTensor(func(t *torch.Tensor) { torch.Keep(*t) })
+	})
+	sums.EachTensor(func(t *torch.Tensor) { torch.Rejoin(*t) })
+	return sums
+}
+
+// featuresOf are a layer's feature maps at a tile's positions with the tile's part of
+// the guide.
+func featuresOf(maps torch.Tensor, l vgg19.Layer, tile tiling.Tile, guide torch.Tensor, width, height int, device torch.Device) Features {
+	f := Features{F: matrix(maps), Uniform: 1 / positions(l, width, height)}
+	if guide.T != nil {
+		part := tile.Own.Positions(guide, l.Stride).Of(guide)
+		f.Guide = torch.To(torch.View(part, 1, torch.Count(part)), device)
+	}
+	return f
+}
+
+// gradientPart is what step 3 makes of a tile.
+type gradientPart struct {
+	gradient torch.Tensor                  // by the pixels that the tile sees
+	norms    map[*contentTerm]torch.Tensor // of the content's differences; of one tile of several, squared
+}
+
+// EachTensor implements tiling.Part.
+func (p *gradientPart) EachTensor(do func(*torch.Tensor)) {
+	do(&p.gradient)
+	eachTensor(p.norms, do)
+}
+
+// backPropagate is step 3: the norms of the content terms' differences, and the gradient
+// of all terms.
+func (e *Evaluator) backPropagate(x torch.Tensor, slopes map[*region]Slopes) (norms map[*contentTerm]torch.Tensor, gradient torch.Tensor, err error) {
+	norms = map[*contentTerm]torch.Tensor{}
+	one := len(e.tiles) == 1
+	if !one {
+		gradient = torch.Scale(x, 0)
+	}
+	err = tiling.MapReduce(e.pool, len(e.tiles), func(w *tiling.Worker, i int) *gradientPart {
+		// The content's features, if they are computed, come first, and free what they need.
+		t := &tileGradient{evaluator: e, worker: w, tile: i, slopes: slopes, targets: e.contentFeatures(w, i), norms: map[*contentTerm]torch.Tensor{}}
+		t.pass = e.run(w, x, i) // which Backward closes
+		part := &gradientPart{gradient: t.pass.Backward(t.add), norms: t.norms}
+		if !one { // tiles' squares can be added
+			eachTensor(part.norms, func(n *torch.Tensor) { torch.MulInPlace(*n, *n) })
+		}
+		return part
+	}, func(i int, part *gradientPart) {
+		if one {
+			gradient, part.gradient = part.gradient, torch.Tensor{}
+		} else {
+			torch.AddInPlace(e.tiles[i].Seen.View(gradient), part.gradient, 1)
+		}
+		for t, norm := range part.norms {
+			if sum, ok := norms[t]; ok {
+				torch.AddInPlace(sum, norm, 1)
+			} else {
+				norms[t], part.norms[t] = norm, torch.Tensor{}
+			}
+		}
+	})
+	if one && gradient.T != nil {
+		torch.Rejoin(gradient)
+	}
+	eachTensor(norms, func(n *torch.Tensor) {
+		if torch.Rejoin(*n); !one {
+			*n = torch.Pow(*n, 0.5)
+		}
+	})
+	return norms, gradient, err
+}
+
+// tileGradient adds the terms' gradients on the way back through a tile's pass.
+type tileGradient struct {
+	evaluator *Evaluator
+	worker    *tiling.Worker
+	tile      int
+	pass      *vgg19.Pass
+	slopes    map[*region]Slopes
+	targets   map[*contentTerm]torch.Tensor // the content's features
+	norms     map[*contentTerm]torch.Tensor // which it fills in
+}
+
+// add adds what the layer's terms are to its features at the tile's positions to the
+// gradient that has arrived there (none: it is the first).
+func (t *tileGradient) add(l vgg19.Layer, arriving torch.Tensor) torch.Tensor {
+	type adder func(maps, into torch.Tensor, fresh bool)
+	var adders []adder
+	e, device := t.evaluator, t.worker.Device()
+	for _, term := range e.content {
+		if term.layer == l {
+			adders = append(adders, func(maps, into torch.Tensor, fresh bool) {
+				t.norms[term] = e.addContentGradient(term, into, fresh, maps, t.targets[term], e.opacityAt(l, t.worker, t.tile))
+			})
+		}
+	}
+	for _, term := range e.style {
+		if term.layer != l {
+			continue
+		}
+		for _, r := range term.regions {
+			adders = append(adders, func(maps, into torch.Tensor, fresh bool) {
+				f := featuresOf(maps, l, e.tiles[t.tile], r.guide, e.width, e.height, device)
+				e.spec.StyleLoss.AddGradient(Gradient{matrix(into), fresh}, f, t.slopes[r].on(device))
+			})
+		}
+	}
+	if len(adders) == 0 { // a layer has lost all its regions
+		return arriving
+	}
+	sum := torch.Local(func() torch.Tensor {
+		maps, into, fresh := t.pass.Feature(l), arriving, arriving.T == nil
+		if fresh {
+			into = torch.EmptyLike(maps)
+		}
+		for _, add := range adders {
+			torch.Within(func() { add(maps, into, fresh) })
+			fresh = false
+		}
+		if into.T == arriving.T {
+			into = torch.Slice(into, 0, 0, torch.Shape(into)[0]) // another handle, to be returned
+		}
+		return into
+	})
+	for term, norm := range t.norms {
+		if term.layer == l {
+			torch.Rejoin(norm)
+		}
+	}
+	return sum
+}

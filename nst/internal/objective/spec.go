@@ -1,0 +1,96 @@
+// Package objective is what style transfer makes small: the costs of Gatys, Ecker and
+// Bethge, "A Neural Algorithm of Artistic Style" (arXiv:1508.06576), and their gradient
+// by the pixels.
+//
+// Subscripts in formulas are the paper's: C the content picture, S the style picture, G
+// the generated one. a is a layer's feature maps, a tensor [N,n_C,n_H,n_W] of N
+// pictures, each of which has costs of its own; F is the same as matrices [N,n_C,P] of P
+// positions. Functions of tensors are numeric code in torch's sense: called in a
+// torch.Scoped they panic with a *torch.Error, which the scope returns, and make tensors
+// of their scope.
+package objective
+
+import (
+	"slices"
+
+	"github.com/seed9bb5c928/nst/nst/vgg19"
+)
+
+// Spec is an objective without its targets:
+//
+//	J(G) = α·J_content(C,G) + β·Σ λ_l·J_l(S,G) + γ·TV(G)
+//
+// (equation 7 of the paper, and a total variation).
+type Spec struct {
+	Alpha, Beta, Gamma float64
+	Content, Style     []WeightedLayer
+	StyleLoss          StyleLoss
+	Normalisation      Normalisation
+	// Channels is the network's number of maps n_C in each of the layers.
+	Channels map[vgg19.Layer]int64
+}
+
+// WeightedLayer is a layer with its weight λ_l among those of its cost.
+type WeightedLayer struct {
+	Layer  vgg19.Layer
+	Weight float64
+}
+
+// Normalisation is what the paper's costs, as cost.go has them, are multiplied by.
+type Normalisation int
+
+const (
+	// Paper is 1.
+	Paper Normalisation = iota
+	// RelativeToTarget makes costs relative to their target's own size: a style cost
+	// becomes ‖G_S−G_G‖²/‖G_S‖².
+	RelativeToTarget
+	// MeanSquare makes costs mean squares, and the style's 1000/C² of those.
+	MeanSquare
+)
+
+// content is the layers of the content cost that weigh something.
+func (s *Spec) content() []WeightedLayer { return weighing(s.Alpha, s.Content) }
+
+// style is those of the style cost.
+func (s *Spec) style() []WeightedLayer { return weighing(s.Beta, s.Style) }
+
+func weighing(factor float64, layers []WeightedLayer) (out []WeightedLayer) {
+	for _, l := range layers {
+		if factor*l.Weight > 0 {
+			out = append(out, l)
+		}
+	}
+	return out
+}
+
+func layersOf(weighted []WeightedLayer) (out []vgg19.Layer) {
+	for _, l := range weighted {
+		out = append(out, l.Layer)
+	}
+	return out
+}
+
+// ContentLayers are the layers of the content cost that weigh something.
+func (s *Spec) ContentLayers() []vgg19.Layer { return layersOf(s.content()) }
+
+// StyleLayers are those of the style cost.
+func (s *Spec) StyleLayers() []vgg19.Layer { return layersOf(s.style()) }
+
+// Layers are those of both costs, each once: what the network computes.
+func (s *Spec) Layers() (out []vgg19.Layer) {
+	for _, l := range slices.Concat(s.ContentLayers(), s.StyleLayers()) {
+		if !slices.Contains(out, l) {
+			out = append(out, l)
+		}
+	}
+	return out
+}
+
+// Deepest is as far as the network runs.
+func (s *Spec) Deepest() vgg19.Layer { return vgg19.Deepest(s.Layers()) }
+
+// positions is n_H·n_W of a layer for a picture of width×height.
+func positions(l vgg19.Layer, width, height int) float64 {
+	return float64((height / l.Stride) * (width / l.Stride))
+}

@@ -1,0 +1,158 @@
+package objective
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/seed9bb5c928/nst/torch"
+)
+
+// StyleLoss is what a style cost compares of a layer's feature maps. It has no state.
+// Gram and Moments are two; another one is another file.
+type StyleLoss interface {
+	// Sums returns sums over the positions of F, which may be a tile's: those of tiles
+	// are added up.
+	Sums(f Features) Statistics
+	// Statistics makes the sums over all of a layer's positions the statistics that are
+	// compared. What it does not change it returns as it is.
+	Statistics(sums Statistics) Statistics
+	// Compare returns the norms [N] of the statistics' differences from the target's, by
+	// their names, of which the costs are made, and the cost's slopes.
+	Compare(now Statistics, target Target) (norms Statistics, slopes Slopes)
+	// AddGradient adds ∂J/∂F, as it follows from the slopes, to a gradient.
+	AddGradient(into Gradient, f Features, slopes Slopes)
+}
+
+// Features are a layer's feature maps at the positions of a tile, or all, with the
+// weights w_p of the positions, whose sum over all of the layer is 1.
+type Features struct {
+	F       torch.Tensor // [N,n_C,P]
+	Guide   torch.Tensor // w [1,P]; none where all are equal
+	Uniform float64      // what they are then: 1/(n_H·n_W)
+}
+
+// Gradient is ∂J/∂F [N,n_C,P], to be added to.
+type Gradient struct {
+	Into  torch.Tensor
+	Fresh bool // it has no values yet: what is added is to be copied
+}
+
+// Slopes are ∂J/∂ what a StyleLoss compares, by name, in whatever form its AddGradient
+// wants them, times Factor, which is still to be applied.
+type Slopes struct {
+	Of     Statistics
+	Factor float64
+}
+
+// on is the slopes on a device.
+func (s Slopes) on(device torch.Device) Slopes {
+	out := Slopes{Statistics{}, s.Factor}
+	for name, t := range s.Of {
+		out.Of[name] = torch.To(t, device)
+	}
+	return out
+}
+
+// Statistic names what is compared.
+type Statistic string
+
+// The statistics that there are.
+const (
+	GramMatrices Statistic = "gram" // [N,n_C,n_C]; with Means, of the centred features
+	Means        Statistic = "mean" // [N,n_C,1]
+)
+
+// Statistics are a layer's, or sums that they are made of, or what belongs to each.
+type Statistics map[Statistic]torch.Tensor
+
+// names are the statistics' names, in a fixed order.
+func (s Statistics) names() []Statistic { return slices.Sorted(maps.Keys(s)) }
+
+// EachTensor calls do for every tensor, which it may replace.
+func (s Statistics) EachTensor(do func(*torch.Tensor)) {
+	for _, name := range s.names() {
+		t := s[name]
+		do(&t)
+		s[name] = t
+	}
+}
+
+// Close frees the tensors.
+func (s Statistics) Close() {
+	for _, t := range s {
+		torch.Close(t)
+	}
+}
+
+// add adds the sums of another tile, of which the first ones are taken out of part.
+func (s Statistics) add(part Statistics) {
+	for _, name := range part.names() {
+		if sum, ok := s[name]; ok {
+			torch.AddInPlace(sum, part[name], 1)
+		} else {
+			s[name], part[name] = part[name], torch.Tensor{}
+		}
+	}
+}
+
+// Stack puts the statistics of several pictures, [1,…] each, together.
+func Stack(parts []Statistics) Statistics {
+	out := Statistics{}
+	for _, name := range parts[0].names() {
+		var all []torch.Tensor
+		for _, p := range parts {
+			all = append(all, p[name])
+		}
+		out[name] = StackPictures(all)
+	}
+	return out
+}
+
+// StackPictures makes tensors [1,…] of one picture each one [N,…].
+func StackPictures(parts []torch.Tensor) torch.Tensor {
+	if len(parts) == 1 {
+		return parts[0]
+	}
+	sizes := torch.Shape(parts[0])
+	return torch.View(torch.Stack(parts, 0), append([]int64{int64(len(parts))}, sizes[1:]...)...)
+}
+
+// Blend is the weighted mean of the statistics of several styles. It makes tensors of
+// the caller's scope.
+func Blend(parts []Statistics, weights []float64) Statistics {
+	sum := 0.0
+	for _, w := range weights {
+		sum += w
+	}
+	out := Statistics{}
+	for i, p := range parts {
+		for _, name := range p.names() {
+			scaled := torch.Scale(p[name], weights[i]/sum)
+			if already, ok := out[name]; ok {
+				scaled = torch.Add(already, scaled)
+			}
+			out[name] = scaled
+		}
+	}
+	return out
+}
+
+// Target is the statistics to be compared with, and what the costs are multiplied by.
+type Target struct {
+	Statistics
+	normalisers map[Statistic]normaliser
+}
+
+// difference is a statistic's difference from the target, a tensor of the caller's, and
+// its norm [N].
+func (t Target) difference(name Statistic, now Statistics) (difference, norm torch.Tensor) {
+	difference = torch.Sub(now[name], t.Statistics[name])
+	return difference, torch.Norms(difference)
+}
+
+func (t Target) close() {
+	t.Statistics.Close()
+	for _, n := range t.normalisers {
+		n.close()
+	}
+}

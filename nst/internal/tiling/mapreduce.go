@@ -1,0 +1,232 @@
+package tiling
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/seed9bb5c928/nst/torch"
+)
+
+// Part is what was made of a tile: tensors.
+type Part interface {
+	// EachTensor calls do for all of the part's tensors, of which some may be none, and
+	// which do may replace.
+	EachTensor(do func(*torch.Tensor))
+}
+
+// ahead is how many parts for each worker may wait for an earlier tile's.
+const ahead = 4
+
+// MapReduce has the pool's workers make a part of each of n tiles, on whichever is
+// free, and reduce them, on the calling thread and in the order of the tiles, so that
+// sums do not depend on who was fast. The tensors of a part are of tile's scope; reduce
+// gets them on the pool's primary device, and has them for the call, except those that
+// it takes out by leaving the zero value. A worker begins with the tiles of which it
+// has kept the pass.
+//
+// A worker that fails is not used again, and its tile goes to another one; only the
+// last one's failure is MapReduce's. Having no memory is a failure of the tiles' size,
+// and MapReduce's at once, as is that the pool's context is done.
+func MapReduce[P Part](p *Pool, n int, tile func(w *Worker, i int) P, reduce func(i int, part P)) error {
+	q := &queue[P]{pool: p, tile: tile, todo: make([]bool, n), kept: make([]*Worker, n), made: map[int]P{}}
+	q.changed = sync.NewCond(&q.mutex)
+	for i := range q.todo {
+		q.todo[i] = true
+	}
+	for _, w := range p.Workers {
+		if w.lost {
+			continue
+		}
+		q.working++
+		for _, k := range w.kept {
+			q.kept[k.tile] = w
+		}
+	}
+	var others sync.WaitGroup
+	for _, w := range p.Workers[1:] {
+		if w.lost {
+			continue
+		}
+		others.Go(func() {
+			// A worker that cannot even begin is lost like one that fails.
+			if err := w.Thread.Do(context.Background(), func() error { q.work(w, nil); return nil }); err != nil {
+				q.lose(w, -1, err)
+			}
+		})
+	}
+	q.work(p.Workers[0], reduce)
+	others.Wait()
+	for _, part := range q.made { // of a run that failed
+		closePart(part)
+	}
+	return q.err
+}
+
+func closePart(part Part) { part.EachTensor(func(t *torch.Tensor) { torch.Close(*t) }) }
+
+// queue is the tiles of one MapReduce.
+type queue[P Part] struct {
+	pool    *Pool
+	tile    func(w *Worker, i int) P
+	mutex   sync.Mutex
+	changed *sync.Cond
+	todo    []bool    // tiles that nobody has begun
+	kept    []*Worker // who has kept the tile's pass since before
+	made    map[int]P
+	reduced int // tiles
+	working int // workers
+	err     error
+}
+
+// work is a worker's loop. The first one, which has reduce, also reduces.
+func (q *queue[P]) work(w *Worker, reduce func(i int, part P)) {
+	if w.Threads > 0 && len(q.todo) > 1 { // one tile alone has all cores
+		defer torch.SetThreads(torch.SetThreads(w.Threads))
+	}
+	q.mutex.Lock()
+	defer q.mutex.Unlock()
+	for q.err == nil && q.reduced < len(q.todo) {
+		if part, ok := q.made[q.reduced]; ok && reduce != nil {
+			q.reduceNext(part, reduce)
+			continue
+		}
+		i := -1
+		if !w.lost {
+			i = q.next(w)
+		}
+		if i < 0 {
+			if reduce == nil && (w.lost || q.finished()) {
+				return
+			}
+			q.changed.Wait()
+			continue
+		}
+		q.mutex.Unlock()
+		part, err := q.make(w, i)
+		if err != nil {
+			q.lose(w, i, err)
+			q.mutex.Lock()
+			continue
+		}
+		q.mutex.Lock()
+		q.made[i] = part
+		q.changed.Broadcast()
+	}
+}
+
+// reduceNext reduces the part of the next tile; the lock is held, except meanwhile.
+func (q *queue[P]) reduceNext(part P, reduce func(i int, part P)) {
+	i := q.reduced
+	delete(q.made, i)
+	q.mutex.Unlock()
+	err := torch.Recovered(func() error {
+		err := torch.Scoped(func() error {
+			torch.NoGrad(func() { reduce(i, part) })
+			return nil
+		})
+		if err == nil && q.pool.OnTile != nil {
+			q.pool.OnTile(i+1, len(q.todo))
+		}
+		return err
+	})
+	closePart(part)
+	q.mutex.Lock()
+	if q.reduced++; err != nil {
+		q.fail(err)
+	}
+	q.changed.Broadcast()
+}
+
+// make makes tile i's part, whose tensors are kept, on the primary device.
+func (q *queue[P]) make(w *Worker, i int) (part P, err error) {
+	if len(q.todo) > 1 { // one alone is soon done, and then there is a picture
+		if err := q.pool.Context.Err(); err != nil {
+			return part, err
+		}
+	}
+	err = torch.Recovered(func() error {
+		return torch.Scoped(func() error {
+			torch.NoGrad(func() { part = q.tile(w, i) })
+			part.EachTensor(func(t *torch.Tensor) {
+				if t.T != nil {
+					*t = torch.To(*t, q.pool.Primary)
+				}
+			})
+			part.EachTensor(func(t *torch.Tensor) { // when all are there
+				if t.T != nil {
+					torch.Keep(*t)
+				}
+			})
+			return nil
+		})
+	})
+	return part, err
+}
+
+// next is the tile that a worker begins, or -1 if there is none for it now.
+func (q *queue[P]) next(w *Worker) int {
+	for i, owner := range q.kept {
+		if owner == w && q.todo[i] {
+			q.todo[i] = false
+			return i
+		}
+	}
+	for i, todo := range q.todo {
+		if owner := q.kept[i]; !todo || owner != nil && !owner.lost {
+			continue
+		}
+		if i >= q.reduced+ahead*len(q.pool.Workers) {
+			break
+		}
+		q.todo[i] = false
+		return i
+	}
+	return -1
+}
+
+// finished says whether there is nothing left to do but to reduce.
+func (q *queue[P]) finished() bool {
+	return !slices.Contains(q.todo, true) && q.reduced+len(q.made) == len(q.todo)
+}
+
+// lose deals with a worker's failure at tile i (none: -1).
+func (q *queue[P]) lose(w *Worker, i int, err error) {
+	w.Drop(0)
+	q.mutex.Lock()
+	if q.working == 1 || isEveryones(err) {
+		q.fail(err)
+		q.mutex.Unlock()
+		return
+	}
+	w.lost = true
+	q.working--
+	if i >= 0 {
+		q.todo[i] = true
+	}
+	q.changed.Broadcast()
+	q.mutex.Unlock()
+	if err := torch.Recovered(func() error { // the caller's code: no lock is held
+		q.pool.Warn(fmt.Sprintf("%s failed and is not used any more (%v)", w.Device(), err))
+		return nil
+	}); err != nil {
+		q.mutex.Lock()
+		q.fail(err)
+		q.mutex.Unlock()
+	}
+}
+
+// isEveryones says whether an error would meet any other worker too.
+func isEveryones(err error) bool {
+	return errors.Is(err, torch.ErrOutOfMemory) || errors.Is(err, context.Canceled) ||
+		errors.Is(err, context.DeadlineExceeded) || errors.As(err, new(*torch.PanicError))
+}
+
+func (q *queue[P]) fail(err error) {
+	if q.err == nil {
+		q.err = err
+	}
+	q.changed.Broadcast()
+}

@@ -1,0 +1,173 @@
+package nst
+
+import (
+	"fmt"
+	"math/rand/v2"
+
+	"github.com/seed9bb5c928/nst/nst/internal/descent"
+	"github.com/seed9bb5c928/nst/nst/internal/objective"
+	"github.com/seed9bb5c928/nst/nst/internal/tiling"
+	"github.com/seed9bb5c928/nst/nst/picture"
+	"github.com/seed9bb5c928/nst/torch"
+)
+
+// item is one picture to be made: what it is made of, and what becomes of it.
+type item struct {
+	settings    *settings
+	content     *picture.Picture
+	styles      []*picture.Picture
+	styleIDs    []fingerprint
+	contentMask *mask   // nil without masks
+	styleMasks  []*mask // as many as styles
+
+	colours *picture.Picture // the content at the result's size, for ColorContent
+}
+
+// newItem finds out all that it can before the work begins.
+func newItem(s *settings, in Input) (m *item, err error) {
+	content, styles := in.Content, in.Styles
+	if len(styles) == 0 {
+		return nil, fmt.Errorf("%w: there is no style picture", picture.ErrPicture)
+	}
+	if err := content.Check(); err != nil {
+		return nil, fmt.Errorf("the content picture: %w", err)
+	}
+	for i, p := range styles {
+		if err := p.Check(); err != nil {
+			return nil, fmt.Errorf("the %s: %w", styleName(i, len(styles)), err)
+		}
+	}
+	if content, styles, err = s.withAlpha(content, styles); err != nil {
+		return nil, err
+	}
+	m = &item{settings: s, content: content, styles: styles}
+	if err := s.checkTogether(content, styles); err != nil {
+		return nil, err
+	}
+	if m.contentMask, m.styleMasks, err = s.checkMasks(content, styles); err != nil {
+		return nil, err
+	}
+	if s.Color == ColorMatch {
+		m.styles = nil
+		for _, p := range styles {
+			m.styles = append(m.styles, picture.MatchColors(p, content))
+		}
+	}
+	for _, p := range m.styles {
+		m.styleIDs = append(m.styleIDs, fingerprintOf(p))
+	}
+	return m, nil
+}
+
+// tensor is a picture at a size, in the precision of the run.
+func (s *settings) tensor(p *picture.Picture, device torch.Device, width, height int) torch.Tensor {
+	return torch.Cast(tensorOf(p, device, width, height), s.Precision.scalar())
+}
+
+// part is what a tile sees of a picture, on the CPU, in the precision of the run.
+func (s *settings) part(p *picture.Picture, t tiling.Tile) torch.Tensor {
+	return torch.Cast(partOf(p, t.Seen.Left, t.Seen.Top, t.Seen.Right-t.Seen.Left, t.Seen.Bottom-t.Seen.Top), s.Precision.scalar())
+}
+
+// start is the picture to start from at a scale, before it is resized.
+func (m *item) start(at scale) *picture.Picture {
+	p := m.content
+	switch m.settings.Start {
+	case StartNoise:
+		p = noise(m.settings.Seed, at.width, at.height)
+	case StartGray:
+		p = picture.New(at.width, at.height)
+		for i := range p.Pixels {
+			p.Pixels[i] = 0.5
+		}
+	case StartPicture:
+		p = m.settings.Picture
+	}
+	return p
+}
+
+// noise is uniform in [0,1), the same for a seed on every device.
+func noise(seed uint64, width, height int) *picture.Picture {
+	random := rand.New(rand.NewPCG(seed, 0))
+	p := picture.New(width, height)
+	for i := range p.Pixels {
+		p.Pixels[i] = random.Float32()
+	}
+	return p
+}
+
+// one is picture i of several, a view [1,3,H,W].
+func one(pictures torch.Tensor, i int) torch.Tensor {
+	return torch.Slice(pictures, 0, int64(i), int64(i)+1)
+}
+
+// result is the item's best picture, which is the descent's i-th, at the result's size.
+func (m *item) result(d *descent.Descent, i int, final scale) *picture.Picture {
+	best := one(d.Best(), i)
+	if shape := torch.Shape(best); int(shape[3]) != final.width || int(shape[2]) != final.height {
+		best = torch.Resize(best, int64(final.height), int64(final.width))
+	}
+	return m.finish(pictureOf(best))
+}
+
+// finish gives a picture its colours and its alpha.
+func (m *item) finish(p *picture.Picture) *picture.Picture {
+	if p = m.coloured(p); m.content.Alpha == nil {
+		return p
+	}
+	out := *p
+	out.Alpha = resizedPlanes(m.content.Alpha, m.content, p.Width, p.Height)
+	plane := p.Width * p.Height
+	for i, a := range out.Alpha {
+		if a == 0 { // nothing was optimised there
+			out.Pixels[i], out.Pixels[plane+i], out.Pixels[2*plane+i] = 1, 1, 1
+		}
+	}
+	return &out
+}
+
+// coloured gives a picture its colours.
+func (m *item) coloured(p *picture.Picture) *picture.Picture {
+	if m.settings.Color != ColorContent {
+		return p
+	}
+	if m.colours == nil || m.colours.Width != p.Width || m.colours.Height != p.Height {
+		m.colours = resized(m.content, p.Width, p.Height)
+	}
+	return picture.Recolor(p, m.colours)
+}
+
+// regions are what the objective of some items, made together, has of their styles'
+// targets, as tensors of the caller's scope. The items have the same masks.
+func regions(items []*item, targets [][]weightedTargets, spec *objective.Spec, device torch.Device, at scale) (out []objective.Region) {
+	m := items[0]
+	var guides objective.Guides
+	levels := []objective.Level{0}
+	if m.contentMask != nil {
+		guides = m.contentMask.guides(spec.StyleLayers(), device, m.settings.Precision.scalar(), at.width, at.height)
+		levels = m.contentMask.levels()
+	}
+	for _, l := range spec.StyleLayers() {
+		for _, level := range levels {
+			r := objective.Region{Layer: l, Share: 1}
+			there := true
+			if m.contentMask != nil {
+				r.Share = float64(m.contentMask.count[level]) / float64(len(m.contentMask.level))
+				r.Guide, there = guides[l.Stride][level]
+			}
+			var blended []objective.Statistics
+			for i := range items {
+				if b := blend(targets[i], l, level); b != nil {
+					blended = append(blended, b)
+				}
+			}
+			// A small region may have no position in a deep layer of a coarse scale.
+			if !there || len(blended) < len(items) {
+				continue
+			}
+			r.Target = objective.Stack(blended)
+			out = append(out, r)
+		}
+	}
+	return out
+}

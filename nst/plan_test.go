@@ -1,0 +1,83 @@
+package nst
+
+import (
+	"context"
+	"maps"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed9bb5c928/nst/nst/internal/tiling"
+	"github.com/seed9bb5c928/nst/nst/nsttest"
+	"github.com/seed9bb5c928/nst/nst/vgg19"
+	"github.com/seed9bb5c928/nst/torch"
+)
+
+// A plan is made by its situation alone; with less memory tiles are no larger, and what
+// it plans fits, until nothing does.
+func TestPlan(t *testing.T) {
+	e, err := Open(context.Background(), nsttest.Model(t), OpenOptions{Device: "cpu"})
+	require.NoError(t, err)
+	defer e.Close()
+	s, err := Options{}.withDefaults()
+	require.NoError(t, err)
+	spec := s.spec
+	spec.Channels = map[vgg19.Layer]int64{}
+	for _, l := range s.layers() {
+		spec.Channels[l] = int64(l.Channels)
+	}
+	at := situation{
+		workers: e.workers, free: map[torch.Device]int64{torch.CPU: 64 << 30}, tile: TileAuto, pictures: 1,
+		schedule: []scale{{512, 384, 0.5, 30}, {1024, 768, 1, 100}}, spec: &spec, descent: s.descent,
+	}
+	whole := at.plan()
+	assert.Equal(t, tiling.Size{}, whole.size)
+	assert.False(t, whole.keepWeights, "for one tile nothing is gained")
+	before, warned := 1<<20, 0
+	for free := int64(8 << 30); free > 64<<20; free = free * 4 / 5 {
+		at.free[torch.CPU] = free
+		given := maps.Clone(at.free)
+		p := at.plan()
+		assert.Equal(t, p, at.plan())
+		assert.Equal(t, given, at.free, "it changes nothing")
+		side := p.size.Side
+		if side == 0 {
+			side = 1 << 20
+		}
+		assert.LessOrEqual(t, side, before, "%d MiB", free>>20)
+		before = side
+		if p.warning != "" {
+			warned++
+			assert.Equal(t, 16, side)
+		}
+	}
+	assert.Positive(t, warned)
+	at.tile, at.free[torch.CPU] = "256", 8<<30
+	assert.Equal(t, 256, at.plan().size.Side)
+	assert.Greater(t, at.plan().passes, 1)
+	assert.True(t, at.plan().keepWeights)
+	at.tile = TileOff
+	assert.Equal(t, tiling.Size{}, at.plan().size)
+}
+
+// The pictures leave an accelerator that has no room for them, and maps that its kernels
+// cannot count are cut.
+func TestPlanOfAnAccelerator(t *testing.T) {
+	e, err := Open(context.Background(), "vgg19/testdata/small.pt", OpenOptions{Device: "pretend:0"})
+	require.NoError(t, err)
+	defer e.Close()
+	s, err := Options{}.withDefaults()
+	require.NoError(t, err)
+	spec := s.spec
+	spec.Channels = map[vgg19.Layer]int64{}
+	at := situation{
+		workers: e.workers, free: map[torch.Device]int64{torch.CPU: 64 << 30, "pretend:0": 1 << 40}, tile: TileAuto, pictures: 1,
+		schedule: []scale{{8192, 4096, 1, 100}}, spec: &spec, descent: s.descent,
+	}
+	p := at.plan()
+	assert.Equal(t, torch.Device("pretend:0"), p.primary)
+	assert.Positive(t, p.size.Side, "64 maps of 8192×4096 are 2³¹ values")
+	at.free["pretend:0"] = 4 << 30
+	assert.Equal(t, torch.CPU, at.plan().primary)
+}

@@ -1,0 +1,464 @@
+package nst
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"slices"
+	"time"
+
+	"github.com/seed9bb5c928/nst/nst/internal/descent"
+	"github.com/seed9bb5c928/nst/nst/internal/objective"
+	"github.com/seed9bb5c928/nst/nst/internal/tiling"
+	"github.com/seed9bb5c928/nst/nst/picture"
+	"github.com/seed9bb5c928/nst/nst/vgg19"
+	"github.com/seed9bb5c928/nst/torch"
+)
+
+// run makes the pictures of some items, all of one size, at once: from scale to scale.
+type run struct {
+	engine   *Engine
+	settings *settings
+	hooks    Hooks
+	items    []*item // at least one
+	schedule []scale
+	pool     *tiling.Pool
+	spec     objective.Spec // with the network's channels
+	settled  plan
+
+	began      time.Time
+	earlier    float64 // seconds of the run that was resumed
+	tiles      int     // of the last scale
+	replayed   int     // iterations, from a graph
+	autotuning float64 // seconds until the first evaluation of scales that were tuned
+	unrecorded bool    // it was said why there is no graph
+}
+
+// newRun finds out all that it can before the work begins.
+func (e *Engine) newRun(inputs []Input, o Options, h Hooks) (*run, error) {
+	s, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	if s.Precision == TF32 && e.Device() == torch.CPU {
+		return nil, invalid("Precision", "tf32 is CUDA's, and the device is the CPU; fast or bf16 will do")
+	}
+	if h.StateEvery < 0 || h.ReadEvery < 0 {
+		return nil, fmt.Errorf("%w: Hooks.StateEvery is %d, ReadEvery %d; 0 or more will do", ErrInvalidOption, h.StateEvery, h.ReadEvery)
+	}
+	r := &run{engine: e, settings: s, hooks: h}
+	for i, in := range inputs {
+		m, err := newItem(s, in)
+		if err != nil {
+			return nil, err
+		}
+		r.items = append(r.items, m)
+		schedule, err := s.schedule(m.content, m.styles)
+		if err != nil {
+			return nil, err
+		}
+		if i == 0 {
+			r.schedule = schedule
+		} else if !slices.Equal(schedule, r.schedule) {
+			last, other := r.final(), schedule[len(schedule)-1]
+			return nil, invalid("Size", "makes pictures of %d×%d and %d×%d; those that are made together are of one size", last.width, last.height, other.width, other.height)
+		}
+		if len(inputs) > 1 && (m.contentMask != nil || s.Resume != nil) {
+			return nil, invalid("ContentMask", "transparent pixels that are kept, and Resume are for one picture at a time")
+		}
+	}
+	if s.Resume != nil {
+		if err := r.checkResume(); err != nil {
+			return nil, err
+		}
+	}
+	return r, nil
+}
+
+// final is the result's scale.
+func (r *run) final() scale { return r.schedule[len(r.schedule)-1] }
+
+// do has work done on the first device's thread, in a scope, with everything ready.
+func (r *run) do(ctx context.Context, work func() error) error {
+	return r.engine.thread().Do(ctx, func() error {
+		defer r.limitTensors(0)               // see free
+		return torch.Recovered(func() error { // a panic of the caller's functions, or ours, is this run's
+			if err := r.prepare(ctx); err != nil {
+				return err
+			}
+			return work()
+		})
+	})
+}
+
+// prepare readies the devices, the network and the plan.
+func (r *run) prepare(ctx context.Context) error {
+	s, e := r.settings, r.engine
+	r.pool = &tiling.Pool{Workers: e.workers, Context: ctx, Fixed: s.Tile == TileOff, Warn: r.hooks.Warn, OnTile: r.hooks.Tile}
+	if r.pool.Warn == nil {
+		r.pool.Warn = func(string) {}
+	}
+	r.spec = s.spec
+	r.spec.Channels = map[vgg19.Layer]int64{}
+	err := e.onAll(ctx, func(w *tiling.Worker) error {
+		w.Revive()
+		w.Network.SetFast(s.Precision == Fast)
+		w.Network.SetFused(!s.repeats())
+		if err := errors.Join(torch.ResetPeak(w.Device()), w.Network.SetPooling(s.pooling()), w.Network.SetPadding(s.Padding)); err != nil {
+			return err
+		}
+		if err := w.Network.Cast(s.Precision.network()); err != nil {
+			return err
+		}
+		torch.SetMath(s.math(false)) // after Cast, which chooses its own to compare by
+		channels, err := w.Network.Require(w.Device(), s.layers())
+		for i, c := range channels {
+			r.spec.Channels[s.layers()[i]] = c
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return r.makePlan()
+}
+
+// makePlan settles how the memory is used, and has it so.
+func (r *run) makePlan() error {
+	free := map[torch.Device]int64{}
+	for _, device := range append(r.engine.Devices(), torch.CPU) {
+		if _, known := free[device]; known {
+			continue
+		}
+		bytes, err := r.free(device)
+		if err != nil {
+			return err
+		}
+		free[device] = bytes
+	}
+	s := situation{
+		workers: r.engine.workers, free: free, limited: r.settings.MemoryLimit > 0, tile: r.settings.Tile,
+		schedule: r.schedule, pictures: int64(len(r.items)), wide: r.settings.Precision == Double,
+		spec: &r.spec, descent: r.settings.descent, still: r.settings.iterations == 0,
+	}
+	p := s.plan()
+	if p.warning != "" {
+		r.pool.Warn(p.warning)
+	}
+	r.settled = p
+	r.pool.Primary, r.pool.Size, r.pool.Recompute, r.pool.Passes = p.primary, p.size, p.recompute, p.passes
+	for _, w := range r.engine.workers {
+		w.Network.SetKeep(p.keepWeights)
+	}
+	return nil
+}
+
+// free is how much of a device's memory this process may still use.
+func (r *run) free(device torch.Device) (int64, error) {
+	if err := torch.EmptyCache(device); err != nil {
+		return 0, err
+	}
+	m, err := torch.MemoryOf(device)
+	if err != nil {
+		return 0, err
+	}
+	limit := int64(r.settings.MemoryLimit)
+	if device != torch.CPU {
+		free := m.Free * 9 / 10
+		if limit > 0 {
+			free = min(free, limit-m.Allocated)
+		}
+		return free, nil
+	}
+	if limit == 0 || !slices.Contains(r.engine.Devices(), torch.CPU) {
+		return m.Free * 8 / 10, nil
+	}
+	r.settings.collect() // what decoding has left
+	if m, err = torch.MemoryOf(device); err != nil {
+		return 0, err
+	}
+	// Beside tensors there will be the result and pictures at their sizes.
+	tensors, _ := torch.HostTensors()
+	pictures := int64(len(r.items)) * r.final().bytes(r.settings.Precision == Double)
+	others := m.Allocated - tensors + pictures + r.resized() + hostReserve
+	r.limitTensors(max(1<<20, limit-others))
+	return limit - others - tensors, nil
+}
+
+// hostReserve is what the host needs beside tensors and pictures: libraries that
+// are not loaded yet, the kernels' own memory, and small tensors.
+const hostReserve = 160 << 20
+
+// resized is what the pictures take that are used at another size than their own:
+// the contents at a time, and the largest of the styles, which come before.
+func (r *run) resized() int64 {
+	at := r.final()
+	bytes := func(p *picture.Picture, width, height int) int64 {
+		if width == p.Width && height == p.Height {
+			return 0
+		}
+		return 12 * int64(width) * int64(height)
+	}
+	var contents, style int64
+	for _, m := range r.items {
+		contents += bytes(m.content, at.width, at.height)
+		for _, p := range m.styles {
+			width, height := r.settings.fitStyle(p, at.factor)
+			style = max(style, bytes(p, width, height))
+		}
+	}
+	return max(contents, style)
+}
+
+// limitTensors is torch.LimitHostTensors on all of the engine's threads, of which this
+// is the first.
+func (r *run) limitTensors(bytes int64) {
+	_ = r.engine.onAll(context.Background(), func(*tiling.Worker) error { torch.LimitHostTensors(bytes); return nil })
+}
+
+// collect has what is no longer used given back, if there is a limit to keep to.
+func (s *settings) collect() {
+	if s.MemoryLimit > 0 {
+		debug.FreeOSMemory()
+	}
+}
+
+// optimise is work for do. Its results are the items'.
+func (r *run) optimise(ctx context.Context) ([]*Result, error) {
+	var now *descent.Descent
+	defer func() {
+		if now != nil {
+			now.Close()
+		}
+	}()
+	first := 0
+	if r.settings.Resume != nil {
+		first = r.settings.Resume.state.Scale
+	}
+	var stopped error
+	var costs []Costs
+	for i, last := first, false; !last; i++ {
+		var err error
+		if last, costs, err = r.optimiseScale(ctx, i, &now); errors.Is(err, ErrDiverged) {
+			stopped, last = err, true
+		} else if err != nil {
+			return nil, err
+		}
+	}
+	device := r.engine.Device()
+	torch.Synchronize(device)
+	memory, err := torch.MemoryOf(device)
+	var results []*Result
+	for k, m := range r.items {
+		results = append(results, &Result{
+			Picture: m.result(now, k, r.final()), Costs: costs[k], Iterations: now.Steps(),
+			Seconds: r.seconds(), Precision: r.settings.Precision, Tiles: r.tiles, PeakMemory: memory.Peak,
+			Replayed: r.replayed, AutotuneSeconds: r.autotuning,
+		})
+	}
+	return results, errors.Join(stopped, err)
+}
+
+// optimiseScale optimises at scale i, from the descent of the scale before, which it
+// replaces. It returns the costs of the best pictures, and whether the run ends here.
+func (r *run) optimiseScale(ctx context.Context, i int, now **descent.Descent) (last bool, costs []Costs, err error) {
+	at, s := r.schedule[i], r.settings
+	begin, tune := time.Now(), s.autotunes(at, len(r.items))
+	if err := r.setMath(ctx, tune); err != nil {
+		return false, nil, err
+	}
+	eval, err := r.evaluator(at)
+	if err != nil {
+		return false, nil, err
+	}
+	defer func() { // the next scale's maps have other sizes
+		r.tiles = eval.Tiles()
+		eval.Close()
+		err = errors.Join(err, torch.EmptyCache(r.engine.Device()))
+	}()
+	if r.began.IsZero() {
+		r.began = time.Now()
+	}
+	settings := r.descentSettings()
+	if tune && r.engine.Device() != torch.CPU {
+		settings.OnFirst = func() { r.autotuning += time.Since(begin).Seconds() }
+	}
+	switch before := *now; {
+	case before != nil:
+		*now = before.Upsample(eval, settings, int64(at.height), int64(at.width), at.iterations, r.detail(r.schedule[i-1], at))
+		before.Close()
+	case s.Resume != nil:
+		*now = r.restore(eval, settings, at)
+	default:
+		*now = descent.New(eval, settings, r.start(at), at.iterations, 0)
+	}
+	isFinal := i == len(r.schedule)-1
+	err = (*now).Run(ctx, !isFinal, func(reading descent.Reading) error {
+		all := eval.Costs(reading.Values)
+		for _, c := range all {
+			if err := c.Check(reading.Steps); err != nil {
+				return err
+			}
+		}
+		if !reading.Last {
+			r.tell(i, *now, reading.Steps, all, reading.Current, false)
+		}
+		return nil
+	})
+	r.replayed += (*now).Replayed()
+	best := eval.Costs((*now).BestValues())
+	for _, c := range best {
+		costs = append(costs, costsOf(c))
+	}
+	if err != nil {
+		return false, costs, err
+	}
+	if last = isFinal || ctx.Err() != nil; last {
+		r.tell(i, *now, (*now).Steps(), best, true, true)
+	}
+	return last, costs, nil
+}
+
+// descentSettings are the settings' with what the plan has of memory.
+func (r *run) descentSettings() descent.Settings {
+	s := r.settings.descent
+	s.Memory, s.StateEvery, s.ReadEvery = r.settled.memory, r.hooks.StateEvery, r.hooks.ReadEvery
+	s.OnUnrecorded = func(why error) {
+		if !r.unrecorded { // once is enough
+			r.unrecorded = true
+			r.pool.Warn(fmt.Sprintf("iterations are sent piece by piece: %s cannot record them as a graph (%v)", r.engine.Device(), why))
+		}
+	}
+	return s
+}
+
+// tell reports the costs of scale i after so many steps, which are those of the
+// descent's pictures if that is current.
+func (r *run) tell(i int, now *descent.Descent, steps int, costs []objective.Costs, current, last bool) {
+	var done, all float64
+	for k, at := range r.schedule {
+		work := float64(at.width * at.height)
+		all += work * float64(at.iterations)
+		if k < i {
+			done += work * float64(at.iterations)
+		} else if k == i {
+			done += work * float64(steps-(now.Steps()-now.Done()))
+		}
+	}
+	if r.hooks.Progress == nil {
+		return
+	}
+	for k, m := range r.items {
+		p := Progress{
+			Input: k, Scale: longest(r.schedule[i].width, r.schedule[i].height), Iteration: steps, Iterations: r.settings.iterations,
+			Costs: costsOf(costs[k]), Seconds: r.seconds(), Last: last,
+		}
+		if last || current && steps%max(1, r.hooks.StateEvery) == 0 {
+			p.State = &State{
+				thread: r.engine.thread(),
+				picture: func() *picture.Picture {
+					if last {
+						return m.result(now, k, r.final())
+					}
+					return m.finish(pictureOf(one(now.Pictures(), k)))
+				},
+				checkpoint: func() (*Checkpoint, error) { return r.checkpoint(i, now) },
+			}
+		}
+		if all > 0 {
+			p.Fraction = done / all
+		}
+		r.hooks.Progress(p)
+		if p.State != nil {
+			p.State.gone = true
+		}
+	}
+}
+
+func (r *run) seconds() float64 { return r.earlier + time.Since(r.began).Seconds() }
+
+// repeats says whether a precision asks for the same bits from every run, and with
+// that for what may be slower.
+func (s *settings) repeats() bool { return s.Precision == Exact || s.Precision == Double }
+
+// math is how CUDA computes.
+func (s *settings) math(autotune bool) torch.Math {
+	return torch.Math{TF32: s.Precision == Fast || s.Precision == TF32, Autotune: autotune, Deterministic: s.repeats()}
+}
+
+// setMath has every device compute as the settings say.
+func (r *run) setMath(ctx context.Context, autotune bool) error {
+	return r.engine.onAll(ctx, func(*tiling.Worker) error { torch.SetMath(r.settings.math(autotune)); return nil })
+}
+
+// evaluator makes the evaluator of a scale.
+func (r *run) evaluator(at scale) (eval *objective.Evaluator, err error) {
+	spec := r.spec
+	spec.Alpha = r.settings.alphaAt(at)
+	err = torch.Scoped(func() error {
+		var targets [][]weightedTargets
+		var sized []*picture.Picture
+		for _, m := range r.items {
+			t, err := m.targets(r.engine.styles, r.pool, &spec, at)
+			if err != nil {
+				return err
+			}
+			targets = append(targets, t)
+		}
+		made := regions(r.items, targets, &spec, r.pool.Primary, at)
+		var opacity objective.Opacity
+		if content := r.items[0].content; content.Alpha != nil {
+			opacity = objective.NewOpacity(alphaOf(content, at.width, at.height), spec.ContentLayers(), r.pool.Primary, r.settings.Precision.scalar())
+		}
+		for _, m := range r.items {
+			sized = append(sized, resized(m.content, at.width, at.height))
+		}
+		eval, err = objective.New(r.pool, &spec, at.width, at.height, made, func(t tiling.Tile) torch.Tensor {
+			var parts []torch.Tensor
+			for _, p := range sized {
+				parts = append(parts, r.settings.part(p, t))
+			}
+			return objective.StackPictures(parts)
+		}, opacity)
+		return err
+	})
+	return eval, err
+}
+
+// stack makes a tensor [1,…] of each item's one [N,…].
+func (r *run) stack(make func(m *item) torch.Tensor) torch.Tensor {
+	var parts []torch.Tensor
+	for _, m := range r.items {
+		parts = append(parts, make(m))
+	}
+	return objective.StackPictures(parts)
+}
+
+// start is the pictures to start from at a scale.
+func (r *run) start(at scale) torch.Tensor {
+	return torch.Local(func() torch.Tensor {
+		return r.stack(func(m *item) torch.Tensor {
+			return r.settings.tensor(m.start(at), r.pool.Primary, at.width, at.height)
+		})
+	})
+}
+
+// detail is what the content pictures have at a scale and not at the one before.
+// A run that starts from the content keeps it so: not the picture but its change
+// is what grows from scale to scale, and no detail has to be found again. Other
+// starts have none.
+func (r *run) detail(before, at scale) torch.Tensor {
+	if r.settings.Start != StartContent {
+		return torch.Tensor{}
+	}
+	return torch.Local(func() torch.Tensor {
+		sized := func(at scale) torch.Tensor {
+			return r.stack(func(m *item) torch.Tensor {
+				return r.settings.tensor(m.content, r.pool.Primary, at.width, at.height)
+			})
+		}
+		coarse, fine := sized(before), sized(at)
+		return torch.Sub(fine, torch.Resize(coarse, int64(at.height), int64(at.width)))
+	})
+}
