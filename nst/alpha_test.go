@@ -21,17 +21,20 @@ func TestAlpha(t *testing.T) {
 	ctx := context.Background()
 	content, style := fading(noise(1, 64, 48)), noise(2, 64, 64)
 	for _, tile := range []Tile{TileOff, "32"} {
-		r, err := e.Stylize(ctx, content, []*picture.Picture{style}, Options{Size: new(0), Iterations: new(3), Tile: tile}, Hooks{})
+		r, err := e.Stylize(ctx, content, []*picture.Picture{style},
+			Options{Size: new(0), Iterations: new(3), Tile: tile}, Hooks{})
 		require.NoError(t, err)
 		assert.Equal(t, content.Alpha, r.Picture.Alpha, tile)
 		require.NoError(t, r.Picture.Check())
 		assert.Equal(t, float32(1), r.Picture.Pixels[0], "white where nothing is to be seen")
 	}
-	small, err := e.Stylize(ctx, content, []*picture.Picture{style}, Options{Size: new(32), Iterations: new(1)}, Hooks{})
+	small, err := e.Stylize(ctx, content, []*picture.Picture{style}, Options{Size: new(32), Iterations: new(1)},
+		Hooks{})
 	require.NoError(t, err)
 	require.Len(t, small.Picture.Alpha, 32*24)
 	assert.InDelta(t, content.Alpha[40], small.Picture.Alpha[20], 0.05)
-	white, err := e.Stylize(ctx, content, []*picture.Picture{style}, Options{Size: new(0), Iterations: new(0), Alpha: AlphaWhite}, Hooks{})
+	white, err := e.Stylize(ctx, content, []*picture.Picture{style},
+		Options{Size: new(0), Iterations: new(0), Alpha: AlphaWhite}, Hooks{})
 	require.NoError(t, err)
 	assert.Equal(t, content.OverWhite(), white.Picture)
 
@@ -48,8 +51,9 @@ func TestAlpha(t *testing.T) {
 		}
 	}
 	cost := func(style *picture.Picture, alpha Alpha) float64 {
-		costs, _, err := e.Evaluate(ctx, noise(4, 64, 48), style, Options{Size: new(0), Alpha: alpha, Preset: Classic, ContentWeight: new(0.0),
-			StyleLayers: []LayerWeight{{Layer: "relu1_1"}, {Layer: "relu2_1"}}})
+		costs, _, err := e.Evaluate(ctx, noise(4, 64, 48), style,
+			Options{Size: new(0), Alpha: alpha, Preset: Classic, ContentWeight: new(0.0),
+				StyleLayers: []LayerWeight{{Layer: "relu1_1"}, {Layer: "relu2_1"}}})
 		require.NoError(t, err)
 		return costs.Total
 	}
@@ -61,6 +65,7 @@ func TestAlpha(t *testing.T) {
 	_, err = e.Stylize(ctx, nothing, []*picture.Picture{style}, Options{Size: new(0), Iterations: new(0)}, Hooks{})
 	require.ErrorIs(t, err, ErrInvalidOption)
 	assert.ErrorContains(t, err, "wholly transparent")
-	_, err = e.StylizeBatch(ctx, []Input{{Content: content, Styles: []*picture.Picture{style}}, {Content: content, Styles: []*picture.Picture{style}}}, Options{Size: new(0)}, Hooks{})
+	_, err = e.StylizeBatch(ctx, []Input{{Content: content, Styles: []*picture.Picture{style}},
+		{Content: content, Styles: []*picture.Picture{style}}}, Options{Size: new(0)}, Hooks{})
 	assert.ErrorContains(t, err, "one picture at a time")
 }

@@ -39,7 +39,8 @@ func iteration(t *testing.T, e *nst.Engine, pictures, size int, o nst.Options) [
 	var inputs []nst.Input
 	for range pictures {
 		inputs = append(inputs, nst.Input{
-			Content: open(t, nsttest.Demo(t, "content.png")), Styles: []*picture.Picture{open(t, nsttest.Demo(t, "style.png"))},
+			Content: open(t, nsttest.Demo(t, "content.png")), Styles: []*picture.Picture{open(t,
+				nsttest.Demo(t, "style.png"))},
 		})
 	}
 	progress := func(p nst.Progress) {
@@ -132,6 +133,7 @@ func operations(lines []string) (n int, kinds map[string]int) {
 }
 
 func TestIterationIsFitForCUDA(t *testing.T) {
+	nsttest.Long(t)
 	e := engine(t, "pretend")
 	halves := bands(451, 300, 30, 220)
 	cases := map[string]struct {
@@ -167,6 +169,7 @@ func TestIterationIsFitForCUDA(t *testing.T) {
 // An iteration of one tile sends no more than so much: at few pixels a GPU waits for
 // what it is sent.
 func TestOperationsOfAnIteration(t *testing.T) {
+	nsttest.Long(t)
 	e := engine(t, "pretend")
 	for _, c := range []struct {
 		precision nst.Precision
@@ -181,7 +184,8 @@ func TestOperationsOfAnIteration(t *testing.T) {
 		{nst.Exact, 256, map[nst.Optimizer]int{nst.Adam: 126, nst.LBFGS: 206}},
 	} {
 		for _, optimizer := range []nst.Optimizer{nst.Adam, nst.LBFGS} {
-			n, kinds := operations(iteration(t, e, 1, c.size, nst.Options{Optimizer: optimizer, Precision: c.precision}))
+			n, kinds := operations(iteration(t, e, 1, c.size,
+				nst.Options{Optimizer: optimizer, Precision: c.precision}))
 			assert.LessOrEqual(t, n, c.most[optimizer], "%s %s", c.precision, optimizer)
 			t.Logf("%s, %d px, %s: %d operations", c.precision, c.size, optimizer, n)
 			var names []string
@@ -198,20 +202,26 @@ func TestOperationsOfAnIteration(t *testing.T) {
 
 // The faults that were found by reading, put back, are found by the audit.
 func TestAuditFindsFaults(t *testing.T) {
-	ok := []string{"aten::cudnn_convolution_relu pretend:0/Float[1,3,8,8] -> pretend:0/Float[1,64,8,8]", "a copy to the host"}
+	ok := []string{"aten::cudnn_convolution_relu pretend:0/Float[1,3,8,8] -> pretend:0/Float[1,64,8,8]",
+		"a copy to the host"}
 	require.Empty(t, audit(ok, false, false))
 	for name, line := range map[string]string{
-		"a guess resized with antialiasing": "aten::_upsample_bilinear2d_aa.out pretend:0/Float[1,3,256,256] -> pretend:0/Float[1,3,2,2]",
-		"its gradient":                      "aten::_upsample_bilinear2d_aa_backward pretend:0/Float[1,3,2,2] -> pretend:0/Float[1,3,256,256]",
-		"a scalar read":                     "reading a value back",
-		"an upload":                         "a copy from the host",
-		"a synchronisation":                 "a synchronisation",
-		"a copy in the middle":              "a copy to the host",
-		"a shape of values":                 "aten::nonzero pretend:0/Float[3] -> pretend:0/Long[2,1]",
-		"a dummy input":                     "aten::convolution_backward pretend:0/Float[1,64,8,8] pretend:0/Float[1,64,8,8] pretend:0/Float[64,64,3,3]",
-		"a ReLU of its own":                 "aten::relu_ pretend:0/Float[1,64,8,8] -> pretend:0/Float[1,64,8,8]",
-		"an edge's gradient":                "aten::replication_pad2d_backward pretend:0/Float[1,3,8,8] -> pretend:0/Float[1,3,6,6]",
-		"a map too large":                   "aten::threshold_backward pretend:0/Float[1,64,8192,4096] -> pretend:0/Float[1,64,8192,4096]",
+		"a guess resized with antialiasing": "aten::_upsample_bilinear2d_aa.out pretend:0/Float[1,3,256,256] -> " +
+			"pretend:0/Float[1,3,2,2]",
+		"its gradient": "aten::_upsample_bilinear2d_aa_backward pretend:0/Float[1,3,2,2] -> " +
+			"pretend:0/Float[1,3,256,256]",
+		"a scalar read":        "reading a value back",
+		"an upload":            "a copy from the host",
+		"a synchronisation":    "a synchronisation",
+		"a copy in the middle": "a copy to the host",
+		"a shape of values":    "aten::nonzero pretend:0/Float[3] -> pretend:0/Long[2,1]",
+		"a dummy input": "aten::convolution_backward pretend:0/Float[1,64,8,8] " +
+			"pretend:0/Float[1,64,8,8] pretend:0/Float[64,64,3,3]",
+		"a ReLU of its own": "aten::relu_ pretend:0/Float[1,64,8,8] -> pretend:0/Float[1,64,8,8]",
+		"an edge's gradient": "aten::replication_pad2d_backward pretend:0/Float[1,3,8,8] -> " +
+			"pretend:0/Float[1,3,6,6]",
+		"a map too large": "aten::threshold_backward pretend:0/Float[1,64,8192,4096] -> " +
+			"pretend:0/Float[1,64,8192,4096]",
 	} {
 		assert.NotEmpty(t, audit(slices.Insert(slices.Clone(ok), 1, line), false, false), name)
 	}
@@ -221,6 +231,7 @@ func TestAuditFindsFaults(t *testing.T) {
 
 // What CUDA's libraries say when memory is short halves the tiles.
 func TestShortagesAreToldByTheirTexts(t *testing.T) {
+	nsttest.Long(t)
 	e := engine(t, "pretend")
 	run(t, e, nst.Options{Size: new(64), Iterations: new(1)}) // once, the device is tried out
 	for kind := int64(1); kind < 8; kind++ {
@@ -229,8 +240,10 @@ func TestShortagesAreToldByTheirTexts(t *testing.T) {
 		require.NoError(t, err)
 		_, err = torch.ControlDevice("fault", 60)
 		require.NoError(t, err)
-		r, err := e.Stylize(context.Background(), open(t, nsttest.Demo(t, "content.png")), []*picture.Picture{open(t, nsttest.Demo(t, "style.png"))},
-			nst.Options{Size: new(64), Scales: nst.ScalesOff, Iterations: new(6)}, nst.Hooks{Warn: func(string) { warned++ }})
+		r, err := e.Stylize(context.Background(), open(t, nsttest.Demo(t, "content.png")),
+			[]*picture.Picture{open(t, nsttest.Demo(t, "style.png"))},
+			nst.Options{Size: new(64), Scales: nst.ScalesOff,
+				Iterations: new(6)}, nst.Hooks{Warn: func(string) { warned++ }})
 		require.NoError(t, err, "text %d", kind)
 		assert.Positive(t, warned, "text %d", kind)
 		assert.Greater(t, r.Tiles, 1, "text %d", kind)
@@ -244,13 +257,15 @@ func TestShortagesAreToldByTheirTexts(t *testing.T) {
 // How far TF32 and bf16 are off: the pretend accelerator rounds as a card with TF32 does
 // where libtorch's settings, which are the thread's, allow it.
 func TestRoundingOfPrecisions(t *testing.T) {
+	nsttest.Long(t)
 	_, err := torch.ControlDevice("tf32", 1) // before networks are recognised, which may not be rounded either
 	require.NoError(t, err)
 	defer torch.ControlDevice("tf32", 0)
 	e := engines(t, "cpu", "pretend")
 	content, style := open(t, nsttest.Demo(t, "content.png")), open(t, nsttest.Demo(t, "style.png"))
 	evaluate := func(e *nst.Engine, p nst.Precision) (nst.Costs, []float32) {
-		costs, gradient, err := e.Evaluate(context.Background(), content, style, nst.Options{Size: new(128), Precision: p})
+		costs, gradient, err := e.Evaluate(context.Background(), content, style,
+			nst.Options{Size: new(128), Precision: p})
 		require.NoError(t, err)
 		return costs, gradient
 	}
@@ -276,6 +291,7 @@ func TestRoundingOfPrecisions(t *testing.T) {
 // Maps that 32 bits do not count are a shortage, which smaller tiles mend; on meta
 // tensors, which have sizes alone.
 func TestMapsBeyond32Bits(t *testing.T) {
+	nsttest.Long(t)
 	nsttest.NoLeaks(t)
 	const meta = torch.Device("meta")
 	require.NoError(t, torch.Scoped(func() error {

@@ -27,7 +27,7 @@ var ErrCheckpoint = errors.New("unusable checkpoint")
 // Checkpoint is the state of a run between two iterations. A run that goes on
 // from it has the costs of one that was never interrupted, bit for bit, on the
 // same machine. It is plain data in host memory: for Adam five times the
-// picture's, for L-BFGS up to fifty times.
+// picture's, for L-BFGS up to 45 times.
 type Checkpoint struct {
 	state   checkpointState
 	tensors map[string]hostTensor
@@ -73,7 +73,8 @@ func (h hostTensor) tensor(device torch.Device) torch.Tensor {
 }
 
 // dtypes are the types of a state's tensors; L-BFGS has the place of its newest step as an integer.
-var dtypes = map[torch.ScalarType]safetensors.DType{torch.Float32: safetensors.F32, torch.Float64: safetensors.F64, torch.Int64: safetensors.I64}
+var dtypes = map[torch.ScalarType]safetensors.DType{torch.Float32: safetensors.F32, torch.Float64: safetensors.F64,
+	torch.Int64: safetensors.I64}
 
 // DType is the element type.
 func (h hostTensor) DType() safetensors.DType { return dtypes[h.scalar] }
@@ -208,7 +209,8 @@ func (r *run) checkResume() error {
 		return fmt.Errorf("%w: it %s", ErrCheckpoint, fmt.Sprintf(format, args...))
 	}
 	if c.state.Version != checkpointVersion {
-		return refuse("is of version %d, not %d: another version of this program wrote it", c.state.Version, checkpointVersion)
+		return refuse("is of version %d, not %d: another version of this program wrote it", c.state.Version,
+			checkpointVersion)
 	}
 	now, err := json.Marshal(r.settings.Options)
 	if err != nil {
@@ -227,7 +229,8 @@ func (r *run) checkResume() error {
 			continue // they change no cost but by rounding
 		}
 		if !reflect.DeepEqual(theirs[name], ours[name]) {
-			differ = append(differ, fmt.Sprintf("%s %v, not %v", strings.ReplaceAll(name, "_", "-"), theirs[name], ours[name]))
+			differ = append(differ, fmt.Sprintf("%s %v, not %v", strings.ReplaceAll(name, "_", "-"), theirs[name],
+				ours[name]))
 		}
 	}
 	if len(differ) > 0 {
@@ -286,7 +289,8 @@ func (c *Checkpoint) WriteTo(w io.Writer) (int64, error) {
 		return 0, err
 	}
 	count := &counter{w: w}
-	err = safetensors.SerializeToWriter(c.tensors, map[string]string{metadataState: string(state), metadataChecksum: c.checksum(state)}, count)
+	err = safetensors.SerializeToWriter(c.tensors, map[string]string{metadataState: string(state),
+		metadataChecksum: c.checksum(state)}, count)
 	return count.n, err
 }
 

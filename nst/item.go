@@ -66,7 +66,8 @@ func (s *settings) tensor(p *picture.Picture, device torch.Device, width, height
 
 // part is what a tile sees of a picture, on the CPU, in the precision of the run.
 func (s *settings) part(p *picture.Picture, t tiling.Tile) torch.Tensor {
-	return torch.Cast(partOf(p, t.Seen.Left, t.Seen.Top, t.Seen.Right-t.Seen.Left, t.Seen.Bottom-t.Seen.Top), s.Precision.scalar())
+	return torch.Cast(partOf(p, t.Seen.Left, t.Seen.Top, t.Seen.Right-t.Seen.Left, t.Seen.Bottom-t.Seen.Top),
+		s.Precision.scalar())
 }
 
 // start is the picture to start from at a scale, before it is resized.
@@ -139,7 +140,8 @@ func (m *item) coloured(p *picture.Picture) *picture.Picture {
 
 // regions are what the objective of some items, made together, has of their styles'
 // targets, as tensors of the caller's scope. The items have the same masks.
-func regions(items []*item, targets [][]weightedTargets, spec *objective.Spec, device torch.Device, at scale) (out []objective.Region) {
+func regions(items []*item, targets [][]weightedTargets, spec *objective.Spec, device torch.Device,
+	at scale) (out []objective.Region) {
 	m := items[0]
 	var guides objective.Guides
 	levels := []objective.Level{0}

@@ -27,7 +27,8 @@ func wholeMask(p *picture.Picture) *mask {
 
 // withAlpha makes the pictures what Options.Alpha has of them: over white, or as they
 // are, if something of each can be seen.
-func (s *settings) withAlpha(content *picture.Picture, styles []*picture.Picture) (*picture.Picture, []*picture.Picture, error) {
+func (s *settings) withAlpha(content *picture.Picture, styles []*picture.Picture) (*picture.Picture, []*picture.Picture,
+	error) {
 	if s.Alpha == AlphaWhite || (s.Alpha == "" && content.Alpha == nil) {
 		over := make([]*picture.Picture, len(styles))
 		for i, p := range styles {
@@ -40,11 +41,14 @@ func (s *settings) withAlpha(content *picture.Picture, styles []*picture.Picture
 	}
 	for i, p := range styles {
 		if !visible(p) {
-			return nil, nil, invalid("Alpha", "has nothing to keep: the %s is wholly transparent; %s puts it over white", styleName(i, len(styles)), AlphaWhite)
+			return nil, nil, invalid("Alpha",
+				"has nothing to keep: the %s is wholly transparent; %s puts it over white", styleName(i,
+					len(styles)), AlphaWhite)
 		}
 	}
 	if !visible(content) {
-		return nil, nil, invalid("Alpha", "has nothing to keep: the content picture is wholly transparent; %s puts it over white", AlphaWhite)
+		return nil, nil, invalid("Alpha",
+			"has nothing to keep: the content picture is wholly transparent; %s puts it over white", AlphaWhite)
 	}
 	return content, styles, nil
 }
@@ -70,14 +74,16 @@ func newMask(field string, p *picture.Picture) (*mask, error) {
 	for i := range n {
 		r, g, b := p.Pixels[i], p.Pixels[n+i], p.Pixels[2*n+i]
 		if max(r, g, b)-min(r, g, b) > 0.5/255 {
-			return nil, invalid(field, "is not grey: its pixel at %d,%d is red %.0f, green %.0f, blue %.0f; a mask names regions by grey levels",
+			return nil, invalid(field, "is not grey: its pixel at %d,%d is red %.0f, green %.0f, blue %.0f; a mask "+
+				"names regions by grey levels",
 				i%p.Width, i/p.Width, r*255, g*255, b*255)
 		}
 		m.level[i] = uint8(math.Round(float64(r) * 255))
 		m.count[m.level[i]]++
 	}
 	if len(m.count) > maxRegions {
-		return nil, invalid(field, "has %d grey levels; at most %d regions will do: draw it without soft edges and save it as PNG", len(m.count), maxRegions)
+		return nil, invalid(field, "has %d grey levels; at most %d regions will do: draw it without soft edges and "+
+			"save it as PNG", len(m.count), maxRegions)
 	}
 	return m, nil
 }
@@ -97,7 +103,8 @@ func (m *mask) fits(field, what string, p *picture.Picture) error {
 	// The same picture at the mask's width is as high, but for rounding.
 	high := float64(p.Height) * float64(m.width) / float64(p.Width)
 	if math.Abs(high-float64(m.height)) > 0.5+0.01*high {
-		return invalid(field, "is %d×%d, of another aspect than the %s, %d×%d", m.width, m.height, what, p.Width, p.Height)
+		return invalid(field, "is %d×%d, of another aspect than the %s, %d×%d", m.width, m.height, what, p.Width,
+			p.Height)
 	}
 	return nil
 }
@@ -105,7 +112,8 @@ func (m *mask) fits(field, what string, p *picture.Picture) error {
 // guides returns the regions' guides for a picture of width×height at the layers'
 // strides, as tensors of the caller's scope. A region's membership is resized, and
 // multiplied by alpha if that counts.
-func (m *mask) guides(layers []vgg19.Layer, device torch.Device, scalar torch.ScalarType, width, height int) objective.Guides {
+func (m *mask) guides(layers []vgg19.Layer, device torch.Device, scalar torch.ScalarType, width,
+	height int) objective.Guides {
 	out := objective.Guides{}
 	for _, level := range m.levels() {
 		member := make([]float32, len(m.level))
@@ -132,7 +140,8 @@ func (s *settings) checkMasks(content *picture.Picture, styles []*picture.Pictur
 		return content, all, nil
 	}
 	if len(s.StyleMasks) != len(styles) {
-		return nil, nil, invalid("StyleMasks", "are %d, for %d style pictures; give one for each", len(s.StyleMasks), len(styles))
+		return nil, nil, invalid("StyleMasks", "are %d, for %d style pictures; give one for each", len(s.StyleMasks),
+			len(styles))
 	}
 	read := func(field, what string, p, of *picture.Picture, w, h int) (*mask, error) {
 		m, err := newMask(field, p)
@@ -145,7 +154,9 @@ func (s *settings) checkMasks(content *picture.Picture, styles []*picture.Pictur
 		for _, level := range m.levels() {
 			part := float64(m.count[level]) / float64(len(m.level))
 			if square := s.deepest().Stride * s.deepest().Stride; part*float64(w*h) < float64(square) {
-				return nil, invalid(field, "has an empty region: level %d covers %d of its pixels, about %.0f of the %d×%d that the %s is used at; layer %s needs %d",
+				return nil, invalid(field,
+					"has an empty region: level %d covers %d of its pixels, about %.0f of the %d×%d that the %s is "+
+						"used at; layer %s needs %d",
 					level, m.count[level], part*float64(w*h), w, h, what, s.deepest().Name, square)
 			}
 		}
@@ -165,7 +176,9 @@ func (s *settings) checkMasks(content *picture.Picture, styles []*picture.Pictur
 		}
 		for _, level := range styleMasks[i].levels() {
 			if contentMask.count[level] == 0 {
-				return nil, nil, invalid("ContentMask", "has no region of level %d, which the mask of the %s has; the content has %v", level, styleName(i, len(styles)), listLevels(contentMask.levels()))
+				return nil, nil, invalid("ContentMask",
+					"has no region of level %d, which the mask of the %s has; the content has %v", level, styleName(i,
+						len(styles)), listLevels(contentMask.levels()))
 			}
 			if s.share(i, len(styles)) > 0 {
 				styled[level] = styleName(i, len(styles))

@@ -58,7 +58,7 @@ const (
 	// Balanced 0.99).
 	Adam Optimizer = "adam"
 	// LBFGS is Liu and Nocedal's limited-memory BFGS, one evaluation an
-	// iteration; it remembers 50 steps, each of which takes twice the picture's
+	// iteration; it remembers 20 steps, each of which takes twice the picture's
 	// memory.
 	LBFGS Optimizer = "lbfgs"
 )
@@ -78,6 +78,7 @@ const (
 // Start names the picture that the optimisation starts from.
 type Start string
 
+// The pictures to start from.
 const (
 	StartContent Start = "content" // the content picture
 	StartNoise   Start = "noise"   // uniform noise, by Seed
@@ -99,6 +100,7 @@ const (
 // Color names whose colours the result has.
 type Color string
 
+// Whose colours there are.
 const (
 	ColorStyle   Color = "style"   // the style's, as the transfer makes them
 	ColorContent Color = "content" // the result's lightness, the content's chroma: see picture.Recolor
@@ -127,8 +129,8 @@ const (
 	Fast Precision = "fast"
 	// Exact is float32 throughout, with direct convolutions.
 	Exact Precision = "exact"
-	// TF32 rounds what CUDA's convolutions multiply to 10 bits of mantissa; Gram
-	// matrices stay float32. It needs a device other than the CPU.
+	// TF32 rounds what CUDA's convolutions and Gram matrices multiply to 10 bits of
+	// mantissa. It needs a device other than the CPU.
 	TF32 Precision = "tf32"
 	// BF16 keeps feature maps and weights in bfloat16, half the memory, with 7 bits
 	// of mantissa; Gram matrices are summed in float32, and the picture, its
@@ -280,8 +282,10 @@ const (
 	// of a long run in large. Precisions that give the same bits in every run never
 	// do.
 	AutotuneAuto Autotune = "auto"
-	AutotuneOn   Autotune = "on"
-	AutotuneOff  Autotune = "off"
+	// AutotuneOn tries at every scale.
+	AutotuneOn Autotune = "on"
+	// AutotuneOff never tries.
+	AutotuneOff Autotune = "off"
 )
 
 // autotunePays is how many pixels times iterations a scale has from which on to try

@@ -15,6 +15,7 @@ import (
 // A panic of the caller's functions, on whichever thread, is the run's error; the engine
 // goes on as before.
 func TestPanicsAreErrors(t *testing.T) {
+	nsttest.Long(t)
 	nsttest.NoLeaks(t)
 	e, err := Open(context.Background(), nsttest.Model(t), OpenOptions{Device: "cpu:2"})
 	require.NoError(t, err)

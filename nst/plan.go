@@ -64,7 +64,8 @@ func (s situation) plan() plan {
 		p.memory.Bytes = max(p.memory.Bytes, free[p.primary]/3)
 	}
 	if s.limited { // a third of it
-		p.memory = descent.Memory{Bytes: min(max(p.memory.Bytes, p.memory.Least*2*pictures), free[p.primary]/3), Least: 1}
+		p.memory = descent.Memory{Bytes: min(max(p.memory.Bytes, p.memory.Least*2*pictures), free[p.primary]/3),
+			Least: 1}
 	}
 	held := int64(2) // the pictures and their gradient
 	if !s.still {
@@ -76,7 +77,8 @@ func (s situation) plan() plan {
 		p.primary = torch.CPU
 	}
 	if free[p.primary] -= held * pictures; free[p.primary] < 0 {
-		p.warning = fmt.Sprintf("there is memory for the smallest tiles alone, which take long: the picture and %s's state take %s", s.descent.Method, humanize.IBytes(uint64(held*pictures)))
+		p.warning = fmt.Sprintf("there is memory for the smallest tiles alone, which take long: the picture and "+
+			"%s's state take %s", s.descent.Method, humanize.IBytes(uint64(held*pictures)))
 	}
 	if s.tile == TileOff {
 		return p
@@ -146,9 +148,11 @@ func (s situation) fits(at scale, p plan) bool {
 				return false
 			}
 			n := s.spec.Memory(w.Network, t, at.width, at.height, int(s.pictures), p.recompute, p.keepWeights)
-			largest = vgg19.Need{Most: max(largest.Most, n.Most), Pass: max(largest.Pass, n.Pass), Weights: max(largest.Weights, n.Weights)}
+			largest = vgg19.Need{Most: max(largest.Most, n.Most), Pass: max(largest.Pass, n.Pass),
+				Weights: max(largest.Weights, n.Weights)}
 		}
-		need[w.Device()] += (largest.Most + int64(min(p.passes, len(tiles))-1)*largest.Pass) * 109 / 100 // the estimate is within 15 %, and low as a rule
+		// the estimate is within 15 %, and low as a rule
+		need[w.Device()] += (largest.Most + int64(min(p.passes, len(tiles))-1)*largest.Pass) * 109 / 100
 		if i == 0 || w.Network != s.workers[i-1].Network {
 			need[w.Device()] += largest.Weights
 		}

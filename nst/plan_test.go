@@ -72,7 +72,8 @@ func TestPlanOfAnAccelerator(t *testing.T) {
 	spec := s.spec
 	spec.Channels = map[vgg19.Layer]int64{}
 	at := situation{
-		workers: e.workers, free: map[torch.Device]int64{torch.CPU: 64 << 30, "pretend:0": 1 << 40}, tile: TileAuto, pictures: 1,
+		workers: e.workers, free: map[torch.Device]int64{torch.CPU: 64 << 30,
+			"pretend:0": 1 << 40}, tile: TileAuto, pictures: 1,
 		schedule: []scale{{8192, 4096, 1, 100}}, spec: &spec, descent: s.descent,
 	}
 	p := at.plan()

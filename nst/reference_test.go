@@ -59,6 +59,7 @@ func engines(t testing.TB, devices ...string) (out []*nst.Engine) {
 // The preset classic follows PyTorch in float64: the costs at the start within
 // 1e-5, the gradient's norm within 1e-4, and the totals of all steps.
 func TestClassicFollowsTheReference(t *testing.T) {
+	nsttest.Long(t)
 	e := engine(t, "cpu")
 	content := open(t, nsttest.Reference(t, "content-128x96.png"))
 	style := open(t, nsttest.Reference(t, "style-120x96.png"))

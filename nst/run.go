@@ -45,7 +45,8 @@ func (e *Engine) newRun(inputs []Input, o Options, h Hooks) (*run, error) {
 		return nil, invalid("Precision", "tf32 is CUDA's, and the device is the CPU; fast or bf16 will do")
 	}
 	if h.StateEvery < 0 || h.ReadEvery < 0 {
-		return nil, fmt.Errorf("%w: Hooks.StateEvery is %d, ReadEvery %d; 0 or more will do", ErrInvalidOption, h.StateEvery, h.ReadEvery)
+		return nil, fmt.Errorf("%w: Hooks.StateEvery is %d, ReadEvery %d; 0 or more will do", ErrInvalidOption,
+			h.StateEvery, h.ReadEvery)
 	}
 	r := &run{engine: e, settings: s, hooks: h}
 	for i, in := range inputs {
@@ -62,10 +63,12 @@ func (e *Engine) newRun(inputs []Input, o Options, h Hooks) (*run, error) {
 			r.schedule = schedule
 		} else if !slices.Equal(schedule, r.schedule) {
 			last, other := r.final(), schedule[len(schedule)-1]
-			return nil, invalid("Size", "makes pictures of %d×%d and %d×%d; those that are made together are of one size", last.width, last.height, other.width, other.height)
+			return nil, invalid("Size", "makes pictures of %d×%d and %d×%d; those that are made together are of "+
+				"one size", last.width, last.height, other.width, other.height)
 		}
 		if len(inputs) > 1 && (m.contentMask != nil || s.Resume != nil) {
-			return nil, invalid("ContentMask", "transparent pixels that are kept, and Resume are for one picture at a time")
+			return nil, invalid("ContentMask",
+				"transparent pixels that are kept, and Resume are for one picture at a time")
 		}
 	}
 	if s.Resume != nil {
@@ -95,7 +98,8 @@ func (r *run) do(ctx context.Context, work func() error) error {
 // prepare readies the devices, the network and the plan.
 func (r *run) prepare(ctx context.Context) error {
 	s, e := r.settings, r.engine
-	r.pool = &tiling.Pool{Workers: e.workers, Context: ctx, Fixed: s.Tile == TileOff, Warn: r.hooks.Warn, OnTile: r.hooks.Tile}
+	r.pool = &tiling.Pool{Workers: e.workers, Context: ctx, Fixed: s.Tile == TileOff, Warn: r.hooks.Warn,
+		OnTile: r.hooks.Tile}
 	if r.pool.Warn == nil {
 		r.pool.Warn = func(string) {}
 	}
@@ -105,7 +109,8 @@ func (r *run) prepare(ctx context.Context) error {
 		w.Revive()
 		w.Network.SetFast(s.Precision == Fast)
 		w.Network.SetFused(!s.repeats())
-		if err := errors.Join(torch.ResetPeak(w.Device()), w.Network.SetPooling(s.pooling()), w.Network.SetPadding(s.Padding)); err != nil {
+		if err := errors.Join(torch.ResetPeak(w.Device()), w.Network.SetPooling(s.pooling()),
+			w.Network.SetPadding(s.Padding)); err != nil {
 			return err
 		}
 		if err := w.Network.Cast(s.Precision.network()); err != nil {
@@ -286,7 +291,8 @@ func (r *run) optimiseScale(ctx context.Context, i int, now **descent.Descent) (
 	}
 	switch before := *now; {
 	case before != nil:
-		*now = before.Upsample(eval, settings, int64(at.height), int64(at.width), at.iterations, r.detail(r.schedule[i-1], at))
+		*now = before.Upsample(eval, settings, int64(at.height), int64(at.width), at.iterations,
+			r.detail(r.schedule[i-1], at))
 		before.Close()
 	case s.Resume != nil:
 		*now = r.restore(eval, settings, at)
@@ -327,7 +333,8 @@ func (r *run) descentSettings() descent.Settings {
 	s.OnUnrecorded = func(why error) {
 		if !r.unrecorded { // once is enough
 			r.unrecorded = true
-			r.pool.Warn(fmt.Sprintf("iterations are sent piece by piece: %s cannot record them as a graph (%v)", r.engine.Device(), why))
+			r.pool.Warn(fmt.Sprintf("iterations are sent piece by piece: %s cannot record them as a graph (%v)",
+				r.engine.Device(), why))
 		}
 	}
 	return s
@@ -351,7 +358,8 @@ func (r *run) tell(i int, now *descent.Descent, steps int, costs []objective.Cos
 	}
 	for k, m := range r.items {
 		p := Progress{
-			Input: k, Scale: longest(r.schedule[i].width, r.schedule[i].height), Iteration: steps, Iterations: r.settings.iterations,
+			Input: k, Scale: longest(r.schedule[i].width, r.schedule[i].height),
+			Iteration: steps, Iterations: r.settings.iterations,
 			Costs: costsOf(costs[k]), Seconds: r.seconds(), Last: last,
 		}
 		if last || current && steps%max(1, r.hooks.StateEvery) == 0 {
@@ -409,7 +417,8 @@ func (r *run) evaluator(at scale) (eval *objective.Evaluator, err error) {
 		made := regions(r.items, targets, &spec, r.pool.Primary, at)
 		var opacity objective.Opacity
 		if content := r.items[0].content; content.Alpha != nil {
-			opacity = objective.NewOpacity(alphaOf(content, at.width, at.height), spec.ContentLayers(), r.pool.Primary, r.settings.Precision.scalar())
+			opacity = objective.NewOpacity(alphaOf(content, at.width, at.height), spec.ContentLayers(), r.pool.Primary,
+				r.settings.Precision.scalar())
 		}
 		for _, m := range r.items {
 			sized = append(sized, resized(m.content, at.width, at.height))

@@ -38,7 +38,8 @@ const (
 // schedule is the transfer's scales, the last of which is the result's size.
 func (s *settings) schedule(content *picture.Picture, styles []*picture.Picture) ([]scale, error) {
 	if w, h := s.fitContent(content, 1); int64(w)*int64(h) > picture.MaxPixels {
-		return nil, invalid("Size", "makes a picture of %d×%d; at most %d million pixels will do", w, h, picture.MaxPixels/1_000_000)
+		return nil, invalid("Size", "makes a picture of %d×%d; at most %d million pixels will do", w, h,
+			picture.MaxPixels/1_000_000)
 	}
 	final := longest(s.fitContent(content, 1))
 	sides := s.scales
@@ -74,7 +75,8 @@ func (s *settings) automatic(final int, content *picture.Picture, styles []*pict
 	sides := []int{final}
 	for {
 		side := int(math.Round(float64(final) / math.Pow(2, float64(len(sides))/2)))
-		tooFew := slices.Min(shares(s.iterations, slices.Concat([]int{side}, slices.Sorted(slices.Values(sides))))) < fewest
+		tooFew := slices.Min(shares(s.iterations, slices.Concat([]int{side},
+			slices.Sorted(slices.Values(sides))))) < fewest
 		blurred := s.Start == StartPicture && side < longest(s.Picture.Width, s.Picture.Height)
 		tooSmall := s.checkSizesAt(float64(side)/float64(final), content, styles) != nil
 		if float64(side) < coarsest/math.Pow(2, 0.25) || tooFew || blurred || tooSmall {
@@ -166,7 +168,8 @@ func (s *settings) checkSizesAt(factor float64, content *picture.Picture, styles
 			how  string
 		}{{p.Width, p.Height, "is"}, {w, h, fmt.Sprintf("becomes, with its longest side %d,", max(w, h))}} {
 			if min(side.w, side.h) < deepest.Stride {
-				return fmt.Errorf("%w: the %s %s %d×%d; layer %s needs at least %d×%d", picture.ErrPicture, what, side.how, side.w, side.h, deepest.Name, deepest.Stride, deepest.Stride)
+				return fmt.Errorf("%w: the %s %s %d×%d; layer %s needs at least %d×%d", picture.ErrPicture, what,
+					side.how, side.w, side.h, deepest.Name, deepest.Stride, deepest.Stride)
 			}
 		}
 		return nil

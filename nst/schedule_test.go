@@ -30,9 +30,10 @@ func TestSchedule(t *testing.T) {
 		"none":               {Options{Iterations: new(0), Scales: "256,512"}, nil, []int{512}, []int{0}},
 		"a list":             {Options{Scales: "200, 512", Iterations: new(100)}, nil, []int{200, 512}, []int{17, 83}},
 		"a list without end": {Options{Scales: "200", Iterations: new(5)}, nil, []int{200, 512}, []int{1, 4}},
-		"more scales":        {Options{Scales: "100,200,300,400", Iterations: new(2)}, nil, []int{400, 512}, []int{1, 1}},
-		"a narrow picture":   {Options{}, wide, []int{181, 256, 362, 512}, nil},
-		"from a picture":     {Options{Start: StartPicture, Picture: picture.New(300, 300)}, nil, []int{362, 512}, nil},
+		"more scales": {Options{Scales: "100,200,300,400", Iterations: new(2)}, nil, []int{400, 512},
+			[]int{1, 1}},
+		"a narrow picture": {Options{}, wide, []int{181, 256, 362, 512}, nil},
+		"from a picture":   {Options{Start: StartPicture, Picture: picture.New(300, 300)}, nil, []int{362, 512}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, err := c.options.withDefaults()

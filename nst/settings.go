@@ -89,7 +89,8 @@ func (o Options) withDefaults() (*settings, error) {
 	if s.spec.Content, err = layerWeights("ContentLayers", &s.ContentLayers, "relu4_2"); err != nil {
 		return nil, err
 	}
-	if s.spec.Style, err = layerWeights("StyleLayers", &s.StyleLayers, "relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"); err != nil {
+	if s.spec.Style, err = layerWeights("StyleLayers", &s.StyleLayers, "relu1_1", "relu2_1", "relu3_1", "relu4_1",
+		"relu5_1"); err != nil {
 		return nil, err
 	}
 	for _, check := range []func() error{
@@ -157,7 +158,8 @@ func (s *settings) checkNumbers() error {
 		}
 	}
 	if len(s.spec.Layers()) == 0 {
-		return invalid("ContentWeight", "and StyleWeight leave nothing to optimise: every weight is 0; give one that is not")
+		return invalid("ContentWeight", "and StyleWeight leave nothing to optimise: every weight is 0; give one "+
+			"that is not")
 	}
 	if s.Iterations != nil {
 		s.iterations = *s.Iterations

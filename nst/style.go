@@ -110,7 +110,8 @@ func blend(styles []weightedTargets, l vgg19.Layer, level objective.Level) objec
 }
 
 // targets finds the targets of the item's styles at a scale.
-func (m *item) targets(cache *styleCache, pool *tiling.Pool, spec *objective.Spec, at scale) (out []weightedTargets, err error) {
+func (m *item) targets(cache *styleCache, pool *tiling.Pool, spec *objective.Spec, at scale) (out []weightedTargets,
+	err error) {
 	for i := range m.styles {
 		share := m.settings.share(i, len(m.styles))
 		if share == 0 {
@@ -127,7 +128,8 @@ func (m *item) targets(cache *styleCache, pool *tiling.Pool, spec *objective.Spe
 
 // styleTargets returns the statistics of style picture i at a scale, which belong to the
 // cache.
-func (m *item) styleTargets(cache *styleCache, pool *tiling.Pool, spec *objective.Spec, i int, at scale) (objective.StyleTargets, error) {
+func (m *item) styleTargets(cache *styleCache, pool *tiling.Pool, spec *objective.Spec, i int,
+	at scale) (objective.StyleTargets, error) {
 	s := m.settings
 	width, height := s.fitStyle(m.styles[i], at.factor)
 	layers := spec.StyleLayers()
@@ -146,7 +148,8 @@ func (m *item) styleTargets(cache *styleCache, pool *tiling.Pool, spec *objectiv
 				torch.NoGrad(func() { guides = mask.guides(layers, pool.Primary, s.Precision.scalar(), width, height) })
 			}
 			p := resized(m.styles[i], width, height)
-			found, err = objective.MeasureStyle(pool, spec, width, height, func(t tiling.Tile) torch.Tensor { return s.part(p, t) }, guides)
+			found, err = objective.MeasureStyle(pool, spec, width, height,
+				func(t tiling.Tile) torch.Tensor { return s.part(p, t) }, guides)
 			return err
 		})
 		return found, err

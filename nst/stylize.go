@@ -155,7 +155,8 @@ type Hooks struct {
 // vgg19.ErrNetwork, about memory torch.ErrOutOfMemory, about a checkpoint
 // ErrCheckpoint, and of costs that stopped being numbers ErrDiverged, with the
 // best picture before. A panic of a hook, or in the engine, is a *PanicError.
-func (e *Engine) Stylize(ctx context.Context, content *picture.Picture, styles []*picture.Picture, o Options, h Hooks) (*Result, error) {
+func (e *Engine) Stylize(ctx context.Context, content *picture.Picture, styles []*picture.Picture, o Options,
+	h Hooks) (*Result, error) {
 	results, err := e.StylizeBatch(ctx, []Input{{content, styles}}, o, h)
 	if len(results) == 0 {
 		return nil, err
@@ -194,7 +195,8 @@ func (e *Engine) StylizeBatch(ctx context.Context, inputs []Input, o Options, h 
 
 // Evaluate returns the costs of the picture that a run would start from, at the result's
 // size, and ∂J/∂pixels: channel by channel, row by row, in float32.
-func (e *Engine) Evaluate(ctx context.Context, content, style *picture.Picture, o Options) (costs Costs, gradient []float32, err error) {
+func (e *Engine) Evaluate(ctx context.Context, content, style *picture.Picture, o Options) (costs Costs,
+	gradient []float32, err error) {
 	o.Scales = ScalesOff
 	r, err := e.newRun([]Input{{content, []*picture.Picture{style}}}, o, Hooks{})
 	if err != nil {

@@ -38,6 +38,7 @@ func norm(v []float32) float64 {
 // In tiles, the gradient is that of the whole picture, whatever the sizes, layers
 // and tiles.
 func TestTilesAreExact(t *testing.T) {
+	nsttest.Long(t)
 	e, err := Open(context.Background(), nsttest.Model(t), OpenOptions{Device: "cpu"})
 	require.NoError(t, err)
 	defer e.Close()
@@ -76,16 +77,19 @@ func TestTilesAreExact(t *testing.T) {
 
 // Steps go the same way in tiles.
 func TestTilesKeepTheWay(t *testing.T) {
+	nsttest.Long(t)
 	e, err := Open(context.Background(), nsttest.Model(t), OpenOptions{Device: "cpu"})
 	require.NoError(t, err)
 	defer e.Close()
 	for _, preset := range []Preset{Classic, Balanced} {
 		var totals [2][]float64
 		for i, tile := range []Tile{TileOff, "32"} {
-			o := Options{Preset: preset, Size: new(0), Scales: ScalesOff, Optimizer: Adam, Iterations: new(8), Precision: Double, Start: StartNoise, Tile: tile}
-			r, err := e.Stylize(context.Background(), noise(1, 64, 48), []*picture.Picture{noise(2, 60, 70)}, o, Hooks{Progress: func(p Progress) {
-				totals[i] = append(totals[i], p.Total)
-			}})
+			o := Options{Preset: preset, Size: new(0), Scales: ScalesOff, Optimizer: Adam, Iterations: new(4),
+				Precision: Double, Start: StartNoise, Tile: tile}
+			r, err := e.Stylize(context.Background(), noise(1, 64, 48), []*picture.Picture{noise(2, 60, 70)}, o,
+				Hooks{Progress: func(p Progress) {
+					totals[i] = append(totals[i], p.Total)
+				}})
 			require.NoError(t, err)
 			assert.Equal(t, []int{1, 4}[i], r.Tiles)
 		}
@@ -98,6 +102,7 @@ func TestTilesKeepTheWay(t *testing.T) {
 // Pictures made by several devices are those of one with the same tiles, to the
 // last bit, also if one is slow, or fails on the way.
 func TestSeveralDevices(t *testing.T) {
+	nsttest.Long(t)
 	open := func(devices string) *Engine {
 		e, err := Open(context.Background(), nsttest.Model(t), OpenOptions{Device: devices})
 		require.NoError(t, err)
@@ -135,7 +140,8 @@ func TestSeveralDevices(t *testing.T) {
 		for n := operations / 4; n < operations*9/10; n += operations / 4 {
 			control("fault", n)
 			warnings = nil
-			r, err := both.Stylize(context.Background(), noise(1, 64, 48), []*picture.Picture{noise(2, 60, 60)}, o, hooks)
+			r, err := both.Stylize(context.Background(), noise(1, 64, 48), []*picture.Picture{noise(2, 60, 60)}, o,
+				hooks)
 			if control("fault", 0); err != nil { // it was not a tile's work
 				assert.ErrorContains(t, err, "the fault ordered")
 				continue
@@ -151,6 +157,7 @@ func TestSeveralDevices(t *testing.T) {
 // Several workers on the CPU share tiles alone, and make the very picture that one
 // makes of the whole; devices with their own memory take a band of it each.
 func TestWhatIsShared(t *testing.T) {
+	nsttest.Long(t)
 	run := func(devices string, tile Tile) *Result {
 		e, err := Open(context.Background(), nsttest.Model(t), OpenOptions{Device: devices})
 		require.NoError(t, err)
@@ -166,28 +173,32 @@ func TestWhatIsShared(t *testing.T) {
 	assert.Zero(t, difference(got.Picture.Pixels, want.Picture.Pixels))
 	want, got = run("cpu", "32"), run(workers, "32")
 	assert.Equal(t, 9, got.Tiles)
-	assert.LessOrEqual(t, difference(got.Picture.Pixels, want.Picture.Pixels), 1e-3) // libtorch's sums on half the threads
+	// libtorch's sums on half the threads
+	assert.LessOrEqual(t, difference(got.Picture.Pixels, want.Picture.Pixels), 1e-3)
 	assert.Equal(t, 2, run("pretend:0,pretend:1", TileAuto).Tiles)
 }
 
 // With less and less memory a picture is made in smaller and smaller tiles, until
 // there is not enough for the smallest.
 func TestLessAndLessMemory(t *testing.T) {
+	nsttest.Long(t)
 	const device = "pretend:1"
 	e, err := Open(context.Background(), nsttest.Model(t), OpenOptions{Device: device})
 	require.NoError(t, err)
 	defer e.Close()
-	content, style := noise(1, 160, 120), []*picture.Picture{noise(2, 120, 120)}
+	content, style := noise(1, 112, 96), []*picture.Picture{noise(2, 96, 96)}
 	for _, how := range []string{"planned", "run out of"} {
 		var want float64
 		tiles, failures := 0, 0
-		for _, limit := range []int64{0, 100, 30, 20, 14, 10, 2} { // MiB beside the network
+		for _, limit := range []int64{0, 100, 16, 12, 9, 7, 1} { // MiB beside the network
 			m, err := torch.MemoryOf(device)
 			require.NoError(t, err)
 			warned := false // of tiles; that there is no memory for a graph is said too
 			warn := func(message string) { warned = warned || strings.Contains(message, "tiles of") }
 			o := Options{Preset: Classic, Size: new(0), Iterations: new(2), Precision: Exact,
-				StyleLayers: []LayerWeight{{Layer: "relu1_1"}, {Layer: "relu3_1"}}, ContentLayers: []LayerWeight{{Layer: "relu2_2"}}} // of a small halo
+				// of a small halo
+				StyleLayers: []LayerWeight{{Layer: "relu1_1"},
+					{Layer: "relu3_1"}}, ContentLayers: []LayerWeight{{Layer: "relu2_2"}}}
 			if limit > 0 && how == "planned" {
 				o.MemoryLimit = Bytes(m.Allocated + limit<<20)
 			}
@@ -196,7 +207,7 @@ func TestLessAndLessMemory(t *testing.T) {
 				require.NoError(t, err)
 			}
 			if how == "run out of" { // begin with the whole picture
-				o.Tile = "160"
+				o.Tile = "112"
 			}
 			r, err := e.Stylize(context.Background(), content, style, o, Hooks{Warn: warn})
 			_, controlErr := torch.ControlDevice("memory-limit", 0)
@@ -226,6 +237,7 @@ func TestLessAndLessMemory(t *testing.T) {
 // When memory goes away in the middle of a run, what was computed of tiles is not
 // kept any more, and the picture is the same.
 func TestMemoryGoesAway(t *testing.T) {
+	nsttest.Long(t)
 	const device = "pretend:1"
 	e, err := Open(context.Background(), nsttest.Model(t), OpenOptions{Device: device})
 	require.NoError(t, err)
@@ -240,12 +252,14 @@ func TestMemoryGoesAway(t *testing.T) {
 	run := func(left int64) (*Result, []string) {
 		var warnings []string
 		o := Options{Size: new(0), Scales: ScalesOff, Iterations: new(3), Optimizer: Adam, Tile: "64",
-			StyleLayers: []LayerWeight{{Layer: "relu1_1"}, {Layer: "relu3_1"}}, ContentLayers: []LayerWeight{{Layer: "relu2_2"}}}
-		r, err := e.Stylize(context.Background(), noise(1, 256, 128), []*picture.Picture{noise(2, 60, 60)}, o, Hooks{Warn: func(w string) { warnings = append(warnings, w) }, Progress: func(p Progress) {
-			if p.Iteration == 1 && left > 0 {
-				limit(m.Allocated + left)
-			}
-		}})
+			StyleLayers: []LayerWeight{{Layer: "relu1_1"},
+				{Layer: "relu3_1"}}, ContentLayers: []LayerWeight{{Layer: "relu2_2"}}}
+		r, err := e.Stylize(context.Background(), noise(1, 256, 128), []*picture.Picture{noise(2, 60, 60)}, o,
+			Hooks{Warn: func(w string) { warnings = append(warnings, w) }, Progress: func(p Progress) {
+				if p.Iteration == 1 && left > 0 {
+					limit(m.Allocated + left)
+				}
+			}})
 		require.NoError(t, err)
 		limit(0)
 		return r, warnings

@@ -19,7 +19,8 @@ var header []byte
 var checkABI = sync.OnceValue(func() error {
 	sum := sha256.Sum256(header)
 	if theirs, ours := C.GoString(C.nst_abi()), hex.EncodeToString(sum[:]); theirs != ours {
-		return fmt.Errorf("libnsttorch.so is of ABI %.8s, this program of %.8s: compile both anew, by scripts/setup", theirs, ours)
+		return fmt.Errorf("libnsttorch.so is of ABI %.8s, this program of %.8s: compile both anew, by scripts/setup",
+			theirs, ours)
 	}
 	return nil
 })

@@ -32,7 +32,8 @@ type ConvolutionMode struct {
 }
 
 func (m ConvolutionMode) c() C.nst_convolution_mode {
-	return C.nst_convolution_mode{fast: flag(m.Fast), replicate: flag(m.Replicate), keep: flag(m.Keep), fused: flag(m.Fused)}
+	return C.nst_convolution_mode{fast: flag(m.Fast), replicate: flag(m.Replicate), keep: flag(m.Keep),
+		fused: flag(m.Fused)}
 }
 
 // NewConvolution makes one of weights [out,in,3,3] and a bias [out], which it
@@ -41,7 +42,8 @@ func (m ConvolutionMode) c() C.nst_convolution_mode {
 // may use one convolution.
 func NewConvolution(weight, bias Tensor) *Convolution {
 	var h C.nst_convolution
-	change("convolution", func() *C.char { return C.nst_convolution_new(handle(weight), handle(bias), &h) }, weight, bias)
+	change("convolution", func() *C.char { return C.nst_convolution_new(handle(weight), handle(bias), &h) }, weight,
+		bias)
 	c := &Convolution{handle: h}
 	c.cleanup = runtime.AddCleanup(c, func(h C.nst_convolution) { C.nst_convolution_free(h) }, h)
 	return c

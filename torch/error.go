@@ -33,7 +33,8 @@ func (e *Error) Error() string { return "libtorch: " + e.Op + ": " + e.Message }
 // CUDA's libraries, are told by their text: cuDNN passes over what does not fit, and
 // in the end finds no engine.
 var shortages = []string{
-	"out of memory", "can't allocate memory", "not enough memory", "std::bad_alloc", "Storage size calculation overflowed",
+	"out of memory", "can't allocate memory", "not enough memory", "std::bad_alloc", "Storage size calculation " +
+		"overflowed",
 	"unable to find an engine", "CUBLAS_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_NOT_INITIALIZED",
 	"CUDNN_STATUS_ALLOC_FAILED", "CUDNN_STATUS_NOT_INITIALIZED", "DEVICE_ALLOCATION_FAILED",
 }
@@ -53,7 +54,8 @@ func (e *Error) Is(target error) bool {
 
 // interpreterTrace is the frame that TorchScript's interpreter puts around a
 // message; the message is what follows its last "RuntimeError: ".
-var interpreterTrace = regexp.MustCompile(`(?s)^The following operation failed in the TorchScript interpreter\..*(?:Error|Exception): `)
+var interpreterTrace = regexp.MustCompile(
+	`(?s)^The following operation failed in the TorchScript interpreter\..*(?:Error|Exception): `)
 
 func newError(op, message string) *Error {
 	// gotorch's messages carry libtorch's C++ frames.

@@ -54,7 +54,9 @@ func memoryGroups(self, mounted string) (found []memoryGroup) {
 			if !strings.Contains(","+parts[1]+",", ",memory,") {
 				continue
 			}
-			root, limit, usage, cache = path.Join(mounted, "memory"), "memory.limit_in_bytes", "memory.usage_in_bytes", []string{"total_inactive_file", "total_active_file"}
+			root, limit, usage, cache = path.Join(mounted,
+				"memory"), "memory.limit_in_bytes", "memory.usage_in_bytes",
+				[]string{"total_inactive_file", "total_active_file"}
 		}
 		// In a container the path may be the host's, of which the mount is a part.
 		for at := path.Join("/", parts[2]); ; at = path.Dir(at) {

@@ -94,7 +94,8 @@ func ClampInPlace(t Tensor, low, high float64) {
 // LerpInPlace moves t towards target, of the same sizes: t becomes
 // t + weight·(target − t).
 func LerpInPlace(t, target Tensor, weight float64) {
-	change("lerp_", func() *C.char { return C.nst_tensor_lerp_in_place(handle(t), handle(target), C.double(weight)) }, t, target)
+	change("lerp_", func() *C.char { return C.nst_tensor_lerp_in_place(handle(t), handle(target), C.double(weight)) },
+		t, target)
 }
 
 // AvgPool2d returns maps [N,C,H,W] at half the size, each value the mean of 2×2; a last odd row or column is left out.
@@ -104,7 +105,8 @@ func AvgPool2d(t Tensor) Tensor {
 
 // Flip returns t with the order of one dimension reversed.
 func Flip(t Tensor, dim int64) Tensor {
-	return make1("flip", func(out *C.nst_tensor) *C.char { return C.nst_tensor_flip(handle(t), C.int64_t(dim), out) }, t)
+	return make1("flip", func(out *C.nst_tensor) *C.char { return C.nst_tensor_flip(handle(t), C.int64_t(dim), out) },
+		t)
 }
 
 // Slice returns a view of the positions [start, end) of one dimension.
@@ -155,12 +157,14 @@ func Lt(a, b Tensor) Tensor {
 // WhereInPlace gives t [N,…], where the mask [N] is set, what other has, of t's sizes
 // or of one element.
 func WhereInPlace(t, mask, other Tensor) {
-	change("where_", func() *C.char { return C.nst_tensor_where_in_place(handle(t), handle(mask), handle(other)) }, t, mask, other)
+	change("where_", func() *C.char { return C.nst_tensor_where_in_place(handle(t), handle(mask), handle(other)) }, t,
+		mask, other)
 }
 
 // AddInPlace adds factor·other, outside autograd.
 func AddInPlace(t, other Tensor, factor float64) {
-	change("add_", func() *C.char { return C.nst_tensor_add_in_place(handle(t), handle(other), C.double(factor)) }, t, other)
+	change("add_", func() *C.char { return C.nst_tensor_add_in_place(handle(t), handle(other), C.double(factor)) }, t,
+		other)
 }
 
 // Subtract gives t, of a's shape, the values of a − b, outside autograd.

@@ -85,7 +85,8 @@ func (o *Optimizer) SetState(tensors []Tensor, numbers []float64) {
 		values[i] = C.double(n)
 	}
 	change("set_state", func() *C.char {
-		return C.nst_optimizer_set_state(o.handle, &handles[0], C.int64_t(len(tensors)), &values[0], C.int64_t(len(numbers)))
+		return C.nst_optimizer_set_state(o.handle, &handles[0], C.int64_t(len(tensors)), &values[0],
+			C.int64_t(len(numbers)))
 	}, tensors...)
 	runtime.KeepAlive(o)
 }

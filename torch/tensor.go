@@ -271,13 +271,17 @@ func To(t Tensor, device Device) Tensor {
 // Cast returns the tensor with its elements converted: itself (another handle to
 // the same memory) if they are of that type already.
 func Cast(t Tensor, scalar ScalarType) Tensor {
-	return make1("cast", func(out *C.nst_tensor) *C.char { return C.nst_tensor_cast(handle(t), C.int32_t(scalar), out) }, t)
+	return make1("cast", func(out *C.nst_tensor) *C.char {
+		return C.nst_tensor_cast(handle(t), C.int32_t(scalar),
+			out)
+	}, t)
 }
 
 // Copy copies source's elements into destination, of the same sizes, on
 // whatever devices they are.
 func Copy(destination, source Tensor) {
-	change("copy", func() *C.char { return C.nst_tensor_copy(handle(destination), handle(source)) }, destination, source)
+	change("copy", func() *C.char { return C.nst_tensor_copy(handle(destination), handle(source)) }, destination,
+		source)
 }
 
 // Contiguous returns the tensor with its elements in row order (NCHW); a copy
@@ -289,5 +293,6 @@ func Contiguous(t Tensor) Tensor {
 // ChannelsLast returns a tensor of four dimensions with its channels innermost
 // (NHWC); a copy only if they are not.
 func ChannelsLast(t Tensor) Tensor {
-	return make1("channels_last", func(out *C.nst_tensor) *C.char { return C.nst_tensor_contiguous(handle(t), 1, out) }, t)
+	return make1("channels_last", func(out *C.nst_tensor) *C.char { return C.nst_tensor_contiguous(handle(t), 1, out) },
+		t)
 }

@@ -41,16 +41,18 @@ func TestScopeReleasesHoweverItEnds(t *testing.T) {
 	}{
 		"success": {func() error { work(); return nil }, func(t *testing.T, err error) { assert.NoError(t, err) }},
 		"error":   {func() error { work(); return own }, func(t *testing.T, err error) { assert.ErrorIs(t, err, own) }},
-		"libtorch error": {func() error { torch.MM(work(), torch.Full(1, torch.CPU, 2, 2)); return nil }, func(t *testing.T, err error) {
-			var e *torch.Error
-			require.ErrorAs(t, err, &e)
-			assert.Equal(t, "mm", e.Op)
-		}},
-		"gotorch panic": {func() error { a := work(); gotorch.MM(a, torch.Full(1, torch.CPU, 2)); return nil }, func(t *testing.T, err error) {
-			var e *torch.Error
-			require.ErrorAs(t, err, &e)
-			assert.NotContains(t, err.Error(), "frame #", "no C++ stack")
-		}},
+		"libtorch error": {func() error { torch.MM(work(), torch.Full(1, torch.CPU, 2, 2)); return nil },
+			func(t *testing.T, err error) {
+				var e *torch.Error
+				require.ErrorAs(t, err, &e)
+				assert.Equal(t, "mm", e.Op)
+			}},
+		"gotorch panic": {func() error { a := work(); gotorch.MM(a, torch.Full(1, torch.CPU, 2)); return nil },
+			func(t *testing.T, err error) {
+				var e *torch.Error
+				require.ErrorAs(t, err, &e)
+				assert.NotContains(t, err.Error(), "frame #", "no C++ stack")
+			}},
 		"nested": {func() error {
 			work()
 			return torch.Scoped(func() error { work(); return own })
@@ -133,7 +135,8 @@ func TestExceptionsAreErrors(t *testing.T) {
 		f    func()
 		part string
 	}{
-		"backward without a graph": {func() { torch.Backward([]torch.Tensor{torch.Full(1, torch.CPU)}, nil) }, "does not require grad"},
+		"backward without a graph": {func() { torch.Backward([]torch.Tensor{torch.Full(1, torch.CPU)}, nil) },
+			"does not require grad"},
 		"backward twice": {func() {
 			x := torch.Full(1, torch.CPU, 2)
 			torch.RequireGrad(x, true)
@@ -404,7 +407,8 @@ func TestPretendAccelerator(t *testing.T) {
 		assert.Equal(t, []float32{8, 8, 8, 8}, torch.Floats(torch.MM(a, a)))
 		assert.Equal(t, host+1, count("copies-to-host"))
 
-		for name, other := range map[string]torch.Device{"a CPU tensor": torch.CPU, "another device's tensor": "pretend:0"} {
+		for name, other := range map[string]torch.Device{"a CPU tensor": torch.CPU,
+			"another device's tensor": "pretend:0"} {
 			err := torch.Scoped(func() error { torch.Add(a, torch.Full(1, other, 2, 2)); return nil })
 			assert.ErrorContains(t, err, "same device", name)
 		}
@@ -446,7 +450,8 @@ func TestThreadsAreLibtorchsOwn(t *testing.T) {
 	if os.Getenv("OMP_NUM_THREADS") == "" && os.Getenv("MKL_NUM_THREADS") == "" {
 		assert.GreaterOrEqual(t, torch.Threads(), (runtime.NumCPU()+1)/2, "physical cores at least")
 	}
-	assert.Equal(t, os.Getenv("OMP_NUM_THREADS"), childEnvironment(t, "OMP_NUM_THREADS"), "what gotorch's init was shown is taken back")
+	assert.Equal(t, os.Getenv("OMP_NUM_THREADS"), childEnvironment(t, "OMP_NUM_THREADS"),
+		"what gotorch's init was shown is taken back")
 }
 
 func childEnvironment(t *testing.T, name string) string {
@@ -477,14 +482,15 @@ func TestOps(t *testing.T) {
 			"transpose": {torch.Transpose(a, 0, 1), []int64{3, 2}, []float32{1, 4, 2, 5, 3, 6}},
 			"view":      {torch.View(a, 3, 2), []int64{3, 2}, []float32{1, 2, 3, 4, 5, 6}},
 			"flatten":   {torch.Flatten(a, 0, 1), []int64{6}, []float32{1, 2, 3, 4, 5, 6}},
-			"stack":     {torch.Stack([]torch.Tensor{torch.Full(1, torch.CPU), torch.Full(2, torch.CPU)}, 0), []int64{2}, []float32{1, 2}},
-			"scale":     {torch.Scale(a, 0.5), []int64{2, 3}, []float32{0.5, 1, 1.5, 2, 2.5, 3}},
-			"pow":       {torch.Pow(a, 2), []int64{2, 3}, []float32{1, 4, 9, 16, 25, 36}},
-			"flip":      {torch.Flip(a, 1), []int64{2, 3}, []float32{3, 2, 1, 6, 5, 4}},
-			"slice":     {torch.Slice(a, 1, 1, 3), []int64{2, 2}, []float32{2, 3, 5, 6}},
-			"to":        {torch.To(a, torch.CPU), []int64{2, 3}, []float32{1, 2, 3, 4, 5, 6}},
-			"cast":      {torch.Cast(a, torch.Float64), []int64{2, 3}, []float32{1, 2, 3, 4, 5, 6}},
-			"bytes":     {torch.FromBytes([]byte{1, 2}, torch.Uint8, 2), []int64{2}, []float32{1, 2}},
+			"stack": {torch.Stack([]torch.Tensor{torch.Full(1, torch.CPU), torch.Full(2, torch.CPU)}, 0),
+				[]int64{2}, []float32{1, 2}},
+			"scale": {torch.Scale(a, 0.5), []int64{2, 3}, []float32{0.5, 1, 1.5, 2, 2.5, 3}},
+			"pow":   {torch.Pow(a, 2), []int64{2, 3}, []float32{1, 4, 9, 16, 25, 36}},
+			"flip":  {torch.Flip(a, 1), []int64{2, 3}, []float32{3, 2, 1, 6, 5, 4}},
+			"slice": {torch.Slice(a, 1, 1, 3), []int64{2, 2}, []float32{2, 3, 5, 6}},
+			"to":    {torch.To(a, torch.CPU), []int64{2, 3}, []float32{1, 2, 3, 4, 5, 6}},
+			"cast":  {torch.Cast(a, torch.Float64), []int64{2, 3}, []float32{1, 2, 3, 4, 5, 6}},
+			"bytes": {torch.FromBytes([]byte{1, 2}, torch.Uint8, 2), []int64{2}, []float32{1, 2}},
 		} {
 			assert.Equal(t, c.shape, torch.Shape(c.got), name)
 			assert.Equal(t, c.want, torch.Floats(c.got), name)
@@ -499,7 +505,8 @@ func TestOps(t *testing.T) {
 
 		// Resizing a constant keeps it; shrinking a fine chequerboard averages
 		// it, where a sampled kernel would alias.
-		assert.InDeltaSlice(t, []float32{2, 2, 2, 2}, torch.Floats(torch.Resize(torch.Full(2, torch.CPU, 1, 1, 7, 5), 2, 2)), 1e-5)
+		assert.InDeltaSlice(t, []float32{2, 2, 2, 2}, torch.Floats(torch.Resize(torch.Full(2, torch.CPU, 1, 1, 7, 5), 2,
+			2)), 1e-5)
 		board := make([]float32, 64*64)
 		for i := range board {
 			board[i] = float32((i + i/64) % 2)
@@ -516,7 +523,8 @@ func TestNoGrad(t *testing.T) {
 		torch.RequireGrad(x, true)
 		var y torch.Tensor
 		torch.NoGrad(func() { y = torch.Sum(x) })
-		assert.ErrorContains(t, torch.Scoped(func() error { torch.Backward([]torch.Tensor{y}, nil); return nil }), "does not require grad")
+		assert.ErrorContains(t, torch.Scoped(func() error { torch.Backward([]torch.Tensor{y}, nil); return nil }),
+			"does not require grad")
 		torch.Backward([]torch.Tensor{torch.Sum(x)}, nil)
 		assert.Equal(t, []float32{1, 1}, torch.Floats(torch.Gradient(x)))
 		torch.ClearGradient(x)

@@ -19,7 +19,8 @@ import (
 
 // chartColours are nst's own and its peers', distinct to most eyes (Okabe and
 // Ito's).
-var chartColours = []color.RGBA{{213, 94, 0, 255}, {0, 114, 178, 255}, {0, 158, 115, 255}, {204, 121, 167, 255}, {86, 180, 233, 255}, {230, 159, 0, 255}, {0, 0, 0, 255}}
+var chartColours = []color.RGBA{{213, 94, 0, 255}, {0, 114, 178, 255}, {0, 158, 115, 255}, {204, 121, 167, 255},
+	{86, 180, 233, 255}, {230, 159, 0, 255}, {0, 0, 0, 255}}
 
 // draw writes seconds an iteration and memory over size, of the first batch.
 func (b *benchmark) draw(path string) error {
@@ -58,7 +59,10 @@ func (b *benchmark) draw(path string) error {
 		}
 		return nil
 	}
-	err := add("nst "+b.Precision, 0, func(r benchResult) (float64, int64) { return r.SecondsPerIteration, r.PeakMemory })
+	err := add("nst "+b.Precision, 0, func(r benchResult) (float64, int64) {
+		return r.SecondsPerIteration,
+			r.PeakMemory
+	})
 	for i, name := range slices.Sorted(maps.Keys(b.Results[0].Peers)) {
 		if err == nil {
 			err = add("PyTorch "+name, i+1, func(r benchResult) (float64, int64) {
@@ -84,7 +88,8 @@ func (b *benchmark) draw(path string) error {
 	} else {
 		canvas = vgimg.PngCanvas{Canvas: vgimg.New(width, height)}
 	}
-	tiles := draw.Tiles{Rows: 1, Cols: 2, PadX: 8 * vg.Millimeter, PadTop: 3 * vg.Millimeter, PadBottom: 3 * vg.Millimeter, PadLeft: 3 * vg.Millimeter, PadRight: 5 * vg.Millimeter}
+	tiles := draw.Tiles{Rows: 1, Cols: 2, PadX: 8 * vg.Millimeter, PadTop: 3 * vg.Millimeter,
+		PadBottom: 3 * vg.Millimeter, PadLeft: 3 * vg.Millimeter, PadRight: 5 * vg.Millimeter}
 	both := [][]*plot.Plot{{left, right}}
 	for i, c := range plot.Align(both, tiles, draw.New(canvas))[0] {
 		both[0][i].Draw(c)

@@ -61,7 +61,8 @@ func (c children) run(ctx context.Context) error {
 		if time.Since(began) > lived {
 			pause = firstPause
 		}
-		c.log.Error("a worker ended; it is started again", "worker", strings.Join(c.args, " "), "why", fmt.Sprint(err), "pause", pause.String())
+		c.log.Error("a worker ended; it is started again", "worker", strings.Join(c.args, " "), "why", fmt.Sprint(err),
+			"pause", pause.String())
 		select {
 		case <-ctx.Done():
 		case <-time.After(pause):

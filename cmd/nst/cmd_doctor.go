@@ -86,7 +86,8 @@ func diagnose(ctx context.Context) *diagnosis {
 	d.Model = filepath.Clean(model)
 	engine, err := nst.Open(ctx, model, nst.OpenOptions{Device: "cpu"})
 	if err != nil {
-		d.Missing = append(d.Missing, fmt.Sprintf("%s; make it anew with: nst weights default -o %s", oneLine(err), d.Model))
+		d.Missing = append(d.Missing, fmt.Sprintf("%s; make it anew with: nst weights default -o %s", oneLine(err),
+			d.Model))
 		return d
 	}
 	defer engine.Close()
@@ -104,7 +105,8 @@ func (d *diagnosis) print(w io.Writer) {
 		if device.Card != "" {
 			card = " (" + device.Card + ")"
 		}
-		fmt.Fprintf(w, "device    %s%s, %s of %s free\n", device.Name, card, humanize.IBytes(uint64(device.Free)), humanize.IBytes(uint64(device.Total)))
+		fmt.Fprintf(w, "device    %s%s, %s of %s free\n", device.Name, card, humanize.IBytes(uint64(device.Free)),
+			humanize.IBytes(uint64(device.Total)))
 	}
 	if d.CUDA != "" {
 		fmt.Fprintf(w, "no CUDA   %s\n", d.CUDA)
@@ -119,7 +121,8 @@ func (d *diagnosis) print(w io.Writer) {
 	if d.Model != "" {
 		fmt.Fprintf(w, "network   %s\n          %s\n", d.Model, d.ModelSource)
 		if d.ModelSource != "" && !d.LayerByLayer {
-			fmt.Fprintln(w, "          it is not VGG-19 layer by layer, so it runs as TorchScript, without the fast convolutions")
+			fmt.Fprintln(w, "          it is not VGG-19 layer by layer, so it runs as TorchScript, without the "+
+				"fast convolutions")
 		}
 	}
 	for _, m := range d.Missing {

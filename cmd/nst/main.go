@@ -66,7 +66,8 @@ Exit status: 0 done; 1 failed; 2 wrong usage or unusable input; 130 interrupted
 	root.SetErr(stderr)
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(newStylizeCommand(), newBatchCommand(), newBenchCommand(), newCheckCommand(), newWeightsCommand(), newDoctorCommand(), newServeCommand(), newWorkerCommand())
+	root.AddCommand(newStylizeCommand(), newBatchCommand(), newBenchCommand(), newCheckCommand(), newWeightsCommand(),
+		newDoctorCommand(), newServeCommand(), newWorkerCommand())
 	return exitStatus(root.ExecuteContext(ctx), stderr)
 }
 
@@ -83,7 +84,8 @@ func exitStatus(err error, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "nst:", oneLine(one))
 	}
 	var mine usageError
-	for _, unusable := range []error{nst.ErrInvalidOption, picture.ErrPicture, picture.ErrOutput, nst.ErrCheckpoint, vgg19.ErrNetwork, torch.ErrDevice} {
+	for _, unusable := range []error{nst.ErrInvalidOption, picture.ErrPicture, picture.ErrOutput, nst.ErrCheckpoint,
+		vgg19.ErrNetwork, torch.ErrDevice} {
 		if errors.Is(err, unusable) {
 			return exitUsage
 		}

@@ -63,7 +63,8 @@ func TestStylize(t *testing.T) {
 	content, style := nsttest.Demo(t, "content.png"), nsttest.Demo(t, "style.png")
 	folder := t.TempDir()
 	out, log := filepath.Join(folder, "out.png"), filepath.Join(folder, "log.jsonl")
-	status, stdout, stderr := runNST(t, "stylize", content, style, style, "-o", out, "--size", "48", "--style-size", "40",
+	status, stdout, stderr := runNST(t, "stylize", content, style, style, "-o", out, "--size", "48", "--style-size",
+		"40",
 		"--iterations", "4", "--save-every", "2", "--log", log, "--json", "--init", "noise", "--seed", "3", "--device", "cpu",
 		"--optimizer", "lbfgs", "--learning-rate", "0.9", "--pooling", "avg", "--content-layers", "relu4_2",
 		"--style-layers", "relu1_1=0.5,relu2_1", "--content-weight", "2", "--style-weight", "30", "--tv-weight", "3", "--style-weights", "1,2", "--style-scale", "0.9")
@@ -78,7 +79,8 @@ func TestStylize(t *testing.T) {
 
 	var s map[string]any
 	require.NoError(t, json.Unmarshal([]byte(stdout), &s))
-	for key, want := range map[string]any{"output": out, "width": 48., "height": 32., "iterations": 4., "device": "cpu", "precision": "fast", "tiles": 1.} {
+	for key, want := range map[string]any{"output": out, "width": 48., "height": 32., "iterations": 4., "device": "cpu",
+		"precision": "fast", "tiles": 1.} {
 		assert.Equal(t, want, s[key], key)
 	}
 	for _, key := range []string{"seconds", "seconds_per_iteration", "total", "peak_memory_bytes"} {
@@ -95,7 +97,8 @@ func TestStylize(t *testing.T) {
 		assert.Equal(t, 48., l["scale"])
 		assert.Len(t, l["style"], 2)
 		style := l["style"].(map[string]any)
-		total := 2*l["content"].(float64) + 3*l["tv"].(float64) + 30*(0.5*style["relu1_1"].(float64)+0.5*style["relu2_1"].(float64))
+		total := 2*l["content"].(float64) + 3*l["tv"].(float64) +
+			30*(0.5*style["relu1_1"].(float64)+0.5*style["relu2_1"].(float64))
 		assert.InEpsilon(t, total, l["total"], 1e-9)
 		assert.Positive(t, l["tv"])
 		assert.Contains(t, l, "gradient_l2")
@@ -103,25 +106,29 @@ func TestStylize(t *testing.T) {
 	}
 
 	// Going on from a result, and the text summary.
-	status, stdout, stderr = runNST(t, "stylize", content, style, "-o", out, "--size", "48", "--iterations", "0", "--init", out)
+	status, stdout, stderr = runNST(t, "stylize", content, style, "-o", out, "--size", "48", "--iterations", "0",
+		"--init", out)
 	assert.Equal(t, exitDone, status, stderr)
 	assert.Empty(t, stdout)
 	assert.Contains(t, stderr, "48×32, 0 iterations")
 	again, err := picture.Open(out)
 	require.NoError(t, err)
 	assert.Equal(t, p, again, "no iteration changes nothing")
-	status, stdout, stderr = runNST(t, "stylize", content, style, "-o", filepath.Join(folder, "q.jpg"), "--size", "0", "--style-size", "64", "--iterations", "0", "-q")
+	status, stdout, stderr = runNST(t, "stylize", content, style, "-o", filepath.Join(folder, "q.jpg"), "--size", "0",
+		"--style-size", "64", "--iterations", "0", "-q")
 	assert.Equal(t, exitDone, status, stderr)
 	assert.Empty(t, stdout+stderr)
 }
 
 func TestInterrupted(t *testing.T) {
+	nsttest.Long(t)
 	out := filepath.Join(t.TempDir(), "out.png")
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	interrupted, stop := context.WithCancel(context.Background())
 	context.AfterFunc(ctx, stop)
-	status, _, stderr := runContext(t, interrupted, "stylize", nsttest.Demo(t, "content.png"), nsttest.Demo(t, "style.png"), "-o", out, "--size", "64", "--iterations", "1000000", "-q")
+	status, _, stderr := runContext(t, interrupted, "stylize", nsttest.Demo(t, "content.png"),
+		nsttest.Demo(t, "style.png"), "-o", out, "--size", "64", "--iterations", "1000000", "-q")
 	assert.Equal(t, exitInterrupted, status)
 	assert.Contains(t, stderr, "wrote the best picture so far")
 	assert.Contains(t, stderr, "nst: interrupted")
@@ -132,7 +139,8 @@ func TestInterrupted(t *testing.T) {
 // The program itself, by a signal.
 func TestSignal(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "out.png")
-	program := exec.Command(filepath.Join(nsttest.Root(t), "build", "bin", "nst"), "stylize", nsttest.Demo(t, "content.png"), nsttest.Demo(t, "style.png"),
+	program := exec.Command(filepath.Join(nsttest.Root(t), "build", "bin", "nst"), "stylize",
+		nsttest.Demo(t, "content.png"), nsttest.Demo(t, "style.png"),
 		"-o", out, "--size", "64", "--iterations", "1000000", "--model", smallNetwork(t), "--log", out+".jsonl")
 	require.NoError(t, program.Start())
 	require.Eventually(t, func() bool {
@@ -178,14 +186,16 @@ func TestBadInput(t *testing.T) {
 		args []string
 		part string
 	}{
-		"missing picture":    {stylize(filepath.Join(folder, "none.jpg")), "none.jpg cannot be opened: no such file"},
-		"empty picture":      {stylize(write("empty.png", nil)), "empty.png is empty"},
-		"truncated picture":  {stylize(write("half.png", whole[:len(whole)/2])), "half.png is cut short"},
-		"no picture":         {stylize(write("text.png", []byte("hello"))), "text.png is not a picture of a known format"},
+		"missing picture":   {stylize(filepath.Join(folder, "none.jpg")), "none.jpg cannot be opened: no such file"},
+		"empty picture":     {stylize(write("empty.png", nil)), "empty.png is empty"},
+		"truncated picture": {stylize(write("half.png", whole[:len(whole)/2])), "half.png is cut short"},
+		"no picture": {stylize(write("text.png", []byte("hello"))),
+			"text.png is not a picture of a known format"},
 		"zero-sized picture": {stylize(write("zero.png", pngHeader(0, 0))), "zero.png is"},
 		"one-pixel picture":  {stylize(write("one.png", small.Bytes())), "1×1; layer relu5_1 needs at least 16×16"},
 		"huge picture":       {stylize(write("huge.png", pngHeader(60000, 60000))), "claims 60000×60000 pixels"},
-		"bad style":          {[]string{"stylize", content, filepath.Join(folder, "none.jpg"), "-o", out}, "none.jpg cannot be opened"},
+		"bad style": {[]string{"stylize", content, filepath.Join(folder, "none.jpg"), "-o", out},
+			"none.jpg cannot be opened"},
 		"too small":          {good("--size", "10"), "relu5_1 needs at least 16×16"},
 		"layer":              {good("--style-layers", "relu7_1"), `--style-layers names an unknown layer "relu7_1"`},
 		"layer's weight":     {good("--content-layers", "relu4_2=x"), `--content-layers: the weight in "relu4_2=x" is no number`},
@@ -214,35 +224,43 @@ func TestBadInput(t *testing.T) {
 		"no output":          {[]string{"stylize", content, style}, "-o is missing"},
 		"one picture":        {[]string{"stylize", content, "-o", out}, "at least one style picture"},
 		"unwritable output":  {append(good(), "-o", "/proc/out.png"), "no file can be made in /proc"},
-		"no output folder":   {append(good(), "-o", filepath.Join(folder, "none", "out.png")), "no file can be made in"},
-		"directory output":   {append(good(), "-o", directory), "directory.png exists and is no regular file"},
-		"output's ending":    {append(good(), "-o", filepath.Join(folder, "out.gif")), `not ".gif"`},
-		"bits":               {good("--bits", "12"), "8 or 16 bits per channel, not 12"},
-		"quality":            {good("--quality", "90"), "png has no quality"},
-		"scales":             {good("--scales", "64,48"), "--scales \"64,48\" does not grow"},
-		"no scales":          {good("--scales", "big"), "is no schedule"},
-		"scales too large":   {good("--scales", "64"), "--scales \"64\" goes beyond the result's longest side, 48"},
-		"style loss":         {good("--style-loss", "l1"), `--style-loss "l1" is unknown: known are gram and moments`},
-		"padding":            {good("--padding", "reflect"), `--padding "reflect" is unknown`},
-		"color":              {good("--color", "blue"), `--color "blue" is unknown`},
-		"one mask":           {good("--content-mask", content), "--content-mask and a mask for each style picture go together"},
-		"checkpoint":         {good("--checkpoint", filepath.Join(folder, "none", "c")), "--checkpoint: "},
-		"checkpoint-every":   {good("--checkpoint-every", "0"), "--checkpoint-every is 0"},
-		"no checkpoint":      {good("--resume", filepath.Join(folder, "none")), "--resume: "},
-		"torn checkpoint":    {good("--resume", write("torn", []byte("hello"))), "it is cut short or no checkpoint"},
-		"report":             {good("--report", filepath.Join(folder, "none", "r.html")), "--report: "},
-		"no settings":        {good("--settings-from", content), "says nothing of how it was made"},
-		"batch":              {[]string{"batch", "--content", folder, "--style", folder}, "-o is missing"},
-		"empty batch":        {[]string{"batch", "--content", filepath.Join(folder, "*.none"), "--style", folder, "-o", folder}, "--content: there is no picture in"},
-		"no network":         {good("--model", filepath.Join(folder, "none.pt")), "--model: " + filepath.Join(folder, "none.pt") + " is not there"},
-		"half a network":     {good("--model", write("half.pt", network[:len(network)/2])), "half.pt is not a whole TorchScript file"},
-		"command":            {[]string{"stylise"}, `unknown command "stylise"`},
-		"weights":            {[]string{"weights", filepath.Join(folder, "none.pth"), "-o", out + ".pt"}, "none.pth"},
-		"no weights":         {[]string{"weights", write("text.pth", []byte("hello")), "-o", out + ".pt"}, "holds no weights that can be read"},
-		"weights' output":    {[]string{"weights", "default"}, "-o is missing"},
-		"normalisation":      {[]string{"weights", "default", "-o", out + ".pt", "--normalisation", "x"}, "unknown normalisation"},
-		"inspect":            {[]string{"weights", "inspect", write("text.pt", []byte("hello"))}, "is not a whole TorchScript file"},
-		"inspect nothing":    {[]string{"weights", "inspect"}, "inspect takes one argument"},
+		"no output folder": {append(good(), "-o", filepath.Join(folder, "none", "out.png")),
+			"no file can be made in"},
+		"directory output": {append(good(), "-o", directory), "directory.png exists and is no regular file"},
+		"output's ending":  {append(good(), "-o", filepath.Join(folder, "out.gif")), `not ".gif"`},
+		"bits":             {good("--bits", "12"), "8 or 16 bits per channel, not 12"},
+		"quality":          {good("--quality", "90"), "png has no quality"},
+		"scales":           {good("--scales", "64,48"), "--scales \"64,48\" does not grow"},
+		"no scales":        {good("--scales", "big"), "is no schedule"},
+		"scales too large": {good("--scales", "64"), "--scales \"64\" goes beyond the result's longest side, 48"},
+		"style loss":       {good("--style-loss", "l1"), `--style-loss "l1" is unknown: known are gram and moments`},
+		"padding":          {good("--padding", "reflect"), `--padding "reflect" is unknown`},
+		"color":            {good("--color", "blue"), `--color "blue" is unknown`},
+		"one mask": {good("--content-mask", content),
+			"--content-mask and a mask for each style picture go together"},
+		"checkpoint":       {good("--checkpoint", filepath.Join(folder, "none", "c")), "--checkpoint: "},
+		"checkpoint-every": {good("--checkpoint-every", "0"), "--checkpoint-every is 0"},
+		"no checkpoint":    {good("--resume", filepath.Join(folder, "none")), "--resume: "},
+		"torn checkpoint":  {good("--resume", write("torn", []byte("hello"))), "it is cut short or no checkpoint"},
+		"report":           {good("--report", filepath.Join(folder, "none", "r.html")), "--report: "},
+		"no settings":      {good("--settings-from", content), "says nothing of how it was made"},
+		"batch":            {[]string{"batch", "--content", folder, "--style", folder}, "-o is missing"},
+		"empty batch": {[]string{"batch", "--content", filepath.Join(folder, "*.none"), "--style", folder, "-o",
+			folder}, "--content: there is no picture in"},
+		"no network": {good("--model", filepath.Join(folder, "none.pt")), "--model: " +
+			filepath.Join(folder, "none.pt") + " is not there"},
+		"half a network": {good("--model", write("half.pt", network[:len(network)/2])),
+			"half.pt is not a whole TorchScript file"},
+		"command": {[]string{"stylise"}, `unknown command "stylise"`},
+		"weights": {[]string{"weights", filepath.Join(folder, "none.pth"), "-o", out + ".pt"}, "none.pth"},
+		"no weights": {[]string{"weights", write("text.pth", []byte("hello")), "-o", out + ".pt"},
+			"holds no weights that can be read"},
+		"weights' output": {[]string{"weights", "default"}, "-o is missing"},
+		"normalisation": {[]string{"weights", "default", "-o", out + ".pt", "--normalisation", "x"},
+			"unknown normalisation"},
+		"inspect": {[]string{"weights", "inspect", write("text.pt", []byte("hello"))},
+			"is not a whole TorchScript file"},
+		"inspect nothing": {[]string{"weights", "inspect"}, "inspect takes one argument"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			status, stdout, stderr := runNST(t, c.args...)
@@ -272,10 +290,12 @@ func TestBadInput(t *testing.T) {
 
 // A picture says how it was made, in every format, and the same is made again.
 func TestSettingsFrom(t *testing.T) {
+	nsttest.Long(t)
 	folder := t.TempDir()
 	content, style := nsttest.Demo(t, "content.png"), nsttest.Demo(t, "style.png")
 	first := filepath.Join(folder, "first.png")
-	status, _, stderr := runNST(t, "stylize", content, style, "-o", first, "--size", "48", "--iterations", "3", "--init", "noise", "--seed", "5",
+	status, _, stderr := runNST(t, "stylize", content, style, "-o", first, "--size", "48", "--iterations", "3",
+		"--init", "noise", "--seed", "5",
 		"--style-weight", "77", "--style-layers", "relu1_1=0.25,relu3_1", "--learning-rate", "0.031", "--color", "match", "--pooling", "avg", "--style-scale", "0.8")
 	require.Equal(t, exitDone, status, stderr)
 	want, err := picture.Open(first)
@@ -297,7 +317,8 @@ func TestSettingsFrom(t *testing.T) {
 	got, err := picture.Open(other)
 	require.NoError(t, err)
 	assert.NotEqual(t, want, got, "a flag that is given goes before")
-	status, _, stderr = runNST(t, "stylize", content, style, "-o", other, "--size", "48", "--iterations", "0", "--init", first)
+	status, _, stderr = runNST(t, "stylize", content, style, "-o", other, "--size", "48", "--iterations", "0", "--init",
+		first)
 	require.Equal(t, exitDone, status, stderr)
 	status, _, stderr = runNST(t, "stylize", content, style, "-o", first, "--settings-from", other)
 	assert.Equal(t, exitUsage, status)
@@ -306,9 +327,11 @@ func TestSettingsFrom(t *testing.T) {
 
 func TestOutputFormats(t *testing.T) {
 	folder := t.TempDir()
-	for _, args := range [][]string{{"a.png", "--bits", "16"}, {"a.tif", "--bits", "16"}, {"b.png"}, {"a.jpg", "--quality", "70"}, {"a.webp"}} {
+	for _, args := range [][]string{{"a.png", "--bits", "16"}, {"a.tif", "--bits", "16"}, {"b.png"},
+		{"a.jpg", "--quality", "70"}, {"a.webp"}} {
 		out := filepath.Join(folder, args[0])
-		status, _, stderr := runNST(t, append([]string{"stylize", nsttest.Demo(t, "content.png"), nsttest.Demo(t, "style.png"), "-o", out, "--size", "32", "--iterations", "2"}, args[1:]...)...)
+		status, _, stderr := runNST(t, append([]string{"stylize", nsttest.Demo(t, "content.png"),
+			nsttest.Demo(t, "style.png"), "-o", out, "--size", "32", "--iterations", "2"}, args[1:]...)...)
 		require.Equal(t, exitDone, status, stderr)
 		p, err := picture.Open(out)
 		require.NoError(t, err)
@@ -329,10 +352,12 @@ func TestOutputFormats(t *testing.T) {
 // Every pair is made, what is there is left alone, and a bad file is reported
 // at the end.
 func TestBatch(t *testing.T) {
+	nsttest.Long(t)
 	nsttest.NoLeaks(t)
 	contents, styles, out := t.TempDir(), t.TempDir(), filepath.Join(t.TempDir(), "new", "folder")
 	for _, f := range []struct{ folder, from, name string }{
-		{contents, "content.png", "a.png"}, {contents, "style.png", "b.png"}, {contents, "content.png", "a.jpg.png"}, {styles, "style.png", "s.png"}, {styles, "content.png", "t.png"},
+		{contents, "content.png", "a.png"}, {contents, "style.png", "b.png"}, {contents, "content.png",
+			"a.jpg.png"}, {styles, "style.png", "s.png"}, {styles, "content.png", "t.png"},
 	} {
 		data, err := os.ReadFile(nsttest.Demo(t, f.from))
 		require.NoError(t, err)
@@ -340,7 +365,8 @@ func TestBatch(t *testing.T) {
 	}
 	nsttest.Writer(t, contents)("bad.jpg", []byte("no picture"))
 	nsttest.Writer(t, contents)("notes.txt", []byte("no picture"))
-	args := []string{"batch", "--content", contents, "--style", filepath.Join(styles, "*.png"), "-o", out, "--size", "32", "--iterations", "2", "--json"}
+	args := []string{"batch", "--content", contents, "--style", filepath.Join(styles, "*.png"), "-o", out, "--size",
+		"32", "--iterations", "2", "--json"}
 	status, stdout, stderr := runNST(t, args...)
 	assert.Equal(t, exitUsage, status, "an unusable input")
 	assert.Contains(t, stderr, "2 of 8 pictures failed")
@@ -403,15 +429,18 @@ func TestBatchNames(t *testing.T) {
 
 // The report is one file that needs no other, and holds what it should.
 func TestReport(t *testing.T) {
+	nsttest.Long(t)
 	folder := t.TempDir()
 	page := filepath.Join(folder, "report.html")
-	status, _, stderr := runNST(t, "stylize", nsttest.Demo(t, "content.png"), nsttest.Demo(t, "style.png"), "-o", filepath.Join(folder, "out.png"),
+	status, _, stderr := runNST(t, "stylize", nsttest.Demo(t, "content.png"), nsttest.Demo(t, "style.png"), "-o",
+		filepath.Join(folder, "out.png"),
 		"--size", "64", "--scales", "32,48", "--iterations", "30", "--report", page, "--style-weight", "55.5")
 	require.Equal(t, exitDone, status, stderr)
 	data, err := os.ReadFile(page)
 	require.NoError(t, err)
 	text := string(data)
-	for _, part := range []string{"<svg", "total", "style relu5_1", "Content: content.png", "Style: style.png", "Result, 64×43", "&#34;style_weight&#34;: 55.5", "<td>32</td>", "<td>64</td>", "30 iterations", "Iteration 0, 32 px"} {
+	for _, part := range []string{"<svg", "total", "style relu5_1", "Content: content.png", "Style: style.png",
+		"Result, 64×43", "&#34;style_weight&#34;: 55.5", "<td>32</td>", "<td>64</td>", "30 iterations", "Iteration 0, 32 px"} {
 		assert.Contains(t, text, part)
 	}
 	assert.GreaterOrEqual(t, strings.Count(text, "data:image/jpeg;base64,"), 2+1+6)
@@ -421,11 +450,13 @@ func TestReport(t *testing.T) {
 // Killed at random points, up to twenty times, a run that goes on from its last
 // checkpoint ends with the picture and the costs of one that never was.
 func TestKilledRunsResume(t *testing.T) {
+	nsttest.Long(t)
 	folder := t.TempDir()
 	program := filepath.Join(nsttest.Root(t), "build", "bin", "nst")
 	path := func(name string) string { return filepath.Join(folder, name) }
 	for _, optimizer := range []string{"adam", "lbfgs"} {
-		base := []string{"stylize", nsttest.Demo(t, "content.png"), nsttest.Demo(t, "style.png"), "--size", "96", "--scales", "64", "--style-size", "96", "--iterations", "600",
+		base := []string{"stylize", nsttest.Demo(t, "content.png"), nsttest.Demo(t, "style.png"), "--size", "96",
+			"--scales", "64", "--style-size", "96", "--iterations", "600",
 			"--init", "noise", "--optimizer", optimizer, "--model", smallNetwork(t), "--device", "cpu", "-q"}
 		start := func(args ...string) *exec.Cmd {
 			c := exec.Command(program, append(base, args...)...)
@@ -493,9 +524,11 @@ func costsOf(t *testing.T, log string) (lines []map[string]any) {
 }
 
 func TestBench(t *testing.T) {
+	nsttest.Long(t)
 	nsttest.NoLeaks(t)
 	chart := filepath.Join(t.TempDir(), "chart.svg")
-	status, stdout, stderr := runNST(t, "bench", "--sizes", "32,64", "--batch", "1,2", "--iterations", "4", "--device", "cpu", "--json", "--chart", chart)
+	status, stdout, stderr := runNST(t, "bench", "--sizes", "32,64", "--batch", "1,2", "--iterations", "4", "--device",
+		"cpu", "--json", "--chart", chart)
 	require.Equal(t, exitDone, status, stderr)
 	var got benchmark
 	require.NoError(t, json.Unmarshal([]byte(stdout), &got))
@@ -513,7 +546,8 @@ func TestBench(t *testing.T) {
 	}
 	// VGG-19's arithmetic at 224 pixels, to relu5_1, is 18.12 billion products
 	// forward and as many back; the Gram matrices and their gradients are 0.873 each.
-	assert.InEpsilon(t, 2*2*(18.12e9+0.873e9)*64*64/224/224, got.Results[2].GFLOPs*1e9*got.Results[2].SecondsPerIteration, 1e-3)
+	assert.InEpsilon(t, 2*2*(18.12e9+0.873e9)*64*64/224/224,
+		got.Results[2].GFLOPs*1e9*got.Results[2].SecondsPerIteration, 1e-3)
 	svg, err := os.ReadFile(chart)
 	require.NoError(t, err)
 	assert.Contains(t, string(svg), "<svg")
@@ -521,8 +555,10 @@ func TestBench(t *testing.T) {
 
 	script := filepath.Join(nsttest.Root(t), "scripts", "bench_pytorch.py")
 	for _, c := range [][]string{
-		{"--sizes", "--sizes", "0"}, {".svg", "--chart", "x.jpg"}, {"--python", "--peers", "--script", script, "--python", filepath.Join(t.TempDir(), "none")},
-		{"another-network.pt", "--model", "another-network.pt"}, {"--peers", "--peers", "--script", script, "--python", "false"}, {"--script", "--peers"},
+		{"--sizes", "--sizes", "0"}, {".svg", "--chart", "x.jpg"}, {"--python", "--peers", "--script", script,
+			"--python", filepath.Join(t.TempDir(), "none")},
+		{"another-network.pt", "--model", "another-network.pt"}, {"--peers", "--peers", "--script", script, "--python",
+			"false"}, {"--script", "--peers"},
 	} {
 		status, _, stderr = runNST(t, append([]string{"bench", "--sizes", "32", "--iterations", "1"}, c[1:]...)...)
 		assert.Equal(t, exitUsage, status, stderr)
@@ -533,6 +569,7 @@ func TestBench(t *testing.T) {
 
 // The device check finds the pretend accelerator to be as the CPU is.
 func TestCheck(t *testing.T) {
+	nsttest.Long(t)
 	nsttest.NoLeaks(t)
 	status, stdout, stderr := runNST(t, "check", "--device", "pretend:1", "--size", "64", "--iterations", "60")
 	require.Equal(t, exitDone, status, stderr+stdout)

@@ -32,7 +32,8 @@ type meter struct {
 
 // startMeter begins a run of so many square pictures of a size at once, at that size
 // alone. Every so many iterations it is waited for the device.
-func startMeter(ctx context.Context, engine *nst.Engine, content, style *picture.Picture, o nst.Options, size, batch, waitEvery int) *meter {
+func startMeter(ctx context.Context, engine *nst.Engine, content, style *picture.Picture, o nst.Options, size, batch,
+	waitEvery int) *meter {
 	ctx, cancel := context.WithCancel(ctx)
 	m := &meter{asked: make(chan int), answered: make(chan []float64), ended: make(chan struct{}), cancel: cancel}
 	content, style = content.OverWhite().Squared(size), style.OverWhite().Squared(size)
@@ -43,11 +44,12 @@ func startMeter(ctx context.Context, engine *nst.Engine, content, style *picture
 	inputs := slices.Repeat([]nst.Input{{Content: content, Styles: []*picture.Picture{style}}}, batch)
 	go func() {
 		defer close(m.ended)
-		results, err := engine.StylizeBatch(ctx, inputs, o, nst.Hooks{ReadEvery: waitEvery, Progress: func(p nst.Progress) {
-			if p.Input == batch-1 && !p.Last {
-				m.tick(p)
-			}
-		}})
+		results, err := engine.StylizeBatch(ctx, inputs, o, nst.Hooks{ReadEvery: waitEvery,
+			Progress: func(p nst.Progress) {
+				if p.Input == batch-1 && !p.Last {
+					m.tick(p)
+				}
+			}})
 		if len(results) > 0 {
 			m.result = results[0]
 		}

@@ -28,6 +28,7 @@ import (
 // A NATS server of the operator's own, with TLS both ways and users by JWT, takes
 // those alone who have all that it asks for, and they learn what is wrong.
 func TestNATSOfOnesOwn(t *testing.T) {
+	nsttest.Long(t)
 	nsttest.Idle(t)
 	write := nsttest.Writer(t, t.TempDir())
 	authority := newAuthority(t)
@@ -37,13 +38,15 @@ func TestNATSOfOnesOwn(t *testing.T) {
 	pair, err := tls.X509KeyPair(serverCert, serverKey)
 	require.NoError(t, err)
 
-	operator, account, system := newKeys(t, nkeys.CreateOperator), newKeys(t, nkeys.CreateAccount), newKeys(t, nkeys.CreateAccount)
+	operator, account, system := newKeys(t, nkeys.CreateOperator), newKeys(t, nkeys.CreateAccount), newKeys(t,
+		nkeys.CreateAccount)
 	claims := jwt.NewOperatorClaims(operator.public)
 	accounts := &server.MemAccResolver{}
 	for _, a := range []keys{account, system} {
 		c := jwt.NewAccountClaims(a.public)
 		if a == account {
-			c.Limits.JetStreamLimits = jwt.JetStreamLimits{DiskStorage: -1, MemoryStorage: -1, Streams: -1, Consumer: -1}
+			c.Limits.JetStreamLimits = jwt.JetStreamLimits{DiskStorage: -1, MemoryStorage: -1, Streams: -1,
+				Consumer: -1}
 		}
 		text, err := c.Encode(operator.pair)
 		require.NoError(t, err)
@@ -51,7 +54,8 @@ func TestNATSOfOnesOwn(t *testing.T) {
 	}
 	s, err := server.NewServer(&server.Options{
 		Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: t.TempDir(), NoSigs: true, NoLog: true, MaxPayload: 8 << 20,
-		TLS: true, TLSVerify: true, TLSTimeout: 5, TLSConfig: &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: trusted},
+		TLS: true, TLSVerify: true, TLSTimeout: 5, TLSConfig: &tls.Config{Certificates: []tls.Certificate{pair},
+			ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: trusted},
 		TrustedOperators: []*jwt.OperatorClaims{claims}, AccountResolver: accounts, SystemAccount: system.public,
 	})
 	require.NoError(t, err)
@@ -80,12 +84,18 @@ func TestNATSOfOnesOwn(t *testing.T) {
 		change func(o *workerOptions)
 		says   string
 	}{
-		"all":                        {func(*workerOptions) {}, ""},
-		"no authority":               {func(o *workerOptions) { o.ca = "" }, "unknown authority"},
-		"no certificate":             {func(o *workerOptions) { o.cert, o.key = "", "" }, "tls://127.0.0.1"},
-		"a stranger's certificate":   {func(o *workerOptions) { o.cert, o.key = write("s.pem", stranger), write("s-key.pem", strangerKey) }, "tls://127.0.0.1"},
-		"no credentials":             {func(o *workerOptions) { o.creds = "" }, "Authorization"},
-		"another's account":          {func(o *workerOptions) { o.creds = credentials(newKeys(t, nkeys.CreateAccount)) }, "Authorization"},
+		"all":            {func(*workerOptions) {}, ""},
+		"no authority":   {func(o *workerOptions) { o.ca = "" }, "unknown authority"},
+		"no certificate": {func(o *workerOptions) { o.cert, o.key = "", "" }, "tls://127.0.0.1"},
+		"a stranger's certificate": {func(o *workerOptions) {
+			o.cert, o.key = write("s.pem", stranger),
+				write("s-key.pem", strangerKey)
+		}, "tls://127.0.0.1"},
+		"no credentials": {func(o *workerOptions) { o.creds = "" }, "Authorization"},
+		"another's account": {func(o *workerOptions) {
+			o.creds = credentials(newKeys(t,
+				nkeys.CreateAccount))
+		}, "Authorization"},
 		"a file without credentials": {func(o *workerOptions) { o.creds = o.ca }, "ca.pem holds no credentials"},
 	} {
 		t.Run(name, func(t *testing.T) {

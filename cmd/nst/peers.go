@@ -32,7 +32,8 @@ type peer struct {
 
 // startPeers starts them with the same network and pictures, which it writes to
 // folder.
-func (o *benchOptions) startPeers(ctx context.Context, engine *nst.Engine, content, style *picture.Picture, folder string, stderr io.Writer) (peers, error) {
+func (o *benchOptions) startPeers(ctx context.Context, engine *nst.Engine, content, style *picture.Picture,
+	folder string, stderr io.Writer) (peers, error) {
 	script, err := o.peerScript()
 	if err != nil {
 		return nil, err
@@ -66,7 +67,8 @@ func (o *benchOptions) startPeers(ctx context.Context, engine *nst.Engine, conte
 			return nil, err
 		}
 	}
-	fmt.Fprintf(stderr, "nst: beside PyTorch %s: %s (its torch.compile takes up to a minute at each size)\n", first.torch, strings.Join(first.configurations, ", "))
+	fmt.Fprintf(stderr, "nst: beside PyTorch %s: %s (its torch.compile takes up to a minute at each size)\n",
+		first.torch, strings.Join(first.configurations, ", "))
 	return all, nil
 }
 
@@ -92,7 +94,9 @@ func (o *benchOptions) startPeer(ctx context.Context, args []string) (p *peer, e
 	if err := p.read(&hello); err != nil {
 		p.close()
 		lines := strings.Split(strings.TrimSpace(p.complaint.String()), "\n")
-		return nil, usage("--peers: %s cannot run %s (%s); a Python with torch, numpy and Pillow will do: --python PATH", o.python, filepath.Base(args[0]), lines[len(lines)-1])
+		return nil, usage("--peers: %s cannot run %s (%s); a Python with torch, numpy and Pillow will do: "+
+			"--python PATH",
+			o.python, filepath.Base(args[0]), lines[len(lines)-1])
 	}
 	p.configurations, p.torch = hello.Configurations, hello.Torch
 	return p, nil
@@ -145,7 +149,8 @@ func (p *peer) ahead(name string, size, batch, n int, r *peerResult) {
 }
 
 func (p *peer) ask(name string, size, batch, n int, ahead bool, r *peerResult) (seconds []float64) {
-	question, err := json.Marshal(map[string]any{"configuration": name, "size": size, "batch": batch, "iterations": n, "ahead": ahead})
+	question, err := json.Marshal(map[string]any{"configuration": name, "size": size, "batch": batch, "iterations": n,
+		"ahead": ahead})
 	if err == nil {
 		_, err = p.input.Write(append(question, '\n'))
 	}

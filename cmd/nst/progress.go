@@ -63,7 +63,8 @@ func (p *progress) update(n nst.Progress) {
 			seconds := n.Seconds / n.Fraction * (1 - n.Fraction)
 			left = time.Duration(seconds * float64(time.Second)).Round(time.Second).String()
 		}
-		fmt.Fprintf(p.out, "%s%d px, iteration %d of %d, cost %.4g, %s left\n", p.prefix, n.Scale, n.Iteration, n.Iterations, n.Total, left)
+		fmt.Fprintf(p.out, "%s%d px, iteration %d of %d, cost %.4g, %s left\n", p.prefix, n.Scale, n.Iteration,
+			n.Iterations, n.Total, left)
 	}
 }
 

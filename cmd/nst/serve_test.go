@@ -31,10 +31,14 @@ func TestServeRefuses(t *testing.T) {
 		"no address":                {[]string{"serve", "--addr", "8080"}, "--addr is"},
 		"an address in use":         {[]string{"serve", "--addr", inUse(t)}, "address already in use"},
 		"a token that is not there": {[]string{"serve", "--token-file", "nowhere"}, "nowhere"},
-		"a short token":             {[]string{"serve", "--token-file", write("token", []byte("secret"))}, "has 6 characters"},
-		"two servers":               {[]string{"serve", "--nats", "nats://x", "--nats-listen", "127.0.0.1:0"}, "give one of them"},
-		"half a certificate":        {[]string{"worker", "--nats", "nats://127.0.0.1:1", "--nats-cert", "x"}, "go together"},
-		"no credentials":            {[]string{"worker", "--nats", "nats://127.0.0.1:1", "--nats-creds", "nowhere"}, "--nats-creds: nowhere"},
+		"a short token": {[]string{"serve", "--token-file", write("token", []byte("secret"))},
+			"has 6 characters"},
+		"two servers": {[]string{"serve", "--nats", "nats://x", "--nats-listen", "127.0.0.1:0"},
+			"give one of them"},
+		"half a certificate": {[]string{"worker", "--nats", "nats://127.0.0.1:1", "--nats-cert", "x"},
+			"go together"},
+		"no credentials": {[]string{"worker", "--nats", "nats://127.0.0.1:1", "--nats-creds", "nowhere"},
+			"--nats-creds: nowhere"},
 		"an argument":               {[]string{"serve", "now"}, "takes no arguments"},
 		"a worker without a server": {[]string{"worker"}, "--nats is missing"},
 		"no workers":                {[]string{"serve", "--workers", "-1"}, "--workers is 0 or more"},
@@ -59,6 +63,7 @@ func inUse(t *testing.T) string {
 // A service that is ended keeps the job that runs, and goes on with it when it is
 // started again.
 func TestServeGoesOn(t *testing.T) {
+	nsttest.Long(t)
 	nsttest.NoLeaks(t)
 	data := t.TempDir()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -70,7 +75,8 @@ func TestServeGoesOn(t *testing.T) {
 		var done sync.WaitGroup
 		done.Go(func() {
 			var stderr bytes.Buffer
-			assert.Equal(t, exitDone, run(ctx, []string{"serve", "--addr", address, "--data", data, "--model", nsttest.Model(t), "--device", "cpu", "--json-log"}, io.Discard, &stderr), "%s", &stderr)
+			assert.Equal(t, exitDone, run(ctx, []string{"serve", "--addr", address, "--data", data, "--model",
+				nsttest.Model(t), "--device", "cpu", "--json-log"}, io.Discard, &stderr), "%s", &stderr)
 		})
 		require.Eventually(t, func() bool {
 			answer, err := http.Get("http://" + address + "/readyz")

@@ -39,7 +39,8 @@ func readTokens(path string) (all []httpapi.Token, err error) {
 			t = httpapi.Token{Name: strings.TrimSpace(name), Secret: strings.TrimSpace(secret)}
 		}
 		if len(t.Secret) < leastToken {
-			return nil, usage("--token-file: the token in line %d of %s has %d characters; %d or more will do, such as of: openssl rand -hex 24", n, path, len(t.Secret), leastToken)
+			return nil, usage("--token-file: the token in line %d of %s has %d characters; %d or more will do, "+
+				"such as of: openssl rand -hex 24", n, path, len(t.Secret), leastToken)
 		}
 		all = append(all, t)
 	}

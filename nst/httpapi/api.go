@@ -85,7 +85,8 @@ func New(q *jobs.Queue, c Config) *API {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	a := &API{
-		queue: q, config: c, metrics: newMetrics(q), senders: newShares(maxSenders, sendersOfOne), takers: newShares(maxTakers, takersOfOne),
+		queue: q, config: c, metrics: newMetrics(q), senders: newShares(maxSenders,
+			sendersOfOne), takers: newShares(maxTakers, takersOfOne),
 		uploads: make(chan struct{}, maxUploads), streams: newShares(c.MaxStreams, max(4, c.MaxStreams/4)),
 	}
 	a.guests = newGuests(c, a.group, a.secure)
@@ -121,7 +122,10 @@ func New(q *jobs.Queue, c Config) *API {
 		}
 	})
 	open("DELETE /v1/session", a.guests.logout)
-	open("GET /healthz", func(w http.ResponseWriter, r *http.Request) { writeJSON(w, 200, map[string]string{"status": "ok"}) })
+	open("GET /healthz", func(w http.ResponseWriter, r *http.Request) {
+		writeJSON(w, 200,
+			map[string]string{"status": "ok"})
+	})
 	open("GET /readyz", a.ready)
 	open("GET /openapi.json", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
@@ -134,7 +138,8 @@ func New(q *jobs.Queue, c Config) *API {
 
 	origins := http.NewCrossOriginProtection()
 	origins.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		a.fail(w, r, problem{Status: 403, Title: "Another site's request", Detail: "a page of another origin may not do this"})
+		a.fail(w, r, problem{Status: 403, Title: "Another site's request",
+			Detail: "a page of another origin may not do this"})
 	}))
 	a.handler = a.shield(origins.Handler(mux))
 	return a
@@ -169,7 +174,8 @@ const (
 	writeTime = time.Minute
 )
 
-const pageCSP = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+const pageCSP = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src " +
+	"'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 // shield is what every request goes through: headers, time limits, whose name the
 // service is asked by, and a log line.
@@ -200,7 +206,8 @@ func (a *API) shield(next http.Handler) http.Handler {
 			if !seen.wrote && r.Context().Err() != nil {
 				status = statusGone
 			}
-			attributes := []any{"method", r.Method, "path", r.URL.Path, "status", status, "seconds", time.Since(began).Seconds(), "client", a.client(r)}
+			attributes := []any{"method", r.Method, "path", r.URL.Path, "status", status, "seconds",
+				time.Since(began).Seconds(), "client", a.client(r)}
 			if seen.token != "" {
 				attributes = append(attributes, "token", seen.token)
 			}
@@ -210,7 +217,9 @@ func (a *API) shield(next http.Handler) http.Handler {
 			}
 		}()
 		if !a.guests.asked() && !a.here(r.Host) {
-			a.fail(seen, r, problem{Status: 421, Title: "Another host", Detail: "this service has no token, and answers only to requests for localhost, not for " + strconv.Quote(r.Host)})
+			a.fail(seen, r, problem{Status: 421, Title: "Another host",
+				Detail: "this service has no token, and answers only to requests for localhost, not for " +
+					strconv.Quote(r.Host)})
 			return
 		}
 		next.ServeHTTP(seen, r)
@@ -266,11 +275,13 @@ func (a *API) stray(mux *http.ServeMux, w http.ResponseWriter, r *http.Request) 
 		}
 	}
 	if len(allowed) == 0 {
-		a.fail(w, r, problem{Status: 404, Title: "Not found", Detail: "there is nothing at this address; /openapi.json lists what there is"})
+		a.fail(w, r, problem{Status: 404, Title: "Not found",
+			Detail: "there is nothing at this address; /openapi.json lists what there is"})
 		return
 	}
 	w.Header().Set("Allow", strings.Join(allowed, ", "))
-	a.fail(w, r, problem{Status: 405, Title: "Method not allowed", Detail: r.Method + " is not answered here; " + strings.Join(allowed, " and ") + " will do"})
+	a.fail(w, r, problem{Status: 405, Title: "Method not allowed", Detail: r.Method + " is not answered here; " +
+		strings.Join(allowed, " and ") + " will do"})
 }
 
 // problem is an RFC 9457 problem document.
@@ -299,7 +310,8 @@ func problemOf(err error) problem {
 	switch {
 	case errors.As(err, &p):
 	case errors.As(err, &option):
-		p = problem{Status: 422, Title: "Invalid option", Detail: optionName(option.Field) + " " + option.Problem, Field: optionName(option.Field)}
+		p = problem{Status: 422, Title: "Invalid option", Detail: optionName(option.Field) + " " + option.Problem,
+			Field: optionName(option.Field)}
 	case errors.As(err, &part):
 		p = problem{Status: 422, Title: "Unusable picture", Detail: part.Error(), Part: part.Part}
 	case errors.Is(err, nst.ErrInvalidOption):
@@ -323,9 +335,11 @@ func problemOf(err error) problem {
 	case errors.Is(err, os.ErrDeadlineExceeded): // of reading from the client
 		p = problem{Status: 408, Title: "Timeout", Detail: "the request took too long to arrive"}
 	case jobs.Unavailable(err):
-		p = problem{Status: 503, Title: "Unavailable", Detail: "the queue does not answer; try again", retry: 5 * time.Second}
+		p = problem{Status: 503, Title: "Unavailable", Detail: "the queue does not answer; try again",
+			retry: 5 * time.Second}
 	default:
-		p = problem{Status: 500, Title: "Internal error", Detail: "something is wrong with the service; its log says what"}
+		p = problem{Status: 500, Title: "Internal error",
+			Detail: "something is wrong with the service; its log says what"}
 	}
 	p.Type = "about:blank"
 	return p
@@ -391,7 +405,8 @@ func (a *API) list(w http.ResponseWriter, r *http.Request) error {
 	if text := r.URL.Query().Get("limit"); text != "" {
 		n, err := strconv.Atoi(text)
 		if err != nil || n < 1 || n > 1000 {
-			return problem{Status: 400, Title: "Bad request", Detail: fmt.Sprintf("limit is %q; 1 to 1000 will do", text)}
+			return problem{Status: 400, Title: "Bad request",
+				Detail: fmt.Sprintf("limit is %q; 1 to 1000 will do", text)}
 		}
 		limit = n
 	}
@@ -450,5 +465,6 @@ func (a *API) ready(w http.ResponseWriter, r *http.Request) {
 }
 
 // kinds are the media types of picture formats, by what is in the picture.
-var kinds = map[string]string{"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp", "tiff": "image/tiff", "gif": "image/gif", "bmp": "image/bmp",
+var kinds = map[string]string{"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp", "tiff": "image/tiff",
+	"gif": "image/gif", "bmp": "image/bmp",
 	"heic": "image/heic", "avif": "image/avif", "jxl": "image/jxl"}

@@ -91,7 +91,8 @@ func (s *service) validate(r *http.Request, status int, header http.Header, body
 		return // nothing is said of it, or net/http answers
 	}
 	s.validated.Add(1)
-	in := &openapi3filter.RequestValidationInput{Request: r, PathParams: path, Route: route, Options: &openapi3filter.Options{AuthenticationFunc: openapi3filter.NoopAuthenticationFunc}}
+	in := &openapi3filter.RequestValidationInput{Request: r, PathParams: path, Route: route,
+		Options: &openapi3filter.Options{AuthenticationFunc: openapi3filter.NoopAuthenticationFunc}}
 	if status < 300 && r.GetBody != nil { // what was taken is what is described
 		sent := r.Clone(context.Background())
 		sent.Body, _ = r.GetBody()
@@ -100,9 +101,12 @@ func (s *service) validate(r *http.Request, status int, header http.Header, body
 	}
 	out := &openapi3filter.ResponseValidationInput{
 		RequestValidationInput: in, Status: status, Header: header, Body: io.NopCloser(bytes.NewReader(body)),
-		Options: &openapi3filter.Options{IncludeResponseStatus: true, ExcludeResponseBody: strings.HasPrefix(header.Get("Content-Type"), "image/") || strings.HasPrefix(header.Get("Content-Type"), "text/")},
+		Options: &openapi3filter.Options{IncludeResponseStatus: true,
+			ExcludeResponseBody: strings.HasPrefix(header.Get("Content-Type"), "image/") ||
+				strings.HasPrefix(header.Get("Content-Type"), "text/")},
 	}
-	assert.NoError(s.t, openapi3filter.ValidateResponse(context.Background(), out), "%s %s answered %d: %s", r.Method, r.URL, status, body)
+	assert.NoError(s.t, openapi3filter.ValidateResponse(context.Background(), out), "%s %s answered %d: %s", r.Method,
+		r.URL, status, body)
 }
 
 func (s *service) get(path string) (int, http.Header, []byte) {
@@ -118,7 +122,8 @@ func form(t testing.TB, parts ...any) (body *bytes.Buffer, kind string) {
 	for i := 0; i < len(parts); i += 2 {
 		name := parts[i].(string)
 		if text, ok := parts[i+1].(string); ok {
-			p, err := w.CreatePart(textproto.MIMEHeader{"Content-Disposition": {multipart.FileContentDisposition(name, "")}, "Content-Type": {"application/json"}})
+			p, err := w.CreatePart(textproto.MIMEHeader{"Content-Disposition": {multipart.FileContentDisposition(name,
+				"")}, "Content-Type": {"application/json"}})
 			require.NoError(t, err)
 			_, err = io.WriteString(p, text)
 			require.NoError(t, err)

@@ -114,7 +114,8 @@ func (g *guests) try(r *http.Request, token string) (found guest, err error) {
 		g.attempts.Add(client, limiter)
 	}
 	if !limiter.Allow() {
-		return found, problem{Status: 429, Title: "Too many attempts", Detail: "too many wrong tokens came from this address; wait a minute", retry: time.Minute}
+		return found, problem{Status: 429, Title: "Too many attempts",
+			Detail: "too many wrong tokens came from this address; wait a minute", retry: time.Minute}
 	}
 	return found, errToken
 }
@@ -195,7 +196,8 @@ func (a *API) group(r *http.Request) string {
 }
 
 func (a *API) trusted(addr netip.Addr) bool {
-	return slices.ContainsFunc(a.config.TrustedProxies, func(p netip.Prefix) bool { return p.Contains(addr.WithZone("")) })
+	return slices.ContainsFunc(a.config.TrustedProxies,
+		func(p netip.Prefix) bool { return p.Contains(addr.WithZone("")) })
 }
 
 // secure says whether the client's connection is encrypted.

@@ -27,7 +27,8 @@ import (
 func TestProxies(t *testing.T) {
 	var log bytes.Buffer
 	c := httpapi.Config{
-		Tokens:         []httpapi.Token{{Name: "ann", Secret: "the token of ann"}, {Name: "bob", Secret: "the token of bob"}},
+		Tokens: []httpapi.Token{{Name: "ann", Secret: "the token of ann"},
+			{Name: "bob", Secret: "the token of bob"}},
 		TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, SessionKey: []byte("a key that is kept"),
 		Log: slog.New(slog.NewJSONHandler(&log, nil)),
 	}
@@ -92,7 +93,8 @@ func TestSlowSenders(t *testing.T) {
 		c, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
 		require.NoError(t, err)
 		defer c.Close()
-		_, err = fmt.Fprintf(c, "POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s", kind, len(whole), whole[:1000])
+		_, err = fmt.Fprintf(c, "POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: %s\r\nContent-Length: "+
+			"%d\r\n\r\n%s", kind, len(whole), whole[:1000])
 		require.NoError(t, err)
 		slow = append(slow, c)
 	}
@@ -104,7 +106,8 @@ func TestSlowSenders(t *testing.T) {
 	answers := make(chan string, 2)
 	for range 2 {
 		go func() {
-			answers <- raw(t, s, fmt.Sprintf("POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s", kind, len(whole), whole[:1000]), 40*time.Second)
+			answers <- raw(t, s, fmt.Sprintf("POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: "+
+				"%s\r\nContent-Length: %d\r\n\r\n%s", kind, len(whole), whole[:1000]), 40*time.Second)
 		}()
 	}
 	assert.Contains(t, <-answers, "429")

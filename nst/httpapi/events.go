@@ -35,7 +35,8 @@ func (a *API) events(w http.ResponseWriter, r *http.Request) error {
 	}
 	leave, err := a.streams.enter(a.group(r))
 	if err != nil {
-		return problem{Status: 429, Title: "Too many streams", Detail: "too many clients follow jobs; try again, or ask for the job now and then", retry: 5 * time.Second}
+		return problem{Status: 429, Title: "Too many streams",
+			Detail: "too many clients follow jobs; try again, or ask for the job now and then", retry: 5 * time.Second}
 	}
 	defer leave()
 	a.ended.Add(1)

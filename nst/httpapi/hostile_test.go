@@ -48,7 +48,8 @@ func pngOf(width, height uint32, rows int) []byte {
 
 // gifOf is a GIF whose header says a size.
 func gifOf(width, height uint16) []byte {
-	return append(binary.LittleEndian.AppendUint16(binary.LittleEndian.AppendUint16([]byte("GIF89a"), width), height), 0, 0, 0, ';')
+	return append(binary.LittleEndian.AppendUint16(binary.LittleEndian.AppendUint16([]byte("GIF89a"), width), height),
+		0, 0, 0, ';')
 }
 
 // What is wrong in requests is answered with the status that says so, and the
@@ -138,14 +139,21 @@ func TestHostileRequests(t *testing.T) {
 		header             map[string]string
 		body               []byte
 	}{
-		{"JSON for a form", "POST", "/v1/jobs", 415, map[string]string{"Content-Type": "application/json"}, []byte("{}")},
+		{"JSON for a form", "POST", "/v1/jobs", 415, map[string]string{"Content-Type": "application/json"},
+			[]byte("{}")},
 		{"no type", "POST", "/v1/jobs", 415, nil, whole},
-		{"a form without a boundary", "POST", "/v1/jobs", 400, map[string]string{"Content-Type": "multipart/form-data"}, whole},
-		{"another boundary", "POST", "/v1/jobs", 422, map[string]string{"Content-Type": "multipart/form-data; boundary=x"}, whole},
-		{"a form that ends early", "POST", "/v1/jobs", 400, map[string]string{"Content-Type": kind}, whole[:len(whole)-400]},
-		{"a long key", "POST", "/v1/jobs", 400, map[string]string{"Content-Type": kind, "Idempotency-Key": strings.Repeat("k", 500)}, whole},
-		{"another site's form", "POST", "/v1/jobs", 403, map[string]string{"Content-Type": kind, "Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"}, whole},
-		{"another site's deletion", "DELETE", "/v1/jobs/aaaaaaaaaaaaaaaaaaaaaaaaaa", 403, map[string]string{"Origin": "https://evil.example"}, nil},
+		{"a form without a boundary", "POST", "/v1/jobs", 400, map[string]string{"Content-Type": "multipart/form-data"},
+			whole},
+		{"another boundary", "POST", "/v1/jobs", 422,
+			map[string]string{"Content-Type": "multipart/form-data; boundary=x"}, whole},
+		{"a form that ends early", "POST", "/v1/jobs", 400, map[string]string{"Content-Type": kind},
+			whole[:len(whole)-400]},
+		{"a long key", "POST", "/v1/jobs", 400, map[string]string{"Content-Type": kind,
+			"Idempotency-Key": strings.Repeat("k", 500)}, whole},
+		{"another site's form", "POST", "/v1/jobs", 403, map[string]string{"Content-Type": kind,
+			"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"}, whole},
+		{"another site's deletion", "DELETE", "/v1/jobs/aaaaaaaaaaaaaaaaaaaaaaaaaa", 403,
+			map[string]string{"Origin": "https://evil.example"}, nil},
 		{"another name for this machine", "GET", "/v1/jobs", 421, map[string]string{"Host": "evil.example"}, nil},
 		{"a job that is none", "GET", "/v1/jobs/aaaaaaaaaaaaaaaaaaaaaaaaaa", 404, nil, nil},
 		{"a job of dots", "GET", "/v1/jobs/..%2f..%2fetc%2fpasswd", 404, nil, nil},
@@ -230,13 +238,17 @@ func raw(t *testing.T, s *service, text string, wait time.Duration) string {
 func TestHostileConnections(t *testing.T) {
 	s := serve(t, false, jobs.Config{}, httpapi.Config{})
 	for name, c := range map[string]struct{ sends, gets string }{
-		"no HTTP":              {"hello\r\n\r\n", "HTTP/1.1 400 Bad Request"},
-		"no host":              {"GET / HTTP/1.1\r\n\r\n", "HTTP/1.1 400 Bad Request"},
-		"two lengths":          {"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello", "HTTP/1.1 400 Bad Request"},
-		"a negative length":    {"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n", "HTTP/1.1 400 Bad Request"},
-		"an enormous length":   {"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\nContent-Length: 99999999999\r\n\r\n", "HTTP/1.1 413 Request Entity Too Large"},
-		"a header of newlines": {"GET /v1/jobs HTTP/1.1\r\nHost: localhost\r\nX: a\nb\r\n\r\n", "HTTP/1.1 400 Bad Request"},
-		"a slow loris":         {"GET /v1/jobs HTTP/1.1\r\nHost: localhost\r\nX-Slow: ", "EOF"}, // cut off
+		"no HTTP": {"hello\r\n\r\n", "HTTP/1.1 400 Bad Request"},
+		"no host": {"GET / HTTP/1.1\r\n\r\n", "HTTP/1.1 400 Bad Request"},
+		"two lengths": {"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: " +
+			"5\r\nContent-Length: 6\r\n\r\nhello", "HTTP/1.1 400 Bad Request"},
+		"a negative length": {"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
+			"HTTP/1.1 400 Bad Request"},
+		"an enormous length": {"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; " +
+			"boundary=x\r\nContent-Length: 99999999999\r\n\r\n", "HTTP/1.1 413 Request Entity Too Large"},
+		"a header of newlines": {"GET /v1/jobs HTTP/1.1\r\nHost: localhost\r\nX: a\nb\r\n\r\n",
+			"HTTP/1.1 400 Bad Request"},
+		"a slow loris": {"GET /v1/jobs HTTP/1.1\r\nHost: localhost\r\nX-Slow: ", "EOF"}, // cut off
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -271,7 +283,8 @@ func TestTokenGuesses(t *testing.T) {
 		statuses[ask("Authorization", fmt.Sprintf("Bearer guess %d", i))]++
 	}
 	assert.Equal(t, map[int]int{401: 10, 429: 20}, statuses)
-	assert.Equal(t, 200, ask("Authorization", "bEARER  the token of this service"), "who knows it is let in, however many did not")
+	assert.Equal(t, 200, ask("Authorization", "bEARER  the token of this service"),
+		"who knows it is let in, however many did not")
 	for path, status := range map[string]int{"/healthz": 200, "/readyz": 503, "/": 200, "/openapi.json": 200} {
 		answer, err := http.Get(s.url + path)
 		require.NoError(t, err)

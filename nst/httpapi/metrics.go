@@ -23,10 +23,12 @@ type metrics struct {
 func newMetrics(q *jobs.Queue) *metrics {
 	registry := prometheus.NewRegistry()
 	m := &metrics{requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-		Name: "nst_http_request_seconds", Help: "Time to answer, by call and status (streams of events are not counted).",
+		Name: "nst_http_request_seconds", Help: "Time to answer, by call and status (streams of events are not " +
+			"counted).",
 		Buckets: []float64{.001, .005, .02, .05, .1, .5, 2, 10, 60},
 	}, []string{"call", "status"})}
-	registry.MustRegister(m.requests, queueMetrics{q}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry.MustRegister(m.requests, queueMetrics{q}, collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.Handler = promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
 	return m
 }
@@ -50,15 +52,20 @@ var (
 	jobsMetric   = prometheus.NewDesc("nst_jobs", "Jobs that are kept, by state.", []string{"state"}, nil)
 	depthMetric  = prometheus.NewDesc("nst_queue_depth", "Jobs that wait for a worker.", nil, nil)
 	workerMetric = prometheus.NewDesc("nst_workers", "Workers that are there.", nil, nil)
-	paceMetric   = prometheus.NewDesc("nst_worker_seconds_per_iteration", "Of the job that a worker runs, on average; 0 without one.", []string{"worker", "device"}, nil)
-	countMetric  = prometheus.NewDesc("nst_worker_iterations_total", "Iterations since the worker began.", []string{"worker", "device"}, nil)
-	memoryMetric = prometheus.NewDesc("nst_worker_device_memory_bytes", "Device memory in use by a worker (on the CPU, the process's).", []string{"worker", "device"}, nil)
-	freeMetric   = prometheus.NewDesc("nst_worker_device_free_bytes", "Device memory that is free.", []string{"worker", "device"}, nil)
+	paceMetric   = prometheus.NewDesc("nst_worker_seconds_per_iteration",
+		"Of the job that a worker runs, on average; 0 without one.", []string{"worker", "device"}, nil)
+	countMetric = prometheus.NewDesc("nst_worker_iterations_total", "Iterations since the worker began.",
+		[]string{"worker", "device"}, nil)
+	memoryMetric = prometheus.NewDesc("nst_worker_device_memory_bytes",
+		"Device memory in use by a worker (on the CPU, the process's).", []string{"worker", "device"}, nil)
+	freeMetric = prometheus.NewDesc("nst_worker_device_free_bytes", "Device memory that is free.",
+		[]string{"worker", "device"}, nil)
 )
 
 // Describe names the metrics.
 func (m queueMetrics) Describe(all chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{jobsMetric, depthMetric, workerMetric, paceMetric, countMetric, memoryMetric, freeMetric} {
+	for _, d := range []*prometheus.Desc{jobsMetric, depthMetric, workerMetric, paceMetric, countMetric, memoryMetric,
+		freeMetric} {
 		all <- d
 	}
 }
@@ -85,7 +92,8 @@ func (m queueMetrics) Collect(all chan<- prometheus.Metric) {
 	gauge(workerMetric, float64(len(workers)))
 	for _, w := range workers {
 		gauge(paceMetric, w.SecondsPerIteration, w.Name, w.Device)
-		all <- prometheus.MustNewConstMetric(countMetric, prometheus.CounterValue, float64(w.Iterations), w.Name, w.Device)
+		all <- prometheus.MustNewConstMetric(countMetric, prometheus.CounterValue, float64(w.Iterations), w.Name,
+			w.Device)
 		gauge(memoryMetric, float64(w.Memory), w.Name, w.Device)
 		gauge(freeMetric, float64(w.Free), w.Name, w.Device)
 	}

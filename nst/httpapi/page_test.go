@@ -47,7 +47,8 @@ func browse(t *testing.T, url string) *tab {
 		}
 	}
 	require.NotEmpty(t, path, "Chromium is not here: apt-get install chromium")
-	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.DisableGPU, chromedp.WindowSize(1280, 900))
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox,
+		chromedp.DisableGPU, chromedp.WindowSize(1280, 900))
 	ctx, cancel := chromedp.NewExecAllocator(context.Background(), options...)
 	t.Cleanup(cancel)
 	ctx, cancel = chromedp.NewContext(ctx)
@@ -111,10 +112,14 @@ func (p *tab) shoot(name string) {
 		name, scheme string
 		width        int64
 	}{{"light", "light", 1280}, {"dark", "dark", 1280}, {"phone", "light", 390}, {"phone-dark", "dark", 390}} {
-		tell(p, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: look.scheme}}})
-		tell(p, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{Width: look.width, Height: 900, DeviceScaleFactor: 1, Mobile: look.width < 500})
+		tell(p, emulation.SetEmulatedMedia,
+			emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme",
+				Value: look.scheme}}})
+		tell(p, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{Width: look.width,
+			Height: 900, DeviceScaleFactor: 1, Mobile: look.width < 500})
 		data := ask(p, chromedp.FullScreenshot(90))
-		assert.True(p.t, p.is("document.documentElement.scrollWidth <= innerWidth"), "%s at %d pixels is wider than the screen", name, look.width)
+		assert.True(p.t, p.is("document.documentElement.scrollWidth <= innerWidth"),
+			"%s at %d pixels is wider than the screen", name, look.width)
 		if folder != "" {
 			require.NoError(p.t, os.WriteFile(filepath.Join(folder, name+"-"+look.name+".jpg"), data, 0o644))
 		}
@@ -123,7 +128,8 @@ func (p *tab) shoot(name string) {
 	// A click goes to where a button was when it was asked for: the page has to have
 	// its old shape again, and to have shown it.
 	p.until("innerWidth > 1000")
-	ask(p, chromedp.Evaluate[bool]("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))", chromedp.EvalAwaitPromise))
+	ask(p, chromedp.Evaluate[bool]("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => "+
+		"done(true))))", chromedp.EvalAwaitPromise))
 }
 
 // set sets a form field as a person does.
@@ -145,7 +151,8 @@ func TestPage(t *testing.T) {
 	p.run(chromedp.Click("#start"))
 	assert.Contains(t, p.text("content-error"), "Choose a photograph")
 	none := nsttest.Writer(t, t.TempDir())("holiday.png", []byte("this is no picture"))
-	p.run(chromedp.SetUploadFiles("#content", []string{none}), chromedp.SetUploadFiles("#style", []string{nsttest.Demo(t, "style.png")}), chromedp.Click("#start"))
+	p.run(chromedp.SetUploadFiles("#content", []string{none}),
+		chromedp.SetUploadFiles("#style", []string{nsttest.Demo(t, "style.png")}), chromedp.Click("#start"))
 	p.until("document.getElementById('content-error').textContent.includes('not a picture of a known format')")
 	assert.True(t, p.is("document.getElementById('content').getAttribute('aria-invalid') === 'true'"))
 	p.set("size", "9000000")
@@ -164,7 +171,8 @@ func TestPage(t *testing.T) {
 	p.until(previews + " >= 2")
 	assert.Contains(t, p.text("job-line"), "left")
 	p.until("document.getElementById('job-state').textContent === 'Done'")
-	p.until("document.getElementById('after').src.endsWith('/result') && document.getElementById('before').naturalWidth > 0")
+	p.until("document.getElementById('after').src.endsWith('/result') && " +
+		"document.getElementById('before').naturalWidth > 0")
 	p.set("slider", "40")
 	assert.True(t, p.is("document.getElementById('before').style.clipPath.includes('60%')"))
 	p.shoot("done")

@@ -33,7 +33,8 @@ func bad(format string, args ...any) error {
 func (a *API) submit(w http.ResponseWriter, r *http.Request) error {
 	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil || kind != "multipart/form-data" {
-		return problem{Status: 415, Title: "Unsupported media type", Detail: "a job is sent as multipart/form-data, with the parts content, style and options"}
+		return problem{Status: 415, Title: "Unsupported media type",
+			Detail: "a job is sent as multipart/form-data, with the parts content, style and options"}
 	}
 	key := r.Header.Get("Idempotency-Key")
 	if len(key) > maxKey {
@@ -56,7 +57,8 @@ func (a *API) submit(w http.ResponseWriter, r *http.Request) error {
 	case a.uploads <- struct{}{}:
 		defer func() { <-a.uploads }()
 	case <-timer.C:
-		return problem{Status: 429, Title: "Busy", Detail: "too many pictures are being sent; try again", retry: 2 * time.Second}
+		return problem{Status: 429, Title: "Busy", Detail: "too many pictures are being sent; try again",
+			retry: 2 * time.Second}
 	case <-r.Context().Done():
 		return r.Context().Err()
 	}
@@ -108,7 +110,8 @@ func read(r *http.Request) (out jobs.Request, err error) {
 	}
 	for _, name := range []string{"content", "style"} {
 		if seen[name] == 0 {
-			return out, problem{Status: 422, Title: "Missing part", Detail: "the part " + name + " is missing: a picture", Part: name}
+			return out, problem{Status: 422, Title: "Missing part", Detail: "the part " + name +
+				" is missing: a picture", Part: name}
 		}
 	}
 	return out, nil
@@ -121,7 +124,8 @@ func take(out *jobs.Request, name string, part *multipart.Part) (err error) {
 			return formError(err)
 		}
 		if len(data) > maxOptions {
-			return problem{Status: 413, Title: "Too large", Detail: fmt.Sprintf("the options may have %d bytes", maxOptions), Field: "options"}
+			return problem{Status: 413, Title: "Too large", Detail: fmt.Sprintf("the options may have %d bytes",
+				maxOptions), Field: "options"}
 		}
 		out.Options, err = parseOptions(data)
 		return err
@@ -133,7 +137,8 @@ func take(out *jobs.Request, name string, part *multipart.Part) (err error) {
 			return formError(err)
 		}
 	default:
-		return bad("the part %.40q is unknown: content, style, options, init, content_mask and style_mask are known", name)
+		return bad("the part %.40q is unknown: content, style, options, init, content_mask and style_mask are known",
+			name)
 	}
 	switch name {
 	case "content":
@@ -152,7 +157,8 @@ func take(out *jobs.Request, name string, part *multipart.Part) (err error) {
 
 // formError is the error of a form that ends too early, or is too large.
 func formError(err error) error {
-	if errors.As(err, new(*http.MaxBytesError)) || errors.As(err, new(problem)) || errors.Is(err, os.ErrDeadlineExceeded) {
+	if errors.As(err, new(*http.MaxBytesError)) || errors.As(err, new(problem)) ||
+		errors.Is(err, os.ErrDeadlineExceeded) {
 		return err
 	}
 	return bad("the multipart form cannot be read: %v", err)
@@ -161,7 +167,8 @@ func formError(err error) error {
 // parseOptions reads options as JSON and validates them as flags are.
 func parseOptions(data []byte) (o nst.Options, err error) {
 	wrong := func(format string, args ...any) error {
-		return problem{Status: 422, Title: "Invalid options", Detail: "options: " + fmt.Sprintf(format, args...), Field: "options"}
+		return problem{Status: 422, Title: "Invalid options", Detail: "options: " + fmt.Sprintf(format, args...),
+			Field: "options"}
 	}
 	if trimmed := bytes.TrimSpace(data); len(trimmed) == 0 || trimmed[0] != '{' {
 		return o, wrong("a JSON object is wanted")
@@ -171,7 +178,9 @@ func parseOptions(data []byte) (o nst.Options, err error) {
 	if err := decoder.Decode(&o); err != nil {
 		var kind *json.UnmarshalTypeError
 		if errors.As(err, &kind) {
-			return nst.Options{}, problem{Status: 422, Title: "Invalid option", Detail: fmt.Sprintf("%s is a %s; %s is wanted", kind.Field, kind.Value, wanted(kind.Type)), Field: kind.Field}
+			return nst.Options{}, problem{Status: 422, Title: "Invalid option",
+				Detail: fmt.Sprintf("%s is a %s; %s is wanted", kind.Field, kind.Value,
+					wanted(kind.Type)), Field: kind.Field}
 		}
 		return nst.Options{}, wrong("%s", strings.TrimPrefix(err.Error(), "json: "))
 	}

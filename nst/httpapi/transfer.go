@@ -58,7 +58,8 @@ func (s *shares) enter(client string) (leave func(), err error) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	if s.all >= s.most || s.of[client] >= s.ofOne {
-		return nil, problem{Status: 429, Title: "Busy", Detail: "too much is under way, here or of this client; try again", retry: 2 * time.Second}
+		return nil, problem{Status: 429, Title: "Busy",
+			Detail: "too much is under way, here or of this client; try again", retry: 2 * time.Second}
 	}
 	s.of[client]++
 	s.all++
@@ -103,7 +104,9 @@ func (a *API) receive(w http.ResponseWriter, r *http.Request) (*os.File, error) 
 		if err != nil {
 			file.Close()
 			if errors.Is(err, os.ErrDeadlineExceeded) { // the context is done by it
-				err = problem{Status: 408, Title: "Timeout", Detail: "the request came too slowly: it is to send something every 15 seconds, and 16 KiB a second"}
+				err = problem{Status: 408, Title: "Timeout",
+					Detail: "the request came too slowly: it is to send something every 15 seconds, and 16 KiB a " +
+						"second"}
 			}
 			return nil, formError(err)
 		}

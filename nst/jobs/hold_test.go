@@ -28,7 +28,8 @@ func demo(t *testing.T, name string) []byte {
 }
 
 func submit(t *testing.T, q *Queue, iterations int) Job {
-	j, _, err := q.Submit(context.Background(), Request{Content: demo(t, "content.png"), Styles: [][]byte{demo(t, "style.png")},
+	j, _, err := q.Submit(context.Background(), Request{Content: demo(t, "content.png"),
+		Styles:  [][]byte{demo(t, "style.png")},
 		Options: nst.Options{Size: new(32), Iterations: &iterations}})
 	require.NoError(t, err)
 	return j
@@ -97,7 +98,8 @@ func TestLostPictures(t *testing.T) {
 func TestTooLittleMemory(t *testing.T) {
 	q := openQueue(t, Config{})
 	iterations := 3
-	j, _, err := q.Submit(context.Background(), Request{Content: demo(t, "content.png"), Styles: [][]byte{demo(t, "style.png")},
+	j, _, err := q.Submit(context.Background(), Request{Content: demo(t, "content.png"),
+		Styles:  [][]byte{demo(t, "style.png")},
 		Options: nst.Options{Size: new(64), Iterations: &iterations, MemoryLimit: 1}})
 	require.NoError(t, err)
 	work(t, q)
@@ -146,7 +148,8 @@ func TestDeathsWithoutCheckpoints(t *testing.T) {
 	}
 	require.True(t, j.vanished("a"))
 	assert.Equal(t, Failed, j.State)
-	assert.Contains(t, j.Error, "workers vanished 5 times in a row while they had it, without keeping a newer state, the last one after iteration 13")
+	assert.Contains(t, j.Error, "workers vanished 5 times in a row while they had it, without keeping a newer "+
+		"state, the last one after iteration 13")
 }
 
 // Records of a newer program are left alone, older ones are read.
@@ -177,7 +180,8 @@ func TestRoomIsReserved(t *testing.T) {
 	assert.Positive(t, j.Reserved)
 	var err error
 	for range 20 {
-		_, _, err = q.Submit(context.Background(), Request{Content: demo(t, "content.png"), Styles: [][]byte{demo(t, "style.png")}, Options: nst.Options{Size: new(32)}})
+		_, _, err = q.Submit(context.Background(), Request{Content: demo(t, "content.png"),
+			Styles: [][]byte{demo(t, "style.png")}, Options: nst.Options{Size: new(32)}})
 		if err != nil {
 			break
 		}

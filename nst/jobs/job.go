@@ -22,6 +22,7 @@ import (
 // State is where a job is.
 type State string
 
+// The states of a job.
 const (
 	Queued    State = "queued"    // it waits for a worker
 	Running   State = "running"   // a worker has it
@@ -185,9 +186,10 @@ var (
 	ErrNotFound  = errors.New("there is no such job")
 	ErrNotReady  = errors.New("it is not there yet")
 	ErrQueueFull = errors.New("the queue is full; try again later")
-	ErrNoSpace   = errors.New("the store has no room for the job beside what those that wait may need; finished jobs that are deleted make room")
-	ErrKeyUsed   = errors.New("that key was used for another request")
-	ErrKeyBusy   = errors.New("another request with that key is being made; try again")
+	ErrNoSpace   = errors.New("the store has no room for the job beside what those that wait may need; finished " +
+		"jobs that are deleted make room")
+	ErrKeyUsed = errors.New("that key was used for another request")
+	ErrKeyBusy = errors.New("another request with that key is being made; try again")
 )
 
 // PictureError says which picture of a request cannot be used. It matches

@@ -159,13 +159,16 @@ func TestLimits(t *testing.T) {
 		change func(*jobs.Request)
 		says   string
 	}{
-		"result too large":   {func(r *jobs.Request) { r.Options.Size = new(2000) }, "at most 1048576 pixels"},
-		"iterations":         {func(r *jobs.Request) { r.Options.Iterations = new(101) }, "at most 100"},
-		"option":             {func(r *jobs.Request) { r.Options.Preset = "best" }, `"best" is unknown`},
-		"weights":            {func(r *jobs.Request) { r.Options.StyleWeights = []float64{1, 2} }, "are 2, for 1 style"},
-		"no style":           {func(r *jobs.Request) { r.Styles = nil }, "style 1 picture is missing"},
-		"no picture":         {func(r *jobs.Request) { r.Content = []byte("GIF89") }, "the content picture is not a picture of a known format"},
-		"cut short":          {func(r *jobs.Request) { r.Styles[0] = r.Styles[0][:900] }, "the style 1 picture is cut short"},
+		"result too large": {func(r *jobs.Request) { r.Options.Size = new(2000) }, "at most 1048576 pixels"},
+		"iterations":       {func(r *jobs.Request) { r.Options.Iterations = new(101) }, "at most 100"},
+		"option":           {func(r *jobs.Request) { r.Options.Preset = "best" }, `"best" is unknown`},
+		"weights": {func(r *jobs.Request) { r.Options.StyleWeights = []float64{1, 2} },
+			"are 2, for 1 style"},
+		"no style": {func(r *jobs.Request) { r.Styles = nil }, "style 1 picture is missing"},
+		"no picture": {func(r *jobs.Request) { r.Content = []byte("GIF89") },
+			"the content picture is not a picture of a known format"},
+		"cut short": {func(r *jobs.Request) { r.Styles[0] = r.Styles[0][:900] },
+			"the style 1 picture is cut short"},
 		"a claim too large":  {func(r *jobs.Request) { r.Content = blank(t, 1200, 1000) }, "claims 1200×1000"},
 		"too small":          {func(r *jobs.Request) { r.Content = blank(t, 8, 8) }, "needs at least 16×16"},
 		"a mask alone":       {func(r *jobs.Request) { r.ContentMask = blank(t, 64, 64) }, "both or neither"},

@@ -132,7 +132,8 @@ func freePort(t testing.TB) string {
 // kinds are requests that differ in all that a checkpoint holds.
 func kinds(t testing.TB) (all []jobs.Request) {
 	for i, o := range []nst.Options{
-		{Scales: "64,96", Optimizer: nst.LBFGS}, {Scales: nst.ScalesOff, Optimizer: nst.Adam, Start: nst.StartNoise, Seed: 7},
+		{Scales: "64,96", Optimizer: nst.LBFGS}, {Scales: nst.ScalesOff, Optimizer: nst.Adam, Start: nst.StartNoise,
+			Seed: 7},
 		{Scales: nst.ScalesOff, Optimizer: nst.LBFGS, Color: nst.ColorContent}, {Scales: "64,96", Optimizer: nst.Adam},
 	} {
 		r := request(t, 96, 40+3*i)
@@ -225,7 +226,8 @@ func nothing(chan struct{}) {}
 func TestNothingIsLostByKilling(t *testing.T) {
 	dir, port := t.TempDir(), freePort(t)
 	nats := start(t, "server", "NST_TEST_DIR="+dir, "NST_TEST_ADDR=127.0.0.1:"+port)
-	require.Eventually(t, func() bool { _, err := os.Stat(dir + "/" + jobs.URLFile); return err == nil }, 20*time.Second, 50*time.Millisecond)
+	require.Eventually(t, func() bool { _, err := os.Stat(dir + "/" + jobs.URLFile); return err == nil },
+		20*time.Second, 50*time.Millisecond)
 	natsURL, err := os.ReadFile(dir + "/" + jobs.URLFile)
 	require.NoError(t, err)
 	f := newFarm(t, strings.TrimSpace(string(natsURL)), 1)
@@ -269,7 +271,8 @@ func TestClusterLosesANode(t *testing.T) {
 	var nodes []*process
 	var urls []string
 	for i := range 3 {
-		nodes = append(nodes, start(t, "node", "NST_TEST_NAME=node"+strconv.Itoa(i), "NST_TEST_DIR="+t.TempDir(), "NST_TEST_PORT="+ports[i], "NST_TEST_ROUTE="+routes[i], "NST_TEST_ROUTES="+strings.Join(routes, ",")))
+		nodes = append(nodes, start(t, "node", "NST_TEST_NAME=node"+strconv.Itoa(i), "NST_TEST_DIR="+t.TempDir(),
+			"NST_TEST_PORT="+ports[i], "NST_TEST_ROUTE="+routes[i], "NST_TEST_ROUTES="+strings.Join(routes, ",")))
 		urls = append(urls, "nats://127.0.0.1:"+ports[i])
 	}
 	f := newFarm(t, strings.Join(urls, ","), 3)

@@ -93,7 +93,8 @@ func (q *Queue) drop(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	if err := store.Purge(ctx, jetstream.WithPurgeSubject(metaSubject+base64.URLEncoding.EncodeToString([]byte(name)))); err != nil {
+	subject := metaSubject + base64.URLEncoding.EncodeToString([]byte(name))
+	if err := store.Purge(ctx, jetstream.WithPurgeSubject(subject)); err != nil {
 		return err
 	}
 	return store.Purge(ctx, jetstream.WithPurgeSubject(chunkSubject+info.NUID))
@@ -118,8 +119,9 @@ func (q *Queue) write(ctx context.Context, id, name string, data []byte) error {
 	digest := sha256.New()
 	digest.Write(data)
 	info := jetstream.ObjectInfo{
-		ObjectMeta: jetstream.ObjectMeta{Name: object(id, name), Opts: &jetstream.ObjectMetaOptions{ChunkSize: chunkSize}},
-		Bucket:     bucket, NUID: nuid.Next(), Size: uint64(len(data)), Digest: jetstream.GetObjectDigestValue(digest),
+		ObjectMeta: jetstream.ObjectMeta{Name: object(id, name),
+			Opts: &jetstream.ObjectMetaOptions{ChunkSize: chunkSize}},
+		Bucket: bucket, NUID: nuid.Next(), Size: uint64(len(data)), Digest: jetstream.GetObjectDigestValue(digest),
 	}
 	var sent []jetstream.PubAckFuture
 	stored := func() error { // the first of them is

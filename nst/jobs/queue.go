@@ -112,7 +112,8 @@ type Queue struct {
 // what it lacks. The connection stays the caller's.
 func Open(ctx context.Context, nc *nats.Conn, c Config) (*Queue, error) {
 	c = c.withDefaults()
-	q := &Queue{config: c, decoding: make(chan struct{}, 1), reading: make(chan struct{}, readers), known: map[string]Job{}, changed: map[string]map[chan struct{}]bool{}}
+	q := &Queue{config: c, decoding: make(chan struct{}, 1), reading: make(chan struct{}, readers),
+		known: map[string]Job{}, changed: map[string]map[chan struct{}]bool{}}
 	var err error
 	if q.gone, err = lru.New[string, bool](4096); err != nil {
 		return nil, err
@@ -161,7 +162,10 @@ func Open(ctx context.Context, nc *nats.Conn, c Config) (*Queue, error) {
 }
 
 func temporary(err error) bool {
-	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout) || errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, errNoQueue) || strings.Contains(err.Error(), "temporarily unavailable") || strings.Contains(err.Error(), "no suitable peers")
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout) ||
+		errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrNoStreamResponse) ||
+		errors.Is(err, errNoQueue) || strings.Contains(err.Error(), "temporarily unavailable") ||
+		strings.Contains(err.Error(), "no suitable peers")
 }
 
 var errNoQueue = errors.New("nobody keeps a queue here; nst serve does")
@@ -181,7 +185,8 @@ func (q *Queue) join(ctx context.Context) (err error) {
 	if err == nil {
 		q.objects, err = q.js.ObjectStore(ctx, bucket)
 	}
-	for _, missing := range []error{jetstream.ErrStreamNotFound, jetstream.ErrConsumerNotFound, jetstream.ErrBucketNotFound} {
+	for _, missing := range []error{jetstream.ErrStreamNotFound, jetstream.ErrConsumerNotFound,
+		jetstream.ErrBucketNotFound} {
 		if errors.Is(err, missing) {
 			return errNoQueue
 		}
@@ -212,14 +217,16 @@ func (q *Queue) make(ctx context.Context, nc *nats.Conn) (err error) {
 		return err
 	}
 	q.work, err = q.stream.CreateOrUpdateConsumer(ctx, jetstream.ConsumerConfig{
-		Durable: workConsumer, AckPolicy: jetstream.AckExplicitPolicy, AckWait: c.Patience, MaxDeliver: -1, MaxAckPending: 4096,
+		Durable: workConsumer, AckPolicy: jetstream.AckExplicitPolicy, AckWait: c.Patience, MaxDeliver: -1,
+		MaxAckPending: 4096,
 	})
 	if err != nil {
 		return err
 	}
 	keys := func(name string, ttl time.Duration) (kv jetstream.KeyValue) {
 		if err == nil {
-			kv, err = q.js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: name, History: 1, TTL: ttl, Replicas: c.Replicas, MaxValueSize: 4 << 20})
+			kv, err = q.js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: name, History: 1, TTL: ttl,
+				Replicas: c.Replicas, MaxValueSize: 4 << 20})
 		}
 		return kv
 	}
@@ -230,7 +237,8 @@ func (q *Queue) make(ctx context.Context, nc *nats.Conn) (err error) {
 		return err
 	}
 	// What is kept lives as long as its job's record says, not by a time of its own.
-	q.objects, err = q.js.CreateOrUpdateObjectStore(ctx, jetstream.ObjectStoreConfig{Bucket: bucket, Replicas: c.Replicas})
+	q.objects, err = q.js.CreateOrUpdateObjectStore(ctx, jetstream.ObjectStoreConfig{Bucket: bucket,
+		Replicas: c.Replicas})
 	return err
 }
 
@@ -345,7 +353,10 @@ func (q *Queue) load(ctx context.Context, id string) (Job, error) {
 
 // validID says whether an id can be one of ours: it is part of subjects and names.
 func validID(id string) bool {
-	return len(id) == 26 && !strings.ContainsFunc(id, func(r rune) bool { return (r < 'a' || r > 'z') && (r < '2' || r > '7') })
+	return len(id) == 26 && !strings.ContainsFunc(id, func(r rune) bool {
+		return (r < 'a' || r > 'z') &&
+			(r < '2' || r > '7')
+	})
 }
 
 // List returns all jobs, the newest first.
@@ -441,11 +452,13 @@ func (q *Queue) check(ctx context.Context, r Request) (j Job, err error) {
 		return j, err
 	}
 	if n := r.Options.Iterations; n != nil && *n > q.config.MaxIterations {
-		return j, &nst.OptionError{Field: "Iterations", Problem: fmt.Sprintf("is %d; at most %d are made here", *n, q.config.MaxIterations)}
+		return j, &nst.OptionError{Field: "Iterations", Problem: fmt.Sprintf("is %d; at most %d are made here", *n,
+			q.config.MaxIterations)}
 	}
 	j.Options = r.Options
 	j.Styles = len(r.Styles)
-	j.Inputs = inputs{Styles: len(r.Styles), ContentMask: r.ContentMask != nil, StyleMasks: len(r.StyleMasks), Init: r.Init != nil}
+	j.Inputs = inputs{Styles: len(r.Styles), ContentMask: r.ContentMask != nil, StyleMasks: len(r.StyleMasks),
+		Init: r.Init != nil}
 	if j.Inputs.Init {
 		j.Options.Start = nst.StartPicture
 	}
@@ -480,12 +493,15 @@ func (q *Queue) check(ctx context.Context, r Request) (j Job, err error) {
 			return j, err
 		}
 	}
-	if j.Inputs.ContentMask != (j.Inputs.StyleMasks > 0) || j.Inputs.StyleMasks > 0 && j.Inputs.StyleMasks != len(styles) {
-		return j, &nst.OptionError{Field: "ContentMask", Problem: "and a mask for each style picture go together: give both or neither"}
+	if j.Inputs.ContentMask != (j.Inputs.StyleMasks > 0) || j.Inputs.StyleMasks > 0 &&
+		j.Inputs.StyleMasks != len(styles) {
+		return j, &nst.OptionError{Field: "ContentMask",
+			Problem: "and a mask for each style picture go together: give both or neither"}
 	}
 	if o.Start == nst.StartPicture {
 		if !j.Inputs.Init {
-			return j, &nst.OptionError{Field: "Start", Problem: "is a picture, which is missing: send it as the part init"}
+			return j, &nst.OptionError{Field: "Start",
+				Problem: "is a picture, which is missing: send it as the part init"}
 		}
 		o.Start = "" // it has been looked at
 	}
@@ -493,7 +509,9 @@ func (q *Queue) check(ctx context.Context, r Request) (j Job, err error) {
 		return j, err
 	}
 	if int64(j.Width)*int64(j.Height) > q.config.MaxPixels {
-		return j, &nst.OptionError{Field: "Size", Problem: fmt.Sprintf("makes a picture of %d×%d; at most %d pixels are made here", j.Width, j.Height, q.config.MaxPixels)}
+		return j, &nst.OptionError{Field: "Size",
+			Problem: fmt.Sprintf("makes a picture of %d×%d; at most %d pixels are made here", j.Width, j.Height,
+				q.config.MaxPixels)}
 	}
 	return j, nil
 }
@@ -691,7 +709,9 @@ func full(err error) error {
 	switch {
 	case strings.Contains(text, "maximum messages exceeded"):
 		return ErrQueueFull
-	case strings.Contains(text, "insufficient storage"), strings.Contains(text, "resource limits exceeded"), strings.Contains(text, "no space left"), strings.Contains(text, "maximum bytes exceeded"), strings.Contains(text, "insufficient resources"):
+	case strings.Contains(text, "insufficient storage"), strings.Contains(text, "resource limits exceeded"),
+		strings.Contains(text, "no space left"), strings.Contains(text, "maximum bytes exceeded"),
+		strings.Contains(text, "insufficient resources"):
 		return ErrNoSpace
 	}
 	return err
@@ -734,7 +754,8 @@ func (q *Queue) CopyPicture(ctx context.Context, id, name string, w io.Writer) e
 // Unavailable says whether an error is that the queue does not answer: the same may
 // succeed later.
 func Unavailable(err error) bool {
-	for _, one := range []error{context.DeadlineExceeded, nats.ErrTimeout, nats.ErrNoResponders, nats.ErrConnectionClosed, nats.ErrDisconnected,
+	for _, one := range []error{context.DeadlineExceeded, nats.ErrTimeout, nats.ErrNoResponders,
+		nats.ErrConnectionClosed, nats.ErrDisconnected,
 		nats.ErrReconnectBufExceeded, jetstream.ErrNoStreamResponse, jetstream.ErrJetStreamNotEnabled} {
 		if errors.Is(err, one) {
 			return true
@@ -863,7 +884,8 @@ func (q *Queue) update(ctx context.Context, j Job) (Job, error) {
 	}
 	revision, err := q.records.Update(ctx, j.ID, value, j.Revision)
 	var api *jetstream.APIError
-	if errors.Is(err, jetstream.ErrKeyExists) || errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence {
+	if errors.Is(err, jetstream.ErrKeyExists) || errors.As(err, &api) &&
+		api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence {
 		return j, errConflict
 	}
 	if err != nil {

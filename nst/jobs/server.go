@@ -68,7 +68,8 @@ func StartServer(c ServerConfig) (*Server, error) {
 		return nil, fmt.Errorf("the data folder %s is in use by another process", c.Dir)
 	}
 	o := &server.Options{
-		ServerName: "nst", JetStream: true, StoreDir: c.Dir, NoSigs: true, NoLog: c.Log == nil, DontListen: c.Listen == "",
+		ServerName: "nst", JetStream: true, StoreDir: c.Dir, NoSigs: true, NoLog: c.Log == nil,
+		DontListen: c.Listen == "",
 		// What a power cut may cost; a killed process costs nothing.
 		SyncInterval: 5 * time.Second, JetStreamMaxStore: c.MaxBytes, MaxPayload: 8 << 20,
 	}
@@ -101,7 +102,8 @@ func StartServer(c ServerConfig) (*Server, error) {
 	s.server.Start()
 	if !s.server.ReadyForConnections(20 * time.Second) {
 		s.Close()
-		return nil, fmt.Errorf("the embedded NATS server does not start; is %s in use by another?", cmp.Or(c.Listen, c.Dir))
+		return nil, fmt.Errorf("the embedded NATS server does not start; is %s in use by another?",
+			cmp.Or(c.Listen, c.Dir))
 	}
 	if c.Listen != "" {
 		s.url = "nats://" + s.token + "@" + s.server.Addr().String()
@@ -156,14 +158,16 @@ func (s *Server) Close() {
 // until ctx is done, unless a server refuses the credentials or is not the one that
 // the options trust.
 func Connect(ctx context.Context, urls string, options ...nats.Option) (*nats.Conn, error) {
-	options = append([]nats.Option{nats.Name("nst"), nats.MaxReconnects(-1), nats.ReconnectWait(500 * time.Millisecond), nats.Timeout(5 * time.Second)}, options...)
+	options = append([]nats.Option{nats.Name("nst"), nats.MaxReconnects(-1), nats.ReconnectWait(500 * time.Millisecond),
+		nats.Timeout(5 * time.Second)}, options...)
 	for tries := 1; ; tries++ {
 		nc, err := nats.Connect(urls, options...)
 		switch {
 		case err == nil:
 			return nc, nil
 		case refused(err):
-			return nil, fmt.Errorf("the NATS server at %s and this program do not accept each other (certificates and credentials say who is who): %w", redacted(urls), err)
+			return nil, fmt.Errorf("the NATS server at %s and this program do not accept each other (certificates "+
+				"and credentials say who is who): %w", redacted(urls), err)
 		case tries == 5:
 			return nil, fmt.Errorf("no NATS server answers at %s: %w", redacted(urls), err)
 		}

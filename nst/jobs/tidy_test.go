@@ -45,7 +45,8 @@ func TestObjects(t *testing.T) {
 	ctx := context.Background()
 	q := openQueue(t, Config{})
 	random := rand.NewChaCha8([32]byte{})
-	for size, chunks := range map[int]uint64{0: 0, 1: 1, chunkSize: 1, chunkSize + 1: 2, (inFlight+6)*chunkSize - 1: inFlight + 6} {
+	for size, chunks := range map[int]uint64{0: 0, 1: 1, chunkSize: 1, chunkSize + 1: 2,
+		(inFlight+6)*chunkSize - 1: inFlight + 6} {
 		data := make([]byte, size)
 		_, _ = random.Read(data)
 		require.NoError(t, q.write(ctx, "job", "result", data))

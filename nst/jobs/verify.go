@@ -28,7 +28,8 @@ func (q *Queue) Verify(ctx context.Context, all bool) (lost []string, err error)
 		}
 	}
 	for id := range orphans {
-		lost = append(lost, fmt.Sprintf("job %s has pictures and no record: its record was lost, or it is being made", id))
+		lost = append(lost, fmt.Sprintf("job %s has pictures and no record: its record was lost, or it is being made",
+			id))
 	}
 	for _, j := range known {
 		// Of a finished job the result alone has to be there; the rest is shown.

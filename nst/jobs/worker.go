@@ -105,7 +105,8 @@ func (q *Queue) Work(ctx context.Context, engine *nst.Engine, name string) error
 			}
 			err = batch.Error()
 		}
-		if err != nil && ctx.Err() == nil && !errors.Is(err, nats.ErrTimeout) && !errors.Is(err, context.DeadlineExceeded) {
+		if err != nil && ctx.Err() == nil && !errors.Is(err, nats.ErrTimeout) &&
+			!errors.Is(err, context.DeadlineExceeded) {
 			q.config.Log.Warn("no jobs can be had; trying again", "worker", name, "error", err)
 			sleep(ctx, time.Second)
 		}
@@ -328,7 +329,8 @@ func (j *Job) vanished(checkpoint string) bool {
 	if j.Progress != nil {
 		at = j.Progress.Iteration
 	}
-	j.Error = fmt.Sprintf("workers vanished %d times in a row while they had it, without keeping a newer state, the last one after iteration %d", j.Deaths, at)
+	j.Error = fmt.Sprintf("workers vanished %d times in a row while they had it, without keeping a newer state, "+
+		"the last one after iteration %d", j.Deaths, at)
 	j.finish(Failed)
 	return true
 }
@@ -364,7 +366,8 @@ func (w *worker) failed(ctx context.Context, id string, failure error) (Job, err
 				same++
 			}
 		}
-		hopeless := errors.Is(failure, nst.ErrInvalidOption) || errors.Is(failure, picture.ErrPicture) || errors.Is(failure, nst.ErrDiverged) || errors.Is(failure, errGone) || errors.Is(failure, errDamaged)
+		hopeless := errors.Is(failure, nst.ErrInvalidOption) || errors.Is(failure, picture.ErrPicture) ||
+			errors.Is(failure, nst.ErrDiverged) || errors.Is(failure, errGone) || errors.Is(failure, errDamaged)
 		if same < maxFailures && len(j.Failures) < allFailures && !hopeless {
 			j.State, j.Worker = Queued, ""
 			return
@@ -383,7 +386,8 @@ func (w *worker) failed(ctx context.Context, id string, failure error) (Job, err
 }
 
 // inputs read a job's pictures and its checkpoint.
-func (w *worker) inputs(ctx context.Context, j Job) (o nst.Options, content *picture.Picture, styles []*picture.Picture, err error) {
+func (w *worker) inputs(ctx context.Context, j Job) (o nst.Options, content *picture.Picture, styles []*picture.Picture,
+	err error) {
 	read := func(name string) *picture.Picture {
 		if err != nil {
 			return nil
@@ -460,7 +464,8 @@ func (w *worker) decodingLimit() int64 {
 var errGone = errors.New("is gone from the store")
 
 // stylize runs the transfer, and stores what it makes.
-func (w *worker) stylize(ctx, run context.Context, cancel context.CancelCauseFunc, j Job, o nst.Options, content *picture.Picture, styles []*picture.Picture) error {
+func (w *worker) stylize(ctx, run context.Context, cancel context.CancelCauseFunc, j Job, o nst.Options,
+	content *picture.Picture, styles []*picture.Picture) error {
 	s := &saver{worker: w, job: j, cancel: cancel, todo: make(chan saved, 1)}
 	resumed := 0
 	if o.Resume != nil {
@@ -469,15 +474,16 @@ func (w *worker) stylize(ctx, run context.Context, cancel context.CancelCauseFun
 	w.bound(&o)
 	var saving sync.WaitGroup
 	saving.Go(func() { s.work(ctx) })
-	result, err := w.try(run, content, styles, o, nst.Hooks{StateEvery: w.every, Warn: s.warn, Progress: func(p nst.Progress) {
-		s.report(p, p.Last && ctx.Err() != nil && context.Cause(run) != errCancelled, resumed)
-		w.mutex.Lock()
-		w.info.Iterations++
-		if n := p.Iteration - resumed; n > 0 && p.Seconds > 0 {
-			w.info.SecondsPerIteration = p.Seconds / float64(p.Iteration)
-		}
-		w.mutex.Unlock()
-	}})
+	result, err := w.try(run, content, styles, o, nst.Hooks{StateEvery: w.every, Warn: s.warn,
+		Progress: func(p nst.Progress) {
+			s.report(p, p.Last && ctx.Err() != nil && context.Cause(run) != errCancelled, resumed)
+			w.mutex.Lock()
+			w.info.Iterations++
+			if n := p.Iteration - resumed; n > 0 && p.Seconds > 0 {
+				w.info.SecondsPerIteration = p.Seconds / float64(p.Iteration)
+			}
+			w.mutex.Unlock()
+		}})
 	close(s.todo)
 	saving.Wait()
 	if errors.Is(err, nst.ErrCheckpoint) && o.Resume != nil { // of another machine's version, say
@@ -501,7 +507,10 @@ func (w *worker) stylize(ctx, run context.Context, cancel context.CancelCauseFun
 		return err
 	}
 	data := encoded.Bytes()
-	if err := w.insistFor(ctx, 0, func(once context.Context) error { return w.queue.write(once, j.ID, "result", data) }); err != nil {
+	if err := w.insistFor(ctx, 0, func(once context.Context) error {
+		return w.queue.write(once, j.ID, "result",
+			data)
+	}); err != nil {
 		return err
 	}
 	_, err = w.change(ctx, j.ID, w.mine(func(j *Job) {
@@ -546,7 +555,8 @@ func (w *worker) memoryLimit() int64 {
 }
 
 // try is Stylize, of which a panic is an error: it is one job's.
-func (w *worker) try(ctx context.Context, content *picture.Picture, styles []*picture.Picture, o nst.Options, h nst.Hooks) (r *nst.Result, err error) {
+func (w *worker) try(ctx context.Context, content *picture.Picture, styles []*picture.Picture, o nst.Options,
+	h nst.Hooks) (r *nst.Result, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			w.queue.config.Log.Error("a transfer panicked", "panic", fmt.Sprint(p))
@@ -595,7 +605,8 @@ func (s *saver) report(p nst.Progress, last bool, resumed int) {
 	s.mutex.Lock()
 	costs := p.Costs
 	s.job.Costs = &costs
-	s.job.Progress = &Progress{Scale: p.Scale, Iteration: p.Iteration, Iterations: p.Iterations, Fraction: p.Fraction, Seconds: p.Seconds}
+	s.job.Progress = &Progress{Scale: p.Scale, Iteration: p.Iteration, Iterations: p.Iterations, Fraction: p.Fraction,
+		Seconds: p.Seconds}
 	if p.Fraction > 0 {
 		s.job.Progress.SecondsLeft = p.Seconds * (1 - p.Fraction) / p.Fraction
 	}
@@ -635,7 +646,8 @@ func (s *saver) report(p nst.Progress, last bool, resumed int) {
 func (s *saver) fill(j *Job) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	j.Progress, j.Costs, j.Curve, j.Preview, j.Warnings = s.job.Progress, s.job.Costs, slices.Clone(s.job.Curve), s.job.Preview, s.job.Warnings
+	j.Progress, j.Costs, j.Curve = s.job.Progress, s.job.Costs, slices.Clone(s.job.Curve)
+	j.Preview, j.Warnings = s.job.Preview, s.job.Warnings
 	if j.Progress != nil {
 		copied := *j.Progress
 		j.Progress = &copied

@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -39,12 +41,29 @@ func TestEmbedding(t *testing.T) {
 		return string(out)
 	}
 	run("mod", "edit", "-module", "example.com/another", "-droptool", "honnef.co/go/tools/cmd/staticcheck",
+		"-droptool", "github.com/mgechev/revive",
 		"-require", module+"@v0.0.0", "-replace", module+"="+root)
 	run("build", "-o", dir+"/bin/", "./...")
 
-	out, err := exec.Command(dir+"/bin/queue", nsttest.Model(t), nsttest.Demo(t, "content.png"), nsttest.Demo(t, "style.png"), t.TempDir()).CombinedOutput()
+	// Installed by CMake, the libraries need no scripts/env: what pkg-config says will do.
+	prefix := t.TempDir()
+	out, err := exec.Command("cmake", "--install", filepath.Join(root, "build", "native"), "--prefix", prefix).CombinedOutput()
 	require.NoError(t, err, string(out))
-	assert.Equal(t, "done true\n", string(out))
+	found, err := filepath.Glob(filepath.Join(prefix, "*", "pkgconfig", "nsttorch.pc"))
+	require.NoError(t, err)
+	require.Len(t, found, 1)
+	pc, err := os.ReadFile(found[0])
+	require.NoError(t, err)
+	libs := regexp.MustCompile(`(?m)^Libs: (.*)$`).FindStringSubmatch(string(pc))
+	require.Len(t, libs, 2)
+	t.Setenv("CGO_LDFLAGS", strings.ReplaceAll(libs[1], "${libdir}", filepath.Dir(filepath.Dir(found[0]))))
+	run("build", "-o", dir+"/installed/", "./queue")
+	for _, built := range []string{"bin", "installed"} {
+		out, err := exec.Command(filepath.Join(dir, built, "queue"), nsttest.Model(t), nsttest.Demo(t, "content.png"),
+			nsttest.Demo(t, "style.png"), t.TempDir()).CombinedOutput()
+		require.NoError(t, err, string(out))
+		assert.Equal(t, "done true\n", string(out))
+	}
 
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -62,7 +81,8 @@ func TestEmbedding(t *testing.T) {
 		body, _ := io.ReadAll(answer.Body)
 		return answer.StatusCode, string(body)
 	}
-	require.Eventually(t, func() bool { status, _ := get("/readyz"); return status == 200 }, 30*time.Second, 100*time.Millisecond)
+	require.Eventually(t, func() bool { status, _ := get("/readyz"); return status == 200 }, 30*time.Second,
+		100*time.Millisecond)
 	_, text := get("/mine")
 	assert.Equal(t, "my own call\n", text)
 	status, _ := get("/v1/jobs")

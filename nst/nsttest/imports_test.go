@@ -23,19 +23,34 @@ const (
 // allowed is which packages of this module each may import: one way only, and
 // what no package but one may reach.
 var allowed = map[string][]string{
-	"/torch":                   {},
-	"/nst/vgg19":               {"/torch"},
-	"/nst/picture":             {},
-	"/nst/internal/tiling":     {"/torch", "/nst/vgg19"},
-	"/nst/internal/objective":  {"/torch", "/nst/vgg19", "/nst/internal/tiling"},
-	"/nst/internal/descent":    {"/torch"},
-	"/nst":                     {"/torch", "/nst/vgg19", "/nst/picture", "/nst/internal/tiling", "/nst/internal/objective", "/nst/internal/descent"},
-	"/nst/report":              {"/torch", "/nst", "/nst/picture"},
-	"/nst/jobs":                {"/torch", "/nst", "/nst/picture"},
-	"/nst/httpapi":             {"/nst", "/nst/jobs", "/nst/picture"},
-	"/nst/jobs/jobstest":       {"/nst", "/nst/jobs", "/nst/nsttest"},
-	"/nst/nsttest":             {"/torch"},
-	"/cmd/nst":                 {"/torch", "/nst", "/nst/vgg19", "/nst/picture", "/nst/report", "/nst/jobs", "/nst/httpapi"},
+	"/torch":                  {},
+	"/nst/vgg19":              {"/torch"},
+	"/nst/picture":            {},
+	"/nst/internal/tiling":    {"/torch", "/nst/vgg19"},
+	"/nst/internal/objective": {"/torch", "/nst/vgg19", "/nst/internal/tiling"},
+	"/nst/internal/descent":   {"/torch"},
+	"/nst": {
+		"/torch",
+		"/nst/vgg19",
+		"/nst/picture",
+		"/nst/internal/tiling",
+		"/nst/internal/objective",
+		"/nst/internal/descent",
+	},
+	"/nst/report":        {"/torch", "/nst", "/nst/picture"},
+	"/nst/jobs":          {"/torch", "/nst", "/nst/picture"},
+	"/nst/httpapi":       {"/nst", "/nst/jobs", "/nst/picture"},
+	"/nst/jobs/jobstest": {"/nst", "/nst/jobs", "/nst/nsttest"},
+	"/nst/nsttest":       {"/torch"},
+	"/cmd/nst": {
+		"/torch",
+		"/nst",
+		"/nst/vgg19",
+		"/nst/picture",
+		"/nst/report",
+		"/nst/jobs",
+		"/nst/httpapi",
+	},
 }
 
 // outside is what package nst and what hangs off it know nothing of.
@@ -44,23 +59,48 @@ var outside = []string{"net/http", "flag", "github.com/spf13/", "github.com/nats
 // services are those that may.
 var services = []string{"/nst/jobs", "/nst/httpapi", "/nst/nsttest"}
 
-func TestImportsGoOneWay(t *testing.T) {
+// one is a package as go list has it.
+type one struct {
+	ImportPath        string
+	Imports, CgoFiles []string
+}
+
+// packages are this module's.
+func packages(t *testing.T) (all []one) {
+	t.Helper()
 	list := exec.Command("go", "list", "-json=ImportPath,Imports,CgoFiles", "./...")
 	list.Dir = nsttest.Root(t)
 	out, err := list.Output()
 	require.NoError(t, err)
-	seen := 0
 	for decoder := json.NewDecoder(strings.NewReader(string(out))); ; {
-		var p struct {
-			ImportPath        string
-			Imports, CgoFiles []string
-		}
+		var p one
 		if err := decoder.Decode(&p); errors.Is(err, io.EOF) {
-			break
+			return all
 		} else {
 			require.NoError(t, err)
 		}
-		seen++
+		all = append(all, p)
+	}
+}
+
+// imported is which of this module's packages each imports.
+func imported(t *testing.T) map[string][]string {
+	out := map[string][]string{}
+	for _, p := range packages(t) {
+		name := strings.TrimPrefix(p.ImportPath, module)
+		out[name] = nil
+		for _, i := range p.Imports {
+			if inner, ok := strings.CutPrefix(i, module); ok {
+				out[name] = append(out[name], inner)
+			}
+		}
+	}
+	return out
+}
+
+func TestImportsGoOneWay(t *testing.T) {
+	all := packages(t)
+	for _, p := range all {
 		name := strings.TrimPrefix(p.ImportPath, module)
 		may, known := allowed[name]
 		assert.True(t, known, "%s: which packages it may import is not said here", name)
@@ -77,5 +117,5 @@ func TestImportsGoOneWay(t *testing.T) {
 			}
 		}
 	}
-	assert.Equal(t, len(allowed), seen)
+	assert.Equal(t, len(allowed), len(all))
 }

@@ -49,6 +49,15 @@ func Reference(t testing.TB, name string) string {
 	return filepath.Join(Root(t), "nst", "testdata", "reference", name)
 }
 
+// Long marks a test that takes long: go test -short, and with it scripts/test quick, leave
+// it out; scripts/test runs it.
+func Long(t testing.TB) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("it takes long, and -short was asked for")
+	}
+}
+
 // Model is the path of the default network, which scripts/setup makes.
 func Model(t testing.TB) string { return built(t, "share", "nst", "vgg19.pt") }
 
@@ -57,7 +66,7 @@ func Model(t testing.TB) string { return built(t, "share", "nst", "vgg19.pt") }
 func Demo(t testing.TB, name string) string { return built(t, "demo", name) }
 
 // RunWithPretend is for a TestMain: it runs the tests with the pretend
-// accelerator, which scripts/test builds, as NST_DEVICE_LIBRARY.
+// accelerator, which scripts/setup compiles, as NST_DEVICE_LIBRARY.
 func RunWithPretend(m *testing.M) {
 	folder, err := root()
 	library := filepath.Join(folder, "build", "lib", "libpretend.so")
@@ -65,7 +74,7 @@ func RunWithPretend(m *testing.M) {
 		_, err = os.Stat(library)
 	}
 	if err != nil {
-		fmt.Fprintf(os.Stderr, "%v: run scripts/test, which sets everything up\n", err)
+		fmt.Fprintf(os.Stderr, "%v: run scripts/setup, which compiles it\n", err)
 		os.Exit(1)
 	}
 	os.Setenv("NST_DEVICE_LIBRARY", library)
@@ -81,7 +90,7 @@ func built(t testing.TB, path ...string) string {
 	t.Helper()
 	full := filepath.Join(append([]string{Root(t), "build"}, path...)...)
 	if _, err := os.Stat(full); err != nil {
-		t.Fatalf("%v: run scripts/test, which sets everything up", err)
+		t.Fatalf("%v: run scripts/setup, which makes it", err)
 	}
 	return full
 }
@@ -131,6 +140,7 @@ func Idle(t testing.TB) {
 			time.Sleep(100 * time.Millisecond)
 		}
 		stacks := make([]byte, 4<<20)
-		t.Errorf("%d goroutines run, %d did before:\n%s", runtime.NumGoroutine(), before, stacks[:runtime.Stack(stacks, true)])
+		t.Errorf("%d goroutines run, %d did before:\n%s", runtime.NumGoroutine(), before,
+			stacks[:runtime.Stack(stacks, true)])
 	})
 }

@@ -40,7 +40,8 @@ func TestSetupNamesWhatIsMissing(t *testing.T) {
 	t.Run("pip", func(t *testing.T) {
 		python := filepath.Join(t.TempDir(), "python3")
 		require.NoError(t, os.WriteFile(python, []byte("#!/bin/sh\nexit 1\n"), 0o700))
-		assert.Equal(t, "nst: pip is missing ("+python+" -m pip): apt install python3-pip\n", fail(t, setup, "NST_PYTHON="+python))
+		assert.Equal(t, "nst: pip is missing ("+python+" -m pip): apt install python3-pip\n",
+			fail(t, setup, "NST_PYTHON="+python))
 	})
 	t.Run("Go of old", func(t *testing.T) {
 		path := t.TempDir()
@@ -48,7 +49,8 @@ func TestSetupNamesWhatIsMissing(t *testing.T) {
 		assert.Contains(t, fail(t, setup, "PATH="+path+":"+os.Getenv("PATH")), "nst: Go 1.19.8 is too old")
 	})
 	t.Run("libtorch", func(t *testing.T) {
-		assert.Contains(t, fail(t, setup, "LIBTORCH=/nonexistent"), "LIBTORCH=/nonexistent is no libtorch: lib/libtorch_cpu.so is not there")
+		assert.Contains(t, fail(t, setup, "LIBTORCH=/nonexistent"),
+			"LIBTORCH=/nonexistent is no libtorch: lib/libtorch_cpu.so is not there")
 	})
 }
 

@@ -13,7 +13,8 @@ type lab [3]float64
 
 func (p *Picture) lab(i int) lab {
 	plane := p.Width * p.Height
-	l, a, b := colorful.Color{R: float64(p.Pixels[i]), G: float64(p.Pixels[plane+i]), B: float64(p.Pixels[2*plane+i])}.Lab()
+	l, a, b := colorful.Color{R: float64(p.Pixels[i]), G: float64(p.Pixels[plane+i]),
+		B: float64(p.Pixels[2*plane+i])}.Lab()
 	return lab{l, a, b}
 }
 
@@ -136,7 +137,8 @@ const flat = 1e-3
 func power(m *mat.SymDense, exponent, least float64) *mat.SymDense {
 	var eigen mat.EigenSym
 	if !eigen.Factorize(m, true) {
-		return mat.NewSymDense(3, []float64{1, 0, 0, 0, 1, 0, 0, 0, 1}) // of values that are no numbers; a checked picture has none
+		// of values that are no numbers; a checked picture has none
+		return mat.NewSymDense(3, []float64{1, 0, 0, 0, 1, 0, 0, 0, 1})
 	}
 	var vectors, out mat.Dense
 	eigen.VectorsTo(&vectors)

@@ -41,7 +41,8 @@ func readJPEG(data []byte, f *file) error {
 	progressive, ended := false, false
 	for at, scan := 2, false; !ended; {
 		if scan { // entropy-coded data, in which a marker's 0xff is followed by neither 0 nor RST
-			for at+1 < len(data) && (data[at] != 0xff || data[at+1] == 0 || (data[at+1] >= 0xd0 && data[at+1] <= 0xd7)) {
+			for at+1 < len(data) && (data[at] != 0xff || data[at+1] == 0 ||
+				(data[at+1] >= 0xd0 && data[at+1] <= 0xd7)) {
 				at++
 			}
 			scan = false
@@ -77,7 +78,8 @@ func readJPEG(data []byte, f *file) error {
 			}
 			switch {
 			case marker > 0xc2:
-				return refused("is a lossless, hierarchical or arithmetic-coded JPEG: save it as an ordinary one, or as PNG")
+				return refused("is a lossless, hierarchical or arithmetic-coded JPEG: save it as an ordinary one, " +
+					"or as PNG")
 			case content[0] != 8:
 				return refused(fmt.Sprintf("is a JPEG of %d bits: save it with 8, or as PNG", content[0]))
 			}
@@ -267,7 +269,8 @@ func inflate(data []byte, most int64) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-var errLongProfile = refused(fmt.Sprintf("has an ICC profile of more than %d MiB: save it with another", maxProfile>>20))
+var errLongProfile = refused(fmt.Sprintf("has an ICC profile of more than %d MiB: save it with another",
+	maxProfile>>20))
 
 // gammaPNG are the colours by gAMA and cHRM, numbers of 1/100000 (PNG, third edition,
 // 11.3.2.1 and 11.3.2.2). A gamma of 1/2.2 is how encoders wrote sRGB.

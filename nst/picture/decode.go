@@ -139,7 +139,8 @@ func decode(data []byte, memory int64) (*Picture, error) {
 		return nil, err
 	}
 	if need := f.memory(data); memory > 0 && need > memory {
-		return nil, fmt.Errorf("is of %d×%d pixels, for which decoding takes %s of memory; %s may be used: a higher limit will do if there is more, or a smaller copy of the file",
+		return nil, fmt.Errorf("is of %d×%d pixels, for which decoding takes %s of memory; %s may be used: a "+
+			"higher limit will do if there is more, or a smaller copy of the file",
 			f.width, f.height, humanize.IBytes(uint64(need)), humanize.IBytes(uint64(max(memory, 0))))
 	}
 	var p *Picture
@@ -313,7 +314,8 @@ func sizeError(w, h int) error {
 	case w <= 0 || h <= 0:
 		return refused(fmt.Sprintf("has no pixels: its header says %d×%d", w, h))
 	case max(w, h) > MaxSide || int64(w)*int64(h) > MaxPixels:
-		return refused(fmt.Sprintf("claims %d×%d pixels; at most %d million and %d a side are read", w, h, MaxPixels/1_000_000, MaxSide))
+		return refused(fmt.Sprintf("claims %d×%d pixels; at most %d million and %d a side are read", w, h,
+			MaxPixels/1_000_000, MaxSide))
 	}
 	return nil
 }

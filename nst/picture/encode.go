@@ -70,7 +70,8 @@ func FormatOf(path string) (Format, error) {
 // Alpha says whether files of the format have alpha.
 func (f Format) Alpha() bool { return f != JPEG }
 
-var endings = map[string]Format{".png": PNG, ".jpg": JPEG, ".jpeg": JPEG, ".webp": WebP, ".tif": TIFF, ".tiff": TIFF, ".avif": AVIF}
+var endings = map[string]Format{".png": PNG, ".jpg": JPEG, ".jpeg": JPEG, ".webp": WebP, ".tif": TIFF, ".tiff": TIFF,
+	".avif": AVIF}
 
 // Endings lists the endings of the files that Save writes.
 const Endings = ".png, .jpg, .jpeg, .webp, .tif, .tiff or .avif"
@@ -102,7 +103,8 @@ var writers = map[Format]writer{
 		}},
 	WebP: {lossy: true, maxSide: 16383, tag: tagWebP,
 		encode: func(w *bytes.Buffer, m image.Image, e Encoding) error {
-			return webp.Encode(w, m, webp.Options{Quality: e.quality(), Lossless: e.quality() == 100, Exact: true, Method: webp.DefaultMethod})
+			return webp.Encode(w, m, webp.Options{Quality: e.quality(), Lossless: e.quality() == 100, Exact: true,
+				Method: webp.DefaultMethod})
 		}},
 	TIFF: {sixteen: true, maxSide: math.MaxInt32, maxBytes: math.MaxUint32 - 1<<20, tag: tagTIFF,
 		encode: func(w *bytes.Buffer, m image.Image, _ Encoding) error {
@@ -110,7 +112,8 @@ var writers = map[Format]writer{
 		}},
 	AVIF: {lossy: true, maxSide: 65535, tag: tagAVIF,
 		encode: func(w *bytes.Buffer, m image.Image, e Encoding) error {
-			return avif.Encode(w, m, avif.Options{Quality: e.quality(), QualityAlpha: 100, Speed: 8, ChromaSubsampling: image.YCbCrSubsampleRatio444})
+			return avif.Encode(w, m, avif.Options{Quality: e.quality(), QualityAlpha: 100, Speed: 8,
+				ChromaSubsampling: image.YCbCrSubsampleRatio444})
 		}},
 }
 
@@ -137,10 +140,12 @@ func (f Format) Check(e Encoding) error {
 func (f Format) CheckSize(e Encoding, width, height int) error {
 	w := writers[f]
 	if max(width, height) > w.maxSide {
-		return fmt.Errorf("%w: %d×%d is too large for %s, which takes %d a side; png takes more", ErrOutput, width, height, f, w.maxSide)
+		return fmt.Errorf("%w: %d×%d is too large for %s, which takes %d a side; png takes more", ErrOutput, width,
+			height, f, w.maxSide)
 	}
 	if bytes := int64(width) * int64(height) * int64(max(e.Bits, 8)/2); w.maxBytes > 0 && bytes > w.maxBytes {
-		return fmt.Errorf("%w: %d×%d takes %d bytes uncompressed, and %s %d at most; png takes more", ErrOutput, width, height, bytes, f, w.maxBytes)
+		return fmt.Errorf("%w: %d×%d takes %d bytes uncompressed, and %s %d at most; png takes more", ErrOutput, width,
+			height, bytes, f, w.maxBytes)
 	}
 	return nil
 }
@@ -240,7 +245,8 @@ func Replace(path string, write func(io.Writer) error) (err error) {
 		mode = older.Mode().Perm()
 	}
 	// A name of its own, which is short: the file's may be as long as names can be.
-	file, err := os.OpenFile(filepath.Join(filepath.Dir(place), fmt.Sprintf(".nst-%016x", rand.Uint64())), os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	file, err := os.OpenFile(filepath.Join(filepath.Dir(place), fmt.Sprintf(".nst-%016x", rand.Uint64())),
+		os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
 		return fmt.Errorf("%w: %s cannot be written: %w", ErrOutput, path, withoutPath(err))
 	}

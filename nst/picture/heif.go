@@ -172,7 +172,8 @@ func (h *heif) each(item uint64, do func(kind string, content []byte)) {
 func (h *heif) alpha() (has bool) {
 	for item, to := range h.auxiliary {
 		h.each(item, func(kind string, content []byte) {
-			has = has || to == h.primary && kind == "auxC" && (bytes.Contains(content, []byte(":alpha")) || bytes.Contains(content, []byte("auxid:1")))
+			has = has || to == h.primary && kind == "auxC" &&
+				(bytes.Contains(content, []byte(":alpha")) || bytes.Contains(content, []byte("auxid:1")))
 		})
 	}
 	return has
@@ -282,7 +283,8 @@ func readHEIF(data []byte, f *file) error {
 	half := (f.width + 1) / 2
 	switch {
 	case align(max(64, half+half%2)) != align(half) || f.width < 64 || f.height < 16:
-		return refused(fmt.Sprintf("is a HEIC of %d×%d, which the decoder does not read rightly: save it as JPEG or PNG", f.width, f.height))
+		return refused(fmt.Sprintf("is a HEIC of %d×%d, which the decoder does not read rightly: "+
+			"save it as JPEG or PNG", f.width, f.height))
 	case h.alpha():
 		return refused("is a HEIC with transparency, which is not read: save it as PNG")
 	case coded.known && coded.depth > 8 && coded.chroma == 3:
@@ -304,7 +306,8 @@ func ycbcrOf(number int, full bool) (ycbcr, error) {
 	y := ycbcr{limited: !full, nearest: true}
 	switch number {
 	case 0, 8, 10, 11, 12, 13, 14:
-		return y, refused("is in a colour space that is not read (not YCbCr of a constant matrix): save it as JPEG or PNG")
+		return y, refused("is in a colour space that is not read (not YCbCr of a constant matrix): save it as JPEG " +
+			"or PNG")
 	case 1:
 		y.red, y.blue = 0.2126, 0.0722
 	case 4:

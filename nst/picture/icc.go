@@ -43,12 +43,14 @@ func (c colours) toSRGB(m image.Image, grey bool) (convert func() func([]pixel),
 		return nothing, false
 	}
 	const clamp, mapGamut, optimize = true, false, true
-	channels := map[icc.ColorSpace]int{icc.ColorSpaceRGB: 3, icc.ColorSpaceGray: 1, icc.ColorSpaceCMYK: 4}[profile.Header.DataColorSpace]
+	channels := map[icc.ColorSpace]int{icc.ColorSpaceRGB: 3, icc.ColorSpaceGray: 1,
+		icc.ColorSpaceCMYK: 4}[profile.Header.DataColorSpace]
 	_, inks = m.(*image.CMYK)
 	if channels == 0 || inks != (channels == 4) || !grey && string(c.profile[16:20]) == "GRAY" {
 		return nothing, false
 	}
-	pipeline, err := profile.CreateTransformerToSRGB(icc.RelativeColorimetricRenderingIntent, false, channels, clamp, mapGamut, optimize)
+	pipeline, err := profile.CreateTransformerToSRGB(icc.RelativeColorimetricRenderingIntent, false, channels, clamp,
+		mapGamut, optimize)
 	if err != nil {
 		return nothing, false
 	}
@@ -234,7 +236,8 @@ func matrixProfile(p primaries, curve []byte) []byte {
 	tags := []struct {
 		name    string
 		content []byte
-	}{{"rXYZ", fixed(columns[0])}, {"gXYZ", fixed(columns[1])}, {"bXYZ", fixed(columns[2])}, {"rTRC", curve}, {"gTRC", curve}, {"bTRC", curve},
+	}{{"rXYZ", fixed(columns[0])}, {"gXYZ", fixed(columns[1])}, {"bXYZ", fixed(columns[2])}, {"rTRC", curve}, {"gTRC",
+		curve}, {"bTRC", curve},
 		{"wtpt", fixed(d50)}, {"desc", append([]byte("desc\x00\x00\x00\x00\x00\x00\x00\x04nst"), make([]byte, 79)...)}}
 	const header = 128
 	table := binary.BigEndian.AppendUint32(nil, uint32(len(tags)))
@@ -387,7 +390,8 @@ func cicp(colourPrimaries, transfer int) (colours, error) {
 	case 8:
 		light = func(v float64) float64 { return v }
 	case 16, 18:
-		return colours{}, refused("is of a high dynamic range (PQ or HLG), which sRGB cannot show: convert it to sRGB first")
+		return colours{}, refused("is of a high dynamic range (PQ or HLG), which sRGB cannot show: convert it to " +
+			"sRGB first")
 	case 17: // SMPTE 428: 48 cd/m² is white
 		light = func(v float64) float64 { return math.Pow(v, 2.6) * 52.37 / 48 }
 	default: // sRGB's, and BT.709's, which viewers show by the same curve

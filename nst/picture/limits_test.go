@@ -89,17 +89,25 @@ func TestBombs(t *testing.T) {
 		data []byte
 		part string // of the error; empty: it is a picture
 	}{
-		"PNG of 32767² pixels":      {header(32767, 32767), "cut short"},
-		"PNG whose profile is 2 GB": {append(append(bytes.Clone(whole[:33]), chunk("iCCP", append([]byte("x\x00\x00"), deflated(t, 2<<30)...))...), whole[33:]...), "has an ICC profile of more than 8 MiB"},
-		"GIF of 10⁵ frames":         {append(append(bytes.Clone(g.Bytes()[:13+6]), many...), ';'), ""},
-		"GIF of 32000² pixels":      {append([]byte("GIF89a\x00\x7d\x00\x7d\x80\x00\x00"), g.Bytes()[13:]...), "cut short"},
-		"BMP of 32000² pixels":      {append([]byte("BM\x00\x00\x00\x00\x00\x00\x00\x00\x36\x00\x00\x00\x28\x00\x00\x00\x00\x7d\x00\x00\x00\x7d\x00\x00\x01\x00\x18\x00"), make([]byte, 100)...), "cut short"},
-		"TIFF of 32000² pixels":     {tags([4]uint32{256, 4, 1, 32000}, [4]uint32{257, 4, 1, 32000}, [4]uint32{258, 3, 1, 8}, [4]uint32{259, 3, 1, 8}, [4]uint32{262, 3, 1, 1}, [4]uint32{273, 4, 1, 8}, [4]uint32{278, 4, 1, 32000}, [4]uint32{279, 4, 1, 50}), "cut short"},
-		"TIFF of a wide tile":       {tags([4]uint32{256, 4, 1, 100}, [4]uint32{257, 4, 1, 100}, [4]uint32{258, 3, 1, 8}, [4]uint32{259, 3, 1, 8}, [4]uint32{262, 3, 1, 1}, [4]uint32{322, 4, 1, 1 << 30}, [4]uint32{323, 4, 1, 1 << 30}, [4]uint32{324, 4, 1, 8}, [4]uint32{325, 4, 1, 50}), "tiles of"},
-		"TIFF of 2³² tags":          {append([]byte("II+\x00\x08\x00\x00\x00\x10\x00\x00\x00\x00\x00\x00\x00"), bytes.Repeat([]byte{0xff}, 64)...), "has no pixels"},
-		"HEIC of 2³¹ pixels wide":   {huge, "claims"},
-		"JPEG XL cut short":         {cut, "cut short"},
-		"JPEG of 30000² pixels":     {[]byte("\xff\xd8\xff\xc0\x00\x0b\x08\x75\x30\x75\x30\x01\x01\x11\x00\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00\x00\xff\xd9"), "cut short"},
+		"PNG of 32767² pixels": {header(32767, 32767), "cut short"},
+		"PNG whose profile is 2 GB": {append(append(bytes.Clone(whole[:33]),
+			chunk("iCCP", append([]byte("x\x00\x00"), deflated(t,
+				2<<30)...))...), whole[33:]...), "has an ICC profile of more than 8 MiB"},
+		"GIF of 10⁵ frames": {append(append(bytes.Clone(g.Bytes()[:13+6]), many...), ';'), ""},
+		"GIF of 32000² pixels": {append([]byte("GIF89a\x00\x7d\x00\x7d\x80\x00\x00"), g.Bytes()[13:]...),
+			"cut short"},
+		"BMP of 32000² pixels": {append([]byte("BM\x00\x00\x00\x00\x00\x00\x00\x00\x36\x00\x00\x00\x28\x00\x00\x00\x00\x7d\x00\x00\x00\x7d\x00\x00\x01\x00\x18\x00"), make([]byte, 100)...), "cut short"},
+		"TIFF of 32000² pixels": {tags([4]uint32{256, 4, 1, 32000}, [4]uint32{257, 4, 1, 32000},
+			[4]uint32{258, 3, 1, 8}, [4]uint32{259, 3, 1, 8}, [4]uint32{262, 3, 1, 1}, [4]uint32{273, 4, 1,
+				8}, [4]uint32{278, 4, 1, 32000}, [4]uint32{279, 4, 1, 50}), "cut short"},
+		"TIFF of a wide tile": {tags([4]uint32{256, 4, 1, 100}, [4]uint32{257, 4, 1, 100},
+			[4]uint32{258, 3, 1, 8}, [4]uint32{259, 3, 1, 8}, [4]uint32{262, 3, 1, 1}, [4]uint32{322, 4, 1,
+				1 << 30}, [4]uint32{323, 4, 1, 1 << 30}, [4]uint32{324, 4, 1, 8}, [4]uint32{325, 4, 1, 50}), "tiles of"},
+		"TIFF of 2³² tags": {append([]byte("II+\x00\x08\x00\x00\x00\x10\x00\x00\x00\x00\x00\x00\x00"),
+			bytes.Repeat([]byte{0xff}, 64)...), "has no pixels"},
+		"HEIC of 2³¹ pixels wide": {huge, "claims"},
+		"JPEG XL cut short":       {cut, "cut short"},
+		"JPEG of 30000² pixels":   {[]byte("\xff\xd8\xff\xc0\x00\x0b\x08\x75\x30\x75\x30\x01\x01\x11\x00\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00\x00\xff\xd9"), "cut short"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var before, after runtime.MemStats
@@ -206,7 +214,8 @@ func TestAlphaOfFiles(t *testing.T) {
 func TestAgainAndAgain(t *testing.T) {
 	first, err := picture.Open("testdata/kinds/jpeg_420.jpg")
 	require.NoError(t, err)
-	for f, drift := range map[picture.Format]float64{picture.PNG: 0, picture.TIFF: 0, picture.JPEG: 1, picture.WebP: 1, picture.AVIF: 1} {
+	for f, drift := range map[picture.Format]float64{picture.PNG: 0, picture.TIFF: 0, picture.JPEG: 1, picture.WebP: 1,
+		picture.AVIF: 1} {
 		p := first
 		var start *picture.Picture
 		for range 10 {

@@ -122,7 +122,8 @@ func (p *Picture) image(bits int) image.Image {
 		level := func(v float32) uint16 { return uint16(math.Round(float64(v) * 0xffff)) }
 		rows(p.Height, func(from, to int) {
 			for i := from * p.Width; i < to*p.Width; i++ {
-				m.SetNRGBA64(i%p.Width, i/p.Width, color.NRGBA64{level(p.Pixels[i]), level(p.Pixels[plane+i]), level(p.Pixels[2*plane+i]), level(alpha(i))})
+				m.SetNRGBA64(i%p.Width, i/p.Width, color.NRGBA64{level(p.Pixels[i]), level(p.Pixels[plane+i]),
+					level(p.Pixels[2*plane+i]), level(alpha(i))})
 			}
 		})
 		return m
@@ -131,7 +132,9 @@ func (p *Picture) image(bits int) image.Image {
 	level := func(v float32) uint8 { return uint8(v*255 + 0.5) }
 	rows(p.Height, func(from, to int) {
 		for i := from * p.Width; i < to*p.Width; i++ {
-			m.Pix[4*i], m.Pix[4*i+1], m.Pix[4*i+2], m.Pix[4*i+3] = level(p.Pixels[i]), level(p.Pixels[plane+i]), level(p.Pixels[2*plane+i]), level(alpha(i))
+			copy(m.Pix[4*i:], []uint8{
+				level(p.Pixels[i]), level(p.Pixels[plane+i]), level(p.Pixels[2*plane+i]), level(alpha(i)),
+			})
 		}
 	})
 	return m

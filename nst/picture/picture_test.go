@@ -52,15 +52,25 @@ func TestPixels(t *testing.T) {
 		data []byte
 		want []float32 // two reds, two greens, two blues
 	}{
-		"8 bits":           {encodePNG(t, draw(image.NewNRGBA(r), color.NRGBA{255, 128, 0, 255}, color.NRGBA{1, 2, 3, 255})), []float32{1, 1. / 255, 128. / 255, 2. / 255, 0, 3. / 255}},
-		"16 bits":          {encodePNG(t, draw(image.NewNRGBA64(r), color.NRGBA64{65535, 1, 257, 65535}, color.NRGBA64{2, 3, 4, 65535})), []float32{1, 2. / 65535, 1. / 65535, 3. / 65535, 257. / 65535, 4. / 65535}},
-		"grey":             {encodePNG(t, draw(image.NewGray(r), color.Gray{51}, color.Gray{255})), []float32{0.2, 1, 0.2, 1, 0.2, 1}},
-		"16-bit grey":      {encodePNG(t, draw(image.NewGray16(r), color.Gray16{1}, color.Gray16{65535})), []float32{1. / 65535, 1, 1. / 65535, 1, 1. / 65535, 1}},
-		"palette":          {encodePNG(t, draw(image.NewPaletted(r, color.Palette{color.NRGBA{255, 0, 0, 255}, color.NRGBA{0, 0, 255, 255}}), color.NRGBA{0, 0, 255, 255}, color.NRGBA{255, 0, 0, 255})), []float32{0, 1, 0, 0, 1, 0}},
-		"alpha":            {encodePNG(t, draw(image.NewNRGBA(r), color.NRGBA{0, 0, 0, 0}, color.NRGBA{255, 0, 0, 51})), []float32{1, 1, 1, 0.8, 1, 0.8}},
-		"8-bit TIFF":       {encodeTIFF(t, draw(image.NewNRGBA(r), color.NRGBA{255, 128, 0, 255}, color.NRGBA{1, 2, 3, 255})), []float32{1, 1. / 255, 128. / 255, 2. / 255, 0, 3. / 255}},
-		"16-bit TIFF":      {encodeTIFF(t, draw(image.NewNRGBA64(r), color.NRGBA64{65535, 1, 257, 65535}, color.NRGBA64{2, 3, 4, 65535})), []float32{1, 2. / 65535, 1. / 65535, 3. / 65535, 257. / 65535, 4. / 65535}},
-		"16-bit grey TIFF": {encodeTIFF(t, draw(image.NewGray16(r), color.Gray16{1}, color.Gray16{65535})), []float32{1. / 65535, 1, 1. / 65535, 1, 1. / 65535, 1}},
+		"8 bits": {encodePNG(t, draw(image.NewNRGBA(r), color.NRGBA{255, 128, 0, 255},
+			color.NRGBA{1, 2, 3, 255})), []float32{1, 1. / 255, 128. / 255, 2. / 255, 0, 3. / 255}},
+		"16 bits": {encodePNG(t, draw(image.NewNRGBA64(r), color.NRGBA64{65535, 1, 257, 65535},
+			color.NRGBA64{2, 3, 4, 65535})), []float32{1, 2. / 65535, 1. / 65535, 3. / 65535, 257. / 65535, 4. / 65535}},
+		"grey": {encodePNG(t, draw(image.NewGray(r), color.Gray{51}, color.Gray{255})),
+			[]float32{0.2, 1, 0.2, 1, 0.2, 1}},
+		"16-bit grey": {encodePNG(t, draw(image.NewGray16(r), color.Gray16{1}, color.Gray16{65535})),
+			[]float32{1. / 65535, 1, 1. / 65535, 1, 1. / 65535, 1}},
+		"palette": {encodePNG(t, draw(image.NewPaletted(r,
+			color.Palette{color.NRGBA{255, 0, 0, 255}, color.NRGBA{0, 0, 255,
+				255}}), color.NRGBA{0, 0, 255, 255}, color.NRGBA{255, 0, 0, 255})), []float32{0, 1, 0, 0, 1, 0}},
+		"alpha": {encodePNG(t, draw(image.NewNRGBA(r), color.NRGBA{0, 0, 0, 0}, color.NRGBA{255, 0, 0, 51})),
+			[]float32{1, 1, 1, 0.8, 1, 0.8}},
+		"8-bit TIFF": {encodeTIFF(t, draw(image.NewNRGBA(r), color.NRGBA{255, 128, 0, 255},
+			color.NRGBA{1, 2, 3, 255})), []float32{1, 1. / 255, 128. / 255, 2. / 255, 0, 3. / 255}},
+		"16-bit TIFF": {encodeTIFF(t, draw(image.NewNRGBA64(r), color.NRGBA64{65535, 1, 257, 65535},
+			color.NRGBA64{2, 3, 4, 65535})), []float32{1, 2. / 65535, 1. / 65535, 3. / 65535, 257. / 65535, 4. / 65535}},
+		"16-bit grey TIFF": {encodeTIFF(t, draw(image.NewGray16(r), color.Gray16{1}, color.Gray16{65535})),
+			[]float32{1. / 65535, 1, 1. / 65535, 1, 1. / 65535, 1}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p, err := picture.Decode(bytes.NewReader(c.data))
@@ -91,7 +101,8 @@ func TestFilesAreUpright(t *testing.T) {
 				for x := range 4 {
 					i := (8*y+4)*32 + 8*x + 4
 					for c, want := range []int{60*x + 10, 80*y + 20, 200 - 40*x} {
-						assert.InDelta(t, float64(want)/255, p.Pixels[c*32*24+i], tolerance, "channel %d at %d,%d", c, x, y)
+						assert.InDelta(t, float64(want)/255, p.Pixels[c*32*24+i], tolerance, "channel %d at %d,%d", c,
+							x, y)
 					}
 				}
 			}
@@ -131,9 +142,10 @@ func TestUnusablePictures(t *testing.T) {
 		"truncated JPEG": {write("half.jpg", j.Bytes()[:j.Len()/2]), "is cut short"},
 		"truncated WebP": {write("half.webp", webp[:len(webp)/2]), "half.webp is"},
 		"truncated TIFF": {write("half.tif", tif[:len(tif)/2]), "half.tif is"},
-		"damaged":        {write("bad.png", append(bytes.Clone(whole[:50]), bytes.Repeat([]byte{7}, 50)...)), "damaged or of"},
-		"zero-sized":     {write("zero.png", header(0, 5)), "damaged or of"},
-		"huge":           {write("huge.png", header(60000, 60000)), "claims 60000×60000 pixels"},
+		"damaged": {write("bad.png", append(bytes.Clone(whole[:50]), bytes.Repeat([]byte{7}, 50)...)),
+			"damaged or of"},
+		"zero-sized": {write("zero.png", header(0, 5)), "damaged or of"},
+		"huge":       {write("huge.png", header(60000, 60000)), "claims 60000×60000 pixels"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := picture.Open(c.path)
@@ -210,7 +222,8 @@ func TestUnusableOutputs(t *testing.T) {
 }
 
 func TestFit(t *testing.T) {
-	for _, c := range [][5]int{{1024, 768, 512, 512, 384}, {768, 1024, 512, 384, 512}, {100, 100, 512, 512, 512}, {1000, 3, 100, 100, 1}, {451, 300, 256, 256, 170}} {
+	for _, c := range [][5]int{{1024, 768, 512, 512, 384}, {768, 1024, 512, 384, 512}, {100, 100, 512, 512, 512},
+		{1000, 3, 100, 100, 1}, {451, 300, 256, 256, 170}} {
 		w, h := picture.Fit(c[0], c[1], c[2])
 		assert.Equal(t, [2]int{c[3], c[4]}, [2]int{w, h})
 	}

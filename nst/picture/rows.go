@@ -35,7 +35,8 @@ func (f *file) picture(m image.Image) *Picture {
 			}
 			at, step := f.orientation.path(f.width, f.height, y)
 			if p.Alpha == nil && step == 1 { // as most are
-				red, green, blue := p.Pixels[at:][:len(row)], p.Pixels[plane+at:][:len(row)], p.Pixels[2*plane+at:][:len(row)]
+				red, green := p.Pixels[at:][:len(row)], p.Pixels[plane+at:][:len(row)]
+				blue := p.Pixels[2*plane+at:][:len(row)]
 				for x, v := range row {
 					red[x], green[x], blue[x] = v[0], v[1], v[2]
 				}
@@ -186,7 +187,8 @@ func reader(m image.Image, luma ycbcr, inks bool) rowReader {
 					continue
 				}
 				paper := 1 - byteOf(line[4*x+3])
-				row[x] = pixel{(1 - byteOf(line[4*x])) * paper, (1 - byteOf(line[4*x+1])) * paper, (1 - byteOf(line[4*x+2])) * paper, 1}
+				row[x] = pixel{(1 - byteOf(line[4*x])) * paper, (1 - byteOf(line[4*x+1])) * paper,
+					(1 - byteOf(line[4*x+2])) * paper, 1}
 			}
 		}
 	case canvas:

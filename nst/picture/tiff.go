@@ -61,7 +61,8 @@ const (
 )
 
 // sizes of TIFF's types of values, and of BigTIFF's.
-var typeSizes = [...]uint64{1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+var typeSizes = [...]uint64{1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8,
+	17: 8, 18: 8}
 
 // directory is one of a TIFF file: a picture's tags.
 type directory struct {
@@ -258,7 +259,8 @@ func readTIFF(data []byte, f *file) error {
 	}
 	s := samples{
 		width: d.number(tagWidth, 0), height: d.number(tagHeight, 0), perPixel: d.number(tagSamples, 1),
-		format: d.number(tagSampleFormat, 1), photometric: d.number(tagPhotometric, 1), compression: d.number(tagCompression, 1),
+		format: d.number(tagSampleFormat, 1), photometric: d.number(tagPhotometric,
+			1), compression: d.number(tagCompression, 1),
 		predictor: d.number(tagPredictor, 1), fillOrder: d.number(tagFillOrder, 1), t4: d.number(tagT4Options, 0),
 		tables: d.values[tagJPEGTables].data, colours: d.numbers(tagColours), order: d.order,
 	}
@@ -283,7 +285,8 @@ func readTIFF(data []byte, f *file) error {
 	case s.perPixel < 1 || s.perPixel > 64 || colourSamples > s.perPixel:
 		return fmt.Errorf("%d samples a pixel", s.perPixel)
 	case colourSamples == 0:
-		return refused(fmt.Sprintf("is a TIFF of photometric interpretation %d (a camera's raw file?): save it as RGB", s.photometric))
+		return refused(fmt.Sprintf("is a TIFF of photometric interpretation %d (a camera's raw file?): save it as RGB",
+			s.photometric))
 	case s.photometric == 6 && s.compression != 7:
 		return refused("is a TIFF in YCbCr: save it as RGB")
 	case s.compression == 6:
@@ -297,7 +300,8 @@ func readTIFF(data []byte, f *file) error {
 	case s.format == 3 && s.bits != 16 && s.bits != 32 && s.bits != 64, s.format != 3 && s.format != 1 && s.format != 4,
 		s.format != 3 && (s.bits < 1 || s.bits > 16) && s.bits != 32,
 		s.photometric >= 8 && s.bits > 16, s.photometric == 3 && s.bits > 16:
-		return refused(fmt.Sprintf("is a TIFF of %d bits a sample in format %d: save it with 8 or 16 bits", s.bits, s.format))
+		return refused(fmt.Sprintf("is a TIFF of %d bits a sample in format %d: save it with 8 or 16 bits", s.bits,
+			s.format))
 	case s.photometric == 3 && len(s.colours) < 3<<s.bits:
 		return errors.New("a palette that is too short")
 	}
@@ -419,7 +423,8 @@ func (s *samples) expand(raw []byte, lines, perChunk int) ([]byte, error) {
 			kind = ccitt.Group4
 		}
 		if s.bits != 1 || perChunk != 1 || s.compression == 2 || (s.compression == 3 && s.t4&5 != 0) {
-			return nil, refused("is a TIFF with a fax compression that is not read (group 3 in two dimensions or with padded lines): save it with another")
+			return nil, refused("is a TIFF with a fax compression that is not read (group 3 in two dimensions or " +
+				"with padded lines): save it with another")
 		}
 		// Black is 1 in a fax, and the first in TIFF if photometric says so.
 		r = ccitt.NewReader(r, ccitt.MSB, kind, s.chunkWidth, lines, &ccitt.Options{Invert: true, Align: align})
@@ -441,7 +446,8 @@ func (s *samples) expand(raw []byte, lines, perChunk int) ([]byte, error) {
 		defer z.Close()
 		r = z
 	default:
-		return nil, refused(fmt.Sprintf("is a TIFF with compression %d: save it with another, such as LZW or ZIP", s.compression))
+		return nil, refused(fmt.Sprintf("is a TIFF with compression %d: save it with another, such as LZW or ZIP",
+			s.compression))
 	}
 	// What is claimed may be much more than there is: memory grows with what comes.
 	var out bytes.Buffer
@@ -545,7 +551,8 @@ func (s *samples) expandJPEG(raw []byte, lines, perChunk int) ([]byte, error) {
 // withoutMarkers makes JFIF's and Adobe's segments of a JPEG comments.
 func withoutMarkers(data []byte) []byte {
 	out := bytes.Clone(data)
-	for at := 2; at+4 <= len(out) && out[at] == 0xff && out[at+1] != 0xda; at += 2 + int(binary.BigEndian.Uint16(out[at+2:])) {
+	for at := 2; at+4 <= len(out) && out[at] == 0xff && out[at+1] != 0xda; at += 2 +
+		int(binary.BigEndian.Uint16(out[at+2:])) {
 		if out[at+1] == 0xe0 || out[at+1] == 0xee {
 			out[at+1] = 0xfe
 		}

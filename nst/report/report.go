@@ -82,7 +82,8 @@ func (r *Report) Add(p nst.Progress) {
 
 // HTML returns the page. summary is a line of text, settings are JSON.
 func (r *Report) HTML(summary, settings string, result *nst.Result) ([]byte, error) {
-	final, err := show(fmt.Sprintf("Result, %d×%d", result.Picture.Width, result.Picture.Height), result.Picture, max(result.Picture.Width, result.Picture.Height))
+	final, err := show(fmt.Sprintf("Result, %d×%d", result.Picture.Width, result.Picture.Height), result.Picture,
+		max(result.Picture.Width, result.Picture.Height))
 	if err := firstError(r.err, err); err != nil {
 		return nil, err
 	}
@@ -133,7 +134,8 @@ func (r *Report) scales() (rows []scaleRow) {
 		}
 		until := r.points[min(to+1, len(r.points)-1)]
 		n, seconds := until.Iteration-r.points[from].Iteration, until.Seconds-r.points[from].Seconds
-		row := scaleRow{r.points[from].Scale, n, fmt.Sprintf("%.1f", seconds), "–", fmt.Sprintf("%.4g", r.points[from].Total), fmt.Sprintf("%.4g", r.points[to].Total)}
+		row := scaleRow{r.points[from].Scale, n, fmt.Sprintf("%.1f", seconds), "–",
+			fmt.Sprintf("%.4g", r.points[from].Total), fmt.Sprintf("%.4g", r.points[to].Total)}
 		if n > 0 {
 			row.Each = fmt.Sprintf("%.3g", seconds/float64(n))
 		}
@@ -145,7 +147,8 @@ func (r *Report) scales() (rows []scaleRow) {
 
 // palette tells up to eight curves apart, also without colour vision (Okabe and
 // Ito 2008).
-var palette = []color.RGBA{{0, 0, 0, 255}, {230, 159, 0, 255}, {86, 180, 233, 255}, {0, 158, 115, 255}, {204, 121, 167, 255}, {0, 114, 178, 255}, {213, 94, 0, 255}, {150, 150, 150, 255}}
+var palette = []color.RGBA{{0, 0, 0, 255}, {230, 159, 0, 255}, {86, 180, 233, 255}, {0, 158, 115, 255},
+	{204, 121, 167, 255}, {0, 114, 178, 255}, {213, 94, 0, 255}, {150, 150, 150, 255}}
 
 // curves draws the costs over the iterations, on a logarithmic scale, as SVG.
 func (r *Report) curves() (string, error) {

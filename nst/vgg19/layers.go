@@ -66,7 +66,8 @@ func Lookup(name string) (Layer, error) {
 			return l, nil
 		}
 	}
-	return Layer{}, fmt.Errorf("unknown layer %q: VGG-19 has conv1_1…conv5_4, relu1_1…relu5_4 and pool1…pool5 (%s)", name, blockNote)
+	return Layer{}, fmt.Errorf("unknown layer %q: VGG-19 has conv1_1…conv5_4, relu1_1…relu5_4 and pool1…pool5 (%s)",
+		name, blockNote)
 }
 
 // blockNote says what the dots in Lookup's message stand for.

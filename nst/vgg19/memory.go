@@ -61,7 +61,8 @@ func (n *Network) Memory(work Work) (need Need) {
 		uncropped[i], regions[i] = size(l, region), region
 		if maps[i] = uncropped[i]; l.Kind == Pool && i < last {
 			need := own.within(Layers[last], l)
-			region = Window{max(region.Top, need.Top), max(region.Left, need.Left), min(region.Bottom, need.Bottom), min(region.Right, need.Right)}
+			region = Window{max(region.Top, need.Top), max(region.Left, need.Left), min(region.Bottom, need.Bottom),
+				min(region.Right, need.Right)}
 			maps[i] = size(l, region)
 		}
 		if !whole {
@@ -171,5 +172,6 @@ func (n *Network) transformed(kernels, keep bool, i int, maps Window) (bytes int
 	}
 	l := Layers[i]
 	side := func(n int) int { return (n/l.Stride + 3) / 4 }
-	return 4 * 36 * int64(Layers[i-1].Channels) * int64(l.Channels), keep || side(maps.Bottom-maps.Top)*side(maps.Right-maps.Left) <= 128
+	return 4 * 36 * int64(Layers[i-1].Channels) * int64(l.Channels), keep ||
+		side(maps.Bottom-maps.Top)*side(maps.Right-maps.Left) <= 128
 }

@@ -17,10 +17,12 @@ import (
 type Pooling string
 
 const (
-	MaxPooling     Pooling = "max"
+	// MaxPooling takes the largest of 2×2 values, as the network was trained.
+	MaxPooling Pooling = "max"
+	// AveragePooling takes their mean.
 	AveragePooling Pooling = "avg"
 	// RescaledAveragePooling is twice the average, which is about as large as
-	// the maximum that the network was trained with: see the README.
+	// the maximum that the network was trained with: see nst/README.md.
 	RescaledAveragePooling Pooling = "avg-rescaled"
 )
 
@@ -79,17 +81,20 @@ func Load(path string, device torch.Device) (*Network, error) {
 	}
 	if err != nil {
 		first, _, _ := strings.Cut(err.(*torch.Error).Message, "\n")
-		return nil, fmt.Errorf("%w: %s is not a whole TorchScript file (%s); nst weights makes one", ErrNetwork, path, first)
+		return nil, fmt.Errorf("%w: %s is not a whole TorchScript file (%s); nst weights makes one", ErrNetwork, path,
+			first)
 	}
 	schema, err := module.Schema("forward")
 	if err == nil && !contract.MatchString(schema) {
-		err = fmt.Errorf("%w: %s is TorchScript, but not a feature network: its forward is %q, not forward(image: Tensor, layers: List[str]) -> List[Tensor]", ErrNetwork, path, schema)
+		err = fmt.Errorf("%w: %s is TorchScript, but not a feature network: its forward is %q, not forward(image: "+
+			"Tensor, layers: List[str]) -> List[Tensor]", ErrNetwork, path, schema)
 	}
 	if err != nil {
 		module.Close()
 		return nil, err
 	}
-	n := &Network{path: path, device: device, module: module, scalar: torch.Float32, pooling: MaxPooling, padding: ZeroPadding}
+	n := &Network{path: path, device: device, module: module, scalar: torch.Float32, pooling: MaxPooling,
+		padding: ZeroPadding}
 	for _, err := range []error{n.SetPooling(MaxPooling), n.SetPadding(ZeroPadding), n.link(torch.Float32)} {
 		if err != nil {
 			n.Close()
@@ -159,7 +164,8 @@ func choose[T ~string](n *Network, attribute string, value T, choices ...T) erro
 		return n.module.SetAttribute(attribute, string(value))
 	}
 	if value != choices[0] {
-		return fmt.Errorf("%w: %s has a fixed %s; only a network with an attribute %q can change it", ErrNetwork, n.path, attribute, attribute)
+		return fmt.Errorf("%w: %s has a fixed %s; only a network with an attribute %q can change it", ErrNetwork,
+			n.path, attribute, attribute)
 	}
 	return nil
 }
@@ -217,7 +223,8 @@ func (n *Network) Require(device torch.Device, layers []Layer) (channels []int64
 				shape, layer := torch.Shape(f), layers[i]
 				expected := int64(side / layer.Stride)
 				if len(shape) != 4 || shape[0] != 1 || shape[2] != expected || shape[3] != expected {
-					return fmt.Errorf("%w: %s answers with shape %v for %s of a %d×%d image, not [1,C,%d,%d]", ErrNetwork, n.path, shape, layer.Name, side, side, expected, expected)
+					return fmt.Errorf("%w: %s answers with shape %v for %s of a %d×%d image, not [1,C,%d,%d]",
+						ErrNetwork, n.path, shape, layer.Name, side, side, expected, expected)
 				}
 				channels = append(channels, shape[1])
 			}
@@ -257,7 +264,8 @@ type Description struct {
 // Describe reads the network's own account and tries every layer of the table.
 func (n *Network) Describe(device torch.Device) (*Description, error) {
 	d := &Description{LayerByLayer: n.LayerByLayer()}
-	for name, field := range map[string]*string{attributeSource: &d.Source, attributeNormalisation: &d.Normalisation, attributePooling: &d.Pooling} {
+	for name, field := range map[string]*string{attributeSource: &d.Source, attributeNormalisation: &d.Normalisation,
+		attributePooling: &d.Pooling} {
 		value, _, err := n.module.Attribute(name)
 		if err != nil {
 			return nil, err

@@ -20,7 +20,8 @@ func (n *Network) link(scalar torch.ScalarType) error {
 			return err
 		}
 		for _, input := range n.inputs() {
-			c := &chain{scale: torch.Keep(input.scale), offset: torch.Keep(torch.Scale(input.shift, -1)), convolutions: map[Layer]*torch.Convolution{}, scalar: scalar}
+			c := &chain{scale: torch.Keep(input.scale), offset: torch.Keep(torch.Scale(input.shift, -1)),
+				convolutions: map[Layer]*torch.Convolution{}, scalar: scalar}
 			for layer, p := range convolutions {
 				weight := p.weight
 				if input.blueFirst && layer == Layers[0] {
@@ -64,7 +65,8 @@ func (n *Network) readConvolutions() (map[Layer]parameters, error) {
 		}
 		weight, bias := tensors[0], tensors[1]
 		shape := torch.Shape(weight)
-		if len(shape) != 4 || shape[1] != in || shape[2] != 3 || shape[3] != 3 || !slices.Equal(torch.Shape(bias), shape[:1]) {
+		if len(shape) != 4 || shape[1] != in || shape[2] != 3 || shape[3] != 3 ||
+			!slices.Equal(torch.Shape(bias), shape[:1]) {
 			break
 		}
 		out[l], in, tensors = parameters{weight, bias}, shape[0], tensors[2:]
@@ -96,8 +98,10 @@ func (n *Network) inputs() (out []input) {
 		return []input{{wide(n.module.Parameter("input_scale")), wide(n.module.Parameter("input_shift")), false}}
 	}
 	values := func(v [3]float32) torch.Tensor { return wide(torch.FromFloats(v[:], n.device, 1, 3, 1, 1)) }
-	for _, known := range []Normalisation{Torchvision, Caffe, {Scale: [3]float32{1, 1, 1}}, {Scale: [3]float32{255, 255, 255}}} {
-		out = append(out, input{values(known.Scale), values(known.Shift), false}, input{values(known.Scale), values(known.Shift), true})
+	for _, known := range []Normalisation{Torchvision, Caffe, {Scale: [3]float32{1, 1, 1}},
+		{Scale: [3]float32{255, 255, 255}}} {
+		out = append(out, input{values(known.Scale), values(known.Shift), false},
+			input{values(known.Scale), values(known.Shift), true})
 	}
 	return out
 }

@@ -130,7 +130,8 @@ func (w *Weights) fill(m *torch.Module) error {
 			return err
 		}
 	}
-	for name, value := range map[string]string{attributePooling: string(MaxPooling), attributePadding: string(ZeroPadding), attributeSource: w.Source, attributeNormalisation: n.Name} {
+	for name, value := range map[string]string{attributePooling: string(MaxPooling),
+		attributePadding: string(ZeroPadding), attributeSource: w.Source, attributeNormalisation: n.Name} {
 		if err := m.AddString(name, value); err != nil {
 			return err
 		}

@@ -137,7 +137,8 @@ func TestConversion(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "converted.pt")
 			require.NoError(t, w.WriteTorchScript(path))
 			converted := load(t, path)
-			for _, pooling := range []vgg19.Pooling{vgg19.RescaledAveragePooling, vgg19.AveragePooling, vgg19.MaxPooling} {
+			for _, pooling := range []vgg19.Pooling{vgg19.RescaledAveragePooling, vgg19.AveragePooling,
+				vgg19.MaxPooling} {
 				for _, padding := range []vgg19.Padding{vgg19.ReplicatePadding, vgg19.ZeroPadding} {
 					for _, n := range []*vgg19.Network{python, converted} {
 						require.NoError(t, n.SetPooling(pooling))
@@ -172,10 +173,12 @@ func TestConversion(t *testing.T) {
 	caffe := load(t, path)
 	require.NoError(t, torch.Scoped(func() error {
 		// image·255 − mean = ((image·255 − mean)·deviation + mean')−mean')/deviation
-		scale, mean, deviation, torchMean := 255.0, []float32{103.939, 116.779, 123.68}, []float32{0.229, 0.224, 0.225}, []float32{0.485, 0.456, 0.406}
+		scale, mean, deviation, torchMean := 255.0, []float32{103.939, 116.779, 123.68}, []float32{0.229, 0.224,
+			0.225}, []float32{0.485, 0.456, 0.406}
 		bgr := torch.Scale(torch.Flip(fixtureImage(), 1), scale)
 		bgr = torch.Sub(bgr, torch.FromFloats(mean, torch.CPU, 1, 3, 1, 1))
-		seen := torch.Add(torch.Mul(bgr, torch.FromFloats(deviation, torch.CPU, 1, 3, 1, 1)), torch.FromFloats(torchMean, torch.CPU, 1, 3, 1, 1))
+		seen := torch.Add(torch.Mul(bgr, torch.FromFloats(deviation, torch.CPU, 1, 3, 1, 1)),
+			torch.FromFloats(torchMean, torch.CPU, 1, 3, 1, 1))
 		want := torch.Floats(python.Features(seen, layers(t, "conv1_1"))[0])
 		got := torch.Floats(caffe.Features(fixtureImage(), layers(t, "conv1_1"))[0])
 		assert.InDeltaSlice(t, want, got, 1e-3)
@@ -191,7 +194,8 @@ func TestReplicatePaddingSeesNoBorder(t *testing.T) {
 	spread := func() float64 {
 		worst := 0.0
 		require.NoError(t, torch.Scoped(func() error {
-			for _, f := range network.Features(torch.Full(0.3, torch.CPU, 1, 3, 64, 64), layers(t, "relu1_1", "relu3_1", "relu5_1")) {
+			for _, f := range network.Features(torch.Full(0.3, torch.CPU, 1, 3, 64, 64),
+				layers(t, "relu1_1", "relu3_1", "relu5_1")) {
 				shape, values := torch.Shape(f), torch.Floats(f)
 				n := int(shape[2] * shape[3])
 				for c := range int(shape[1]) {
@@ -283,7 +287,8 @@ func TestForwardAlone(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "m.pt")
 	m, err := torch.NewModule("Mine")
 	require.NoError(t, err)
-	require.NoError(t, m.Define("def forward(self, picture: Tensor, names: List[str]) -> List[Tensor]:\n    return [picture for n in names]\n"))
+	require.NoError(t, m.Define("def forward(self, picture: Tensor, names: List[str]) -> List[Tensor]:\n    return "+
+		"[picture for n in names]\n"))
 	require.NoError(t, m.Save(path))
 	m.Close()
 	n := load(t, path)
@@ -317,9 +322,10 @@ func TestUnusableWeights(t *testing.T) {
 		"half safetensors":  write("half.safetensors", tensors[:len(tensors)/2]),
 		"empty safetensors": write("empty.safetensors", nil),
 		"TorchScript":       "testdata/small.pt",
-		"other names":       write("names.safetensors", bytes.ReplaceAll(tensors, []byte("features"), []byte("whatever"))),
-		"missing":           filepath.Join(folder, "none.pth"),
-		"other shapes":      write("shapes.safetensors", bytes.Replace(tensors, []byte(`[4,3,3,3]`), []byte(`[3,4,3,3]`), 1)),
+		"other names": write("names.safetensors", bytes.ReplaceAll(tensors, []byte("features"),
+			[]byte("whatever"))),
+		"missing":      filepath.Join(folder, "none.pth"),
+		"other shapes": write("shapes.safetensors", bytes.Replace(tensors, []byte(`[4,3,3,3]`), []byte(`[3,4,3,3]`), 1)),
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := vgg19.ReadWeights(path, "")

@@ -85,7 +85,8 @@ func ReadWeights(path, normalisation string) (*Weights, error) {
 		tensors, err = readPickle(path)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s holds no weights that can be read (%w); expected is a torch.save or .safetensors file", path, err)
+		return nil, fmt.Errorf("%s holds no weights that can be read (%w); expected is a torch.save or "+
+			".safetensors file", path, err)
 	}
 	w := &Weights{Source: filepath.Base(path) + " sha256:" + sum, convolutions: map[string]convolution{}}
 	w.Normalisation = Torchvision
@@ -135,13 +136,15 @@ func (w *Weights) collect(tensors map[string]array) error {
 			}
 			if weight.data == nil {
 				if l.Name == Layers[0].Name {
-					return errors.New("no VGG-19 convolutions in it: neither features.0.weight nor block1_conv1_W_q is there")
+					return errors.New("no VGG-19 convolutions in it: neither features.0.weight nor " +
+						"block1_conv1_W_q is there")
 				}
 				return nil // a file may end early; so does its network
 			}
 			if len(weight.shape) != 4 || weight.shape[1] != in || weight.shape[2] != 3 || weight.shape[3] != 3 ||
 				len(bias.data) != weight.shape[0] {
-				return fmt.Errorf("%s has weights of shape %v and %d biases: not VGG-19's, whose input here has %d channels", l.Name, weight.shape, len(bias.data), in)
+				return fmt.Errorf("%s has weights of shape %v and %d biases: not VGG-19's, whose input here has %d "+
+					"channels", l.Name, weight.shape, len(bias.data), in)
 			}
 			in = weight.shape[0]
 			w.convolutions[l.Name] = convolution{out: in, in: weight.shape[1], weight: weight.data, bias: bias.data}

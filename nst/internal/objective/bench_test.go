@@ -62,11 +62,13 @@ func BenchmarkIteration(b *testing.B) {
 		D, into := GramMatrix(maps), torch.Clone(maps)
 		timed("gram-gradient", func() {
 			f := Features{F: matrix(maps), Uniform: 1. / (side * side)}
-			Gram{}.AddGradient(Gradient{matrix(into), false}, f, Slopes{Statistics{GramMatrices: torch.Scale(D, 1e-9)}, 1})
+			Gram{}.AddGradient(Gradient{matrix(into), false}, f,
+				Slopes{Statistics{GramMatrices: torch.Scale(D, 1e-9)}, 1})
 		})
 		gradient := torch.Clone(x)
 		const history = 20
-		for name, optimizer := range map[string]*torch.Optimizer{"adam": torch.NewAdam(x, 1e-9, 0.9, 0.99, 1e-8), "lbfgs": torch.NewLBFGS(x, 1e-9, history, 1e-9, 1e-9)} {
+		for name, optimizer := range map[string]*torch.Optimizer{"adam": torch.NewAdam(x, 1e-9, 0.9, 0.99, 1e-8),
+			"lbfgs": torch.NewLBFGS(x, 1e-9, history, 1e-9, 1e-9)} {
 			for range history + 1 {
 				optimizer.Step(gradient)
 			}

@@ -95,7 +95,8 @@ func (e *Evaluator) contentFeatures(w *tiling.Worker, i int) map[*contentTerm]to
 		}
 		if pass == nil {
 			w.Drop(0) // there is memory for one pass
-			pass = w.Network.Run(torch.To(e.source(e.tiles[i]), w.Device()), e.tiles[i].Local(), e.spec.ContentLayers(), false)
+			pass = w.Network.Run(torch.To(e.source(e.tiles[i]), w.Device()), e.tiles[i].Local(), e.spec.ContentLayers(),
+				false)
 			defer pass.Close()
 		}
 		out[t] = pass.Feature(t.layer)
@@ -115,7 +116,8 @@ func (e *Evaluator) opacityAt(l vgg19.Layer, w *tiling.Worker, i int) torch.Tens
 
 // addContentGradient adds the term's gradient to into, and returns the norm [N] of the
 // differences, which is kept. It closes target, the content's features.
-func (e *Evaluator) addContentGradient(t *contentTerm, into torch.Tensor, fresh bool, maps, target, alpha torch.Tensor) (norm torch.Tensor) {
+func (e *Evaluator) addContentGradient(t *contentTerm, into torch.Tensor, fresh bool, maps, target,
+	alpha torch.Tensor) (norm torch.Tensor) {
 	difference := into
 	if !fresh {
 		difference = torch.EmptyLike(maps)

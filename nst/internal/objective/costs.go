@@ -42,5 +42,6 @@ func (c Costs) Check(iteration int) error {
 	if name == "" {
 		return nil
 	}
-	return fmt.Errorf("%w: %s is not a finite number at iteration %d; a lower learning rate may help", ErrDiverged, name, iteration)
+	return fmt.Errorf("%w: %s is not a finite number at iteration %d; a lower learning rate may help", ErrDiverged,
+		name, iteration)
 }

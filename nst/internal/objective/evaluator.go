@@ -102,8 +102,10 @@ func (e *Evaluator) layOut() columns {
 // New makes an evaluator of pictures of width×height. It copies the regions' targets and
 // keeps their guides, and owns the opacity, which may be nil: Close frees them. Without
 // memory for the content's features, the pool's tiles become smaller.
-func New(pool *tiling.Pool, spec *Spec, width, height int, regions []Region, source Source, opacity Opacity) (*Evaluator, error) {
-	e := &Evaluator{pool: pool, spec: spec, width: width, height: height, layers: spec.Layers(), source: source, opacity: opacity}
+func New(pool *tiling.Pool, spec *Spec, width, height int, regions []Region, source Source,
+	opacity Opacity) (*Evaluator, error) {
+	e := &Evaluator{pool: pool, spec: spec, width: width, height: height, layers: spec.Layers(), source: source,
+		opacity: opacity}
 	for _, l := range spec.content() {
 		values := float64(spec.Channels[l.Layer]) * positions(l.Layer, width, height)
 		e.content = append(e.content, &contentTerm{layer: l.Layer, weight: l.Weight, values: values})
@@ -144,7 +146,8 @@ func (e *Evaluator) addRegion(given Region) {
 		for _, name := range given.Target.names() {
 			target := torch.Keep(torch.Clone(given.Target[name]))
 			r.target.Statistics[name] = target
-			r.target.normalisers[name] = e.spec.newNormaliser(torch.SquareSums(target), valuesEach(target), 4*1000/(maps*maps),
+			r.target.normalisers[name] = e.spec.newNormaliser(torch.SquareSums(target), valuesEach(target),
+				4*1000/(maps*maps),
 				len(torch.Shape(target)), e.spec.Beta*t.weight*given.Share)
 		}
 	}
@@ -307,7 +310,8 @@ func (e *Evaluator) Totals(values torch.Tensor) torch.Tensor {
 				all = append(all, float32(e.costs(i, one).Total))
 			}
 		}
-		e.coefficients = torch.Keep(torch.Cast(torch.FromFloats(all, torch.DeviceOf(values), shape...), torch.TypeOf(values)))
+		e.coefficients = torch.Keep(torch.Cast(torch.FromFloats(all, torch.DeviceOf(values), shape...),
+			torch.TypeOf(values)))
 	}
 	return torch.Sums(torch.Mul(e.coefficients, values))
 }

@@ -8,7 +8,8 @@ import (
 // Memory is what a worker needs to evaluate a tile of so many pictures of width×height
 // (see vgg19.Network.Memory). With recompute the content's features are computed each
 // time; with keepWeights the network keeps what it makes of its weights.
-func (s *Spec) Memory(network *vgg19.Network, t tiling.Tile, width, height, pictures int, recompute, keepWeights bool) vgg19.Need {
+func (s *Spec) Memory(network *vgg19.Network, t tiling.Tile, width, height, pictures int, recompute,
+	keepWeights bool) vgg19.Need {
 	work := vgg19.Work{
 		Height: t.Seen.Bottom - t.Seen.Top, Width: t.Seen.Right - t.Seen.Left, Own: t.Local(),
 		Layers: s.Layers(), Images: pictures, Backward: true, KeepWeights: keepWeights,

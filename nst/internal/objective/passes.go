@@ -57,7 +57,8 @@ func (e *Evaluator) sumStyle(x torch.Tensor) (styleSums, error) {
 }
 
 // tileSums are a layer's sums over a tile's positions, for a picture of width×height.
-func tileSums(loss StyleLoss, pass *vgg19.Pass, l vgg19.Layer, tile tiling.Tile, guide torch.Tensor, width, height int, device torch.Device) (sums Statistics) {
+func tileSums(loss StyleLoss, pass *vgg19.Pass, l vgg19.Layer, tile tiling.Tile, guide torch.Tensor, width, height int,
+	device torch.Device) (sums Statistics) {
 	torch.Within(func() {
 		sums = loss.Sums(featuresOf(pass.Feature(l), l, tile, guide, width, height, device))
 		sums.EachTensor(func(t *torch.Tensor) { torch.Keep(*t) })
@@ -68,7 +69,8 @@ func tileSums(loss StyleLoss, pass *vgg19.Pass, l vgg19.Layer, tile tiling.Tile,
 
 // featuresOf are a layer's feature maps at a tile's positions with the tile's part of
 // the guide.
-func featuresOf(maps torch.Tensor, l vgg19.Layer, tile tiling.Tile, guide torch.Tensor, width, height int, device torch.Device) Features {
+func featuresOf(maps torch.Tensor, l vgg19.Layer, tile tiling.Tile, guide torch.Tensor, width, height int,
+	device torch.Device) Features {
 	f := Features{F: matrix(maps), Uniform: 1 / positions(l, width, height)}
 	if guide.T != nil {
 		part := tile.Own.Positions(guide, l.Stride).Of(guide)
@@ -91,7 +93,8 @@ func (p *gradientPart) EachTensor(do func(*torch.Tensor)) {
 
 // backPropagate is step 3: the norms of the content terms' differences, and the gradient
 // of all terms.
-func (e *Evaluator) backPropagate(x torch.Tensor, slopes map[*region]Slopes) (norms map[*contentTerm]torch.Tensor, gradient torch.Tensor, err error) {
+func (e *Evaluator) backPropagate(x torch.Tensor, slopes map[*region]Slopes) (norms map[*contentTerm]torch.Tensor,
+	gradient torch.Tensor, err error) {
 	norms = map[*contentTerm]torch.Tensor{}
 	one := len(e.tiles) == 1
 	if !one {
@@ -99,7 +102,8 @@ func (e *Evaluator) backPropagate(x torch.Tensor, slopes map[*region]Slopes) (no
 	}
 	err = tiling.MapReduce(e.pool, len(e.tiles), func(w *tiling.Worker, i int) *gradientPart {
 		// The content's features, if they are computed, come first, and free what they need.
-		t := &tileGradient{evaluator: e, worker: w, tile: i, slopes: slopes, targets: e.contentFeatures(w, i), norms: map[*contentTerm]torch.Tensor{}}
+		t := &tileGradient{evaluator: e, worker: w, tile: i, slopes: slopes, targets: e.contentFeatures(w, i),
+			norms: map[*contentTerm]torch.Tensor{}}
 		t.pass = e.run(w, x, i) // which Backward closes
 		part := &gradientPart{gradient: t.pass.Backward(t.add), norms: t.norms}
 		if !one { // tiles' squares can be added
@@ -151,7 +155,8 @@ func (t *tileGradient) add(l vgg19.Layer, arriving torch.Tensor) torch.Tensor {
 	for _, term := range e.content {
 		if term.layer == l {
 			adders = append(adders, func(maps, into torch.Tensor, fresh bool) {
-				t.norms[term] = e.addContentGradient(term, into, fresh, maps, t.targets[term], e.opacityAt(l, t.worker, t.tile))
+				t.norms[term] = e.addContentGradient(term, into, fresh, maps, t.targets[term],
+					e.opacityAt(l, t.worker, t.tile))
 			})
 		}
 	}

@@ -16,7 +16,8 @@ type Guides map[int]map[Level]torch.Tensor
 // [1,1,H,W] from 0 to 1, at the strides of the layers. There membership is halved from
 // block to block, as the network's maps are; a position's weight is its square, and the
 // weights' sum is 1.
-func (g Guides) AddGuide(level Level, member torch.Tensor, layers []vgg19.Layer, device torch.Device, scalar torch.ScalarType) {
+func (g Guides) AddGuide(level Level, member torch.Tensor, layers []vgg19.Layer, device torch.Device,
+	scalar torch.ScalarType) {
 	atStrides(member, layers, device, scalar, func(stride int, t torch.Tensor) {
 		if g[stride] == nil {
 			g[stride] = map[Level]torch.Tensor{}
@@ -35,7 +36,10 @@ type Opacity map[int]torch.Tensor
 func NewOpacity(alpha torch.Tensor, layers []vgg19.Layer, device torch.Device, scalar torch.ScalarType) Opacity {
 	out := Opacity{}
 	torch.Within(func() {
-		atStrides(alpha, layers, device, scalar, func(stride int, t torch.Tensor) { out[stride] = torch.Keep(torch.Clone(t)) })
+		atStrides(alpha, layers, device, scalar, func(stride int,
+			t torch.Tensor) {
+			out[stride] = torch.Keep(torch.Clone(t))
+		})
 	})
 	return out
 }
@@ -49,7 +53,8 @@ func (o Opacity) Close() {
 
 // atStrides calls do for a map of a picture's pixels at the strides of the layers, where
 // it is halved from block to block.
-func atStrides(t torch.Tensor, layers []vgg19.Layer, device torch.Device, scalar torch.ScalarType, do func(stride int, t torch.Tensor)) {
+func atStrides(t torch.Tensor, layers []vgg19.Layer, device torch.Device, scalar torch.ScalarType,
+	do func(stride int, t torch.Tensor)) {
 	wanted, largest := map[int]bool{}, 1
 	for _, l := range layers {
 		wanted[l.Stride] = true

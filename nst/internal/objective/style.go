@@ -24,7 +24,8 @@ func (t StyleTargets) Close() { t.EachTensor(func(s *torch.Tensor) { torch.Close
 
 // MeasureStyle finds the statistics of a style picture of width×height, tile by tile, at
 // the spec's style layers. guides, which may be nil, has its regions.
-func MeasureStyle(pool *tiling.Pool, spec *Spec, width, height int, source Source, guides Guides) (found StyleTargets, err error) {
+func MeasureStyle(pool *tiling.Pool, spec *Spec, width, height int, source Source, guides Guides) (found StyleTargets,
+	err error) {
 	layers := spec.StyleLayers()
 	err = pool.WithinMemory(width, height, vgg19.Deepest(layers), func() error {
 		found.Close()
@@ -41,7 +42,8 @@ func MeasureStyle(pool *tiling.Pool, spec *Spec, width, height int, source Sourc
 	return found, nil
 }
 
-func measureStyle(found StyleTargets, pool *tiling.Pool, spec *Spec, layers []vgg19.Layer, width, height int, source Source, guides Guides) error {
+func measureStyle(found StyleTargets, pool *tiling.Pool, spec *Spec, layers []vgg19.Layer, width, height int,
+	source Source, guides Guides) error {
 	of := func(l vgg19.Layer) map[Level]torch.Tensor {
 		if guides == nil {
 			return map[Level]torch.Tensor{0: {}}

@@ -31,7 +31,8 @@ func totalVariation(x, gradient torch.Tensor, gamma float64) (variation torch.Te
 		bottom := min(rows, top+band)
 		row := func(t torch.Tensor) torch.Tensor { return torch.Slice(t, 2, top, bottom) }
 		column := func(t torch.Tensor, from, to int64) torch.Tensor { return torch.Slice(row(t), 3, from, to) }
-		add(column(x, 0, columns-1), column(x, 1, columns), column(gradient, 0, columns-1), column(gradient, 1, columns))
+		add(column(x, 0, columns-1), column(x, 1, columns), column(gradient, 0, columns-1),
+			column(gradient, 1, columns))
 		below := min(rows-1, bottom)
 		near := func(t torch.Tensor) torch.Tensor { return torch.Slice(t, 2, top, below) }
 		far := func(t torch.Tensor) torch.Tensor { return torch.Slice(t, 2, top+1, below+1) }

@@ -23,7 +23,8 @@ func (n *number) EachTensor(do func(*torch.Tensor)) { do(&n.value) }
 // newPool has workers on the CPU, without a network.
 func newPool(t *testing.T, workers int) (p *Pool, warnings *[]string) {
 	warnings = new([]string)
-	p = &Pool{Context: context.Background(), Primary: torch.CPU, Passes: 1, Warn: func(w string) { *warnings = append(*warnings, w) }}
+	p = &Pool{Context: context.Background(), Primary: torch.CPU, Passes: 1,
+		Warn: func(w string) { *warnings = append(*warnings, w) }}
 	for range workers {
 		w := &Worker{Thread: torch.StartThread(torch.CPU), Threads: 1}
 		t.Cleanup(w.Thread.Close)
@@ -136,5 +137,6 @@ func TestWithinMemory(t *testing.T) {
 	assert.Equal(t, []int{0, 0, 48, 24, 8}, sides)
 	assert.Len(t, *warnings, 4)
 	p.Fixed = true
-	assert.ErrorIs(t, p.WithinMemory(100, 60, deepest, func() error { return torch.ErrOutOfMemory }), torch.ErrOutOfMemory)
+	assert.ErrorIs(t, p.WithinMemory(100, 60, deepest, func() error { return torch.ErrOutOfMemory }),
+		torch.ErrOutOfMemory)
 }

@@ -17,7 +17,8 @@ func TestCut(t *testing.T) {
 		deepest := vgg19.Layers[random.IntN(len(vgg19.Layers))]
 		stride := deepest.Stride
 		width, height := stride+random.IntN(500), stride+random.IntN(500)
-		size := Size{Side: random.IntN(2) * (1 + random.IntN(300)), Band: random.IntN(2) * stride * (1 + random.IntN(10))}
+		size := Size{Side: random.IntN(2) * (1 + random.IntN(300)),
+			Band: random.IntN(2) * stride * (1 + random.IntN(10))}
 		covered := make([]int, width*height)
 		for _, part := range Cut(width, height, size, deepest) {
 			own, seen := part.Own, part.Seen

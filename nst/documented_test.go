@@ -1,0 +1,62 @@
+package nst
+
+import (
+	"fmt"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed9bb5c928/nst/nst/internal/descent"
+)
+
+// What comments and pages say of defaults is what they are.
+func TestDocumentedDefaults(t *testing.T) {
+	read := func(path string) string {
+		data, err := os.ReadFile(path)
+		require.NoError(t, err)
+		return strings.Join(strings.Fields(strings.ReplaceAll(string(data), "//", "")), " ")
+	}
+	options, page, commands := read("options.go"), read("README.md"), read("../cmd/nst/README.md")
+	layers := func(all []LayerWeight) (names []string) {
+		for _, l := range all {
+			names = append(names, l.Layer)
+		}
+		return names
+	}
+	of := map[Preset]*settings{}
+	for _, p := range []Preset{Balanced, Classic, Gatys} {
+		s, err := Options{Preset: p}.withDefaults()
+		require.NoError(t, err)
+		of[p] = s
+	}
+	adam := func(p Preset) *settings {
+		s, err := Options{Preset: p, Optimizer: Adam}.withDefaults()
+		require.NoError(t, err)
+		return s
+	}
+	classic, balanced := of[Classic], of[Balanced]
+	assert.Equal(t, 2.0/255, classic.descent.Rate)
+	for text, want := range map[string]any{
+		fmt.Sprintf("it remembers %d steps", descent.History):                                                         options,
+		fmt.Sprintf("It remembers %d steps", descent.History):                                                         page,
+		fmt.Sprintf("α %g, β %g, Adam at 2/255", classic.spec.Alpha, classic.spec.Beta):                               options,
+		fmt.Sprintf("α %g, β %g, L-BFGS", balanced.spec.Alpha, balanced.spec.Beta):                                    page,
+		fmt.Sprintf("β₂ %g (in Balanced %g)", classic.descent.Beta2, balanced.descent.Beta2):                          options,
+		fmt.Sprintf("%s, and %s.", layers(classic.ContentLayers)[0], strings.Join(layers(classic.StyleLayers), ", ")): options,
+		fmt.Sprintf("longest side of the result; 0 keeps the content picture's own size | %d |", DefaultSize):         commands,
+		fmt.Sprintf("| α, β | %g, %g | %g, %g | %g, %g |", balanced.spec.Alpha, balanced.spec.Beta,
+			classic.spec.Alpha, classic.spec.Beta, of[Gatys].spec.Alpha, of[Gatys].spec.Beta): commands,
+		fmt.Sprintf("| optimizer | %s | %s | %s |", balanced.Optimizer, classic.Optimizer, of[Gatys].Optimizer): commands,
+		fmt.Sprintf("| Adam's rate, β₂ | %g, %g | 2/255, %g | %g, %g |", adam(Balanced).descent.Rate, balanced.descent.Beta2,
+			classic.descent.Beta2, adam(Gatys).descent.Rate, of[Gatys].descent.Beta2): commands,
+		fmt.Sprintf("| iterations | %d | %d | %d |", balanced.iterations, classic.iterations, of[Gatys].iterations): commands,
+		fmt.Sprintf("| scales | %s | %s | %s |", balanced.Scales, classic.Scales, of[Gatys].Scales):                 commands,
+	} {
+		assert.Contains(t, want, text)
+	}
+	assert.Regexp(t, regexp.MustCompile(`Scales is ScalesAuto for Balanced and ScalesOff else`), options)
+}
