@@ -20,6 +20,7 @@ import (
 	"github.com/seed9bb5c928/nst/nst/httpapi"
 	"github.com/seed9bb5c928/nst/nst/jobs"
 	"github.com/seed9bb5c928/nst/nst/jobs/jobstest"
+	"github.com/seed9bb5c928/nst/nst/nsttest"
 )
 
 // Behind a trusted proxy clients are told apart, and one that guesses locks out itself
@@ -85,6 +86,7 @@ func TestProxies(t *testing.T) {
 
 // Senders that are slow hold up nobody else: they have shares, and no slot.
 func TestSlowSenders(t *testing.T) {
+	nsttest.Long(t)
 	s := serve(t, false, jobs.Config{}, httpapi.Config{})
 	body, kind := form(t, "content", jobstest.Demo(t, "content.png"), "style", jobstest.Demo(t, "style.png"), "options", `{"size":32}`)
 	whole := body.Bytes()

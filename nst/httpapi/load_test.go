@@ -19,6 +19,7 @@ import (
 	"github.com/seed9bb5c928/nst/nst/httpapi"
 	"github.com/seed9bb5c928/nst/nst/jobs"
 	"github.com/seed9bb5c928/nst/nst/jobs/jobstest"
+	"github.com/seed9bb5c928/nst/nst/nsttest"
 	"github.com/seed9bb5c928/nst/nst/picture"
 	"github.com/seed9bb5c928/nst/torch"
 )
@@ -91,6 +92,7 @@ func wait(ctx context.Context, d time.Duration) {
 
 // Under load there is no error but that the queue is full.
 func TestLoad(t *testing.T) {
+	nsttest.Long(t)
 	s := serve(t, true, jobs.Config{MaxJobs: 30}, httpapi.Config{})
 	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Second)
 	defer cancel()
@@ -123,6 +125,7 @@ func BenchmarkLoad(b *testing.B) {
 
 // A service that has made many jobs, and forgotten them, takes no more memory.
 func TestSoak(t *testing.T) {
+	nsttest.Long(t)
 	s := serve(t, true, jobs.Config{MaxJobs: 300}, httpapi.Config{})
 	var small bytes.Buffer
 	require.NoError(t, picture.New(48, 48).Encode(&small, picture.PNG, picture.Encoding{}))

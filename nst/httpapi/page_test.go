@@ -143,6 +143,7 @@ const previews = "Number((document.getElementById('after').dataset.source||'').m
 // Someone makes a picture, watches it, compares and downloads it, cancels another,
 // and tries a file that is no picture.
 func TestPage(t *testing.T) {
+	nsttest.Long(t)
 	s := serve(t, true, jobs.Config{}, httpapi.Config{})
 	p := browse(t, s.url)
 	p.shoot("empty")

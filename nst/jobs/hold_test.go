@@ -96,6 +96,7 @@ func TestLostPictures(t *testing.T) {
 
 // Whatever a job wants of memory beyond its limit, three tries are all.
 func TestTooLittleMemory(t *testing.T) {
+	nsttest.Long(t)
 	q := openQueue(t, Config{})
 	iterations := 3
 	j, _, err := q.Submit(context.Background(), Request{Content: demo(t, "content.png"),
@@ -233,6 +234,7 @@ func throttled(t *testing.T, url string, bytesPerSecond int) string {
 // What is large is read however long it takes: here longer than the five seconds that
 // nats.go has for a whole object.
 func TestSlowLink(t *testing.T) {
+	nsttest.Long(t)
 	ctx := context.Background()
 	nsttest.Idle(t)
 	server, err := StartServer(ServerConfig{Dir: t.TempDir(), Listen: "127.0.0.1:0"})

@@ -13,6 +13,7 @@ import (
 	"github.com/seed9bb5c928/nst/nst"
 	"github.com/seed9bb5c928/nst/nst/jobs"
 	"github.com/seed9bb5c928/nst/nst/jobs/jobstest"
+	"github.com/seed9bb5c928/nst/nst/nsttest"
 	"github.com/seed9bb5c928/nst/nst/picture"
 )
 
@@ -242,6 +243,7 @@ func TestNoRoom(t *testing.T) {
 
 // What cannot be otherwise fails at once, what might be the third time.
 func TestFailures(t *testing.T) {
+	nsttest.Long(t)
 	q, e := jobstest.Open(t, jobs.Config{}), jobstest.Engine(t)
 	hopeless, starved := request(t, 64, 2), request(t, 256, 2)
 	hopeless.Options.Precision = nst.TF32

@@ -224,6 +224,7 @@ func nothing(chan struct{}) {}
 // Workers are killed ten times while twenty jobs are made, and then the server;
 // every job is made all the same, and as if nothing had happened.
 func TestNothingIsLostByKilling(t *testing.T) {
+	nsttest.Long(t)
 	dir, port := t.TempDir(), freePort(t)
 	nats := start(t, "server", "NST_TEST_DIR="+dir, "NST_TEST_ADDR=127.0.0.1:"+port)
 	require.Eventually(t, func() bool { _, err := os.Stat(dir + "/" + jobs.URLFile); return err == nil },
@@ -264,6 +265,7 @@ func TestNothingIsLostByKilling(t *testing.T) {
 
 // Of a cluster of three servers one is stopped.
 func TestClusterLosesANode(t *testing.T) {
+	nsttest.Long(t)
 	var ports, routes []string
 	for range 3 {
 		ports, routes = append(ports, freePort(t)), append(routes, freePort(t))

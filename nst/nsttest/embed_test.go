@@ -20,6 +20,7 @@ import (
 
 // Programs of another module embed the queue and the service.
 func TestEmbedding(t *testing.T) {
+	nsttest.Long(t)
 	root, dir := nsttest.Root(t), t.TempDir()
 	write := nsttest.Writer(t, dir)
 	for _, name := range []string{"service", "queue"} {
