@@ -135,10 +135,10 @@ func (r *run) checkpoint(i int, now *descent.Descent) (*Checkpoint, error) {
 		if s.Average.T != nil {
 			c.tensors[tensorAverage] = copyTensor(s.Average)
 		}
-		if s.GradientScales == nil {
+		if s.GradientFactors == nil {
 			return nil
 		}
-		c.state.Started, c.state.GradientScale, c.state.Numbers = true, s.GradientScales[0], s.Numbers
+		c.state.Started, c.state.GradientScale, c.state.Numbers = true, s.GradientFactors[0], s.Numbers
 		for k, t := range s.Optimizer {
 			c.tensors[fmt.Sprintf(tensorOptimizer, k)] = copyTensor(t)
 		}
@@ -163,7 +163,7 @@ func (r *run) restore(eval *objective.Evaluator, settings descent.Settings, at s
 	s.BestValues, _ = tensor(tensorBestValues)
 	s.Average, _ = tensor(tensorAverage)
 	if c.state.Started {
-		s.GradientScales, s.Numbers = []float64{c.state.GradientScale}, c.state.Numbers
+		s.GradientFactors, s.Numbers = []float64{c.state.GradientScale}, c.state.Numbers
 		for k := 0; ; k++ {
 			t, ok := tensor(fmt.Sprintf(tensorOptimizer, k))
 			if !ok {

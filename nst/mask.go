@@ -98,8 +98,8 @@ func (m *mask) levels() []uint8 {
 	return out
 }
 
-// fits says whether the mask has the aspect of the picture it is of.
-func (m *mask) fits(field, what string, p *picture.Picture) error {
+// checkAspect says whether the mask has the aspect of the picture it is of.
+func (m *mask) checkAspect(field, what string, p *picture.Picture) error {
 	// The same picture at the mask's width is as high, but for rounding.
 	high := float64(p.Height) * float64(m.width) / float64(p.Width)
 	if math.Abs(high-float64(m.height)) > 0.5+0.01*high {
@@ -148,7 +148,7 @@ func (s *settings) checkMasks(content *picture.Picture, styles []*picture.Pictur
 		if err != nil {
 			return nil, err
 		}
-		if err := m.fits(field, what, of); err != nil {
+		if err := m.checkAspect(field, what, of); err != nil {
 			return nil, err
 		}
 		for _, level := range m.levels() {
@@ -162,7 +162,7 @@ func (s *settings) checkMasks(content *picture.Picture, styles []*picture.Pictur
 		}
 		return m, nil
 	}
-	w, h := s.fitContent(content, 1)
+	w, h := s.contentSize(content, 1)
 	contentMask, err := read("ContentMask", "content picture", s.ContentMask, content, w, h)
 	if err != nil {
 		return nil, nil, err
@@ -170,7 +170,7 @@ func (s *settings) checkMasks(content *picture.Picture, styles []*picture.Pictur
 	styleMasks := make([]*mask, len(styles))
 	styled := map[uint8]string{} // level → which style has it
 	for i, p := range styles {
-		w, h := s.fitStyle(p, 1)
+		w, h := s.styleSize(p, 1)
 		if styleMasks[i], err = read("StyleMasks", styleName(i, len(styles)), s.StyleMasks[i], p, w, h); err != nil {
 			return nil, nil, err
 		}

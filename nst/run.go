@@ -209,7 +209,7 @@ func (r *run) resized() int64 {
 	for _, m := range r.items {
 		contents += bytes(m.content, at.width, at.height)
 		for _, p := range m.styles {
-			width, height := r.settings.fitStyle(p, at.factor)
+			width, height := r.settings.styleSize(p, at.factor)
 			style = max(style, bytes(p, width, height))
 		}
 	}

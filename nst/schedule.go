@@ -35,13 +35,13 @@ const (
 	smallShare = 1. / 6
 )
 
-// schedule is the transfer's scales, the last of which is the result's size.
+// schedule is the run's scales, the last of which is the result's size.
 func (s *settings) schedule(content *picture.Picture, styles []*picture.Picture) ([]scale, error) {
-	if w, h := s.fitContent(content, 1); int64(w)*int64(h) > picture.MaxPixels {
+	if w, h := s.contentSize(content, 1); int64(w)*int64(h) > picture.MaxPixels {
 		return nil, invalid("Size", "makes a picture of %d×%d; at most %d million pixels will do", w, h,
 			picture.MaxPixels/1_000_000)
 	}
-	final := longest(s.fitContent(content, 1))
+	final := longest(s.contentSize(content, 1))
 	sides := s.scales
 	if n := len(sides); n > 0 && sides[n-1] > final {
 		return nil, invalid("Scales", "%q goes beyond the result's longest side, %d", s.Scales, final)
@@ -56,7 +56,7 @@ func (s *settings) schedule(content *picture.Picture, styles []*picture.Picture)
 	var out []scale
 	for i, n := range shares(s.iterations, sides) {
 		factor := float64(sides[i]) / float64(final)
-		width, height := s.fitContent(content, factor)
+		width, height := s.contentSize(content, factor)
 		if i == len(sides)-1 {
 			factor = 1
 		}
@@ -126,7 +126,7 @@ func (o Options) ResultSize(content *picture.Picture, styles ...*picture.Picture
 			return 0, 0, err
 		}
 	}
-	width, height = s.fitContent(content, 1)
+	width, height = s.contentSize(content, 1)
 	return width, height, nil
 }
 
@@ -138,20 +138,20 @@ func (s *settings) checkTogether(content *picture.Picture, styles []*picture.Pic
 	return s.checkSizesAt(1, content, styles)
 }
 
-// fitContent is the result's size, times factor.
-func (s *settings) fitContent(p *picture.Picture, factor float64) (width, height int) {
-	return fit(p, *s.Size, factor)
+// contentSize is the result's size, times factor.
+func (s *settings) contentSize(p *picture.Picture, factor float64) (width, height int) {
+	return usedSize(p, *s.Size, factor)
 }
 
-// fitStyle is the size at which a style picture is used at the scale that is
+// styleSize is the size at which a style picture is used at the scale that is
 // factor times the result.
-func (s *settings) fitStyle(p *picture.Picture, factor float64) (width, height int) {
-	return fit(p, *s.StyleSize, *s.StyleScale*factor)
+func (s *settings) styleSize(p *picture.Picture, factor float64) (width, height int) {
+	return usedSize(p, *s.StyleSize, *s.StyleScale*factor)
 }
 
-// fit is the picture's size with its longest side made size (0: its own) times
+// usedSize is the picture's size with its longest side made size (0: its own) times
 // factor.
-func fit(p *picture.Picture, size int, factor float64) (width, height int) {
+func usedSize(p *picture.Picture, size int, factor float64) (width, height int) {
 	if size == 0 {
 		size = max(p.Width, p.Height)
 	}
@@ -174,12 +174,12 @@ func (s *settings) checkSizesAt(factor float64, content *picture.Picture, styles
 		}
 		return nil
 	}
-	w, h := s.fitContent(content, factor)
+	w, h := s.contentSize(content, factor)
 	if err := check("content picture", content, w, h); err != nil {
 		return err
 	}
 	for i, p := range styles {
-		w, h := s.fitStyle(p, factor)
+		w, h := s.styleSize(p, factor)
 		if err := check(styleName(i, len(styles)), p, w, h); err != nil {
 			return err
 		}

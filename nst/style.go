@@ -131,7 +131,7 @@ func (m *item) targets(cache *styleCache, pool *tiling.Pool, spec *objective.Spe
 func (m *item) styleTargets(cache *styleCache, pool *tiling.Pool, spec *objective.Spec, i int,
 	at scale) (objective.StyleTargets, error) {
 	s := m.settings
-	width, height := s.fitStyle(m.styles[i], at.factor)
+	width, height := s.styleSize(m.styles[i], at.factor)
 	layers := spec.StyleLayers()
 	key := styleKey{
 		picture: m.styleIDs[i], width: width, height: height, layers: fmt.Sprint(layers),

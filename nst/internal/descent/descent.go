@@ -20,9 +20,9 @@ type Descent struct {
 	x                torch.Tensor // the pictures, [N,3,H,W], after that many steps
 	values, gradient torch.Tensor // of x, once it is evaluated
 
-	optimizer      *torch.Optimizer
-	gradientScales []float64    // what each gradient is multiplied by for the optimiser
-	scales         torch.Tensor // the same on the device, [N,1,1,1]
+	optimizer       *torch.Optimizer
+	gradientFactors []float64    // what each gradient is multiplied by for the optimiser
+	factors         torch.Tensor // the same on the device, [N,1,1,1]
 
 	best       torch.Tensor // the best pictures evaluated; none before a step: x is
 	bestValues torch.Tensor // theirs; none before an evaluation
@@ -48,7 +48,7 @@ func (d *Descent) Close() {
 	if d.optimizer != nil {
 		d.optimizer.Close()
 	}
-	torch.Close(d.x, d.values, d.gradient, d.best, d.bestValues, d.bestTotals, d.average, d.scales)
+	torch.Close(d.x, d.values, d.gradient, d.best, d.bestValues, d.bestTotals, d.average, d.factors)
 }
 
 // Steps is how many are done, with those at the sizes before.
@@ -106,16 +106,16 @@ func (d *Descent) Upsample(o Objective, s Settings, height, width int64, iterati
 	// grows, and is scaled to keep its size. By linear interpolation m² stays within v
 	// wherever it was.
 	growth := math.Exp2(math.Round(math.Log2(float64(torch.Count(x)) / float64(torch.Count(d.x)))))
-	var scales []float64
-	for _, scale := range d.gradientScales {
-		scales = append(scales, scale*growth)
+	var factors []float64
+	for _, factor := range d.gradientFactors {
+		factors = append(factors, factor*growth)
 	}
 	moments, numbers := d.optimizer.State()
 	for i, m := range moments {
 		moments[i] = torch.ResizeLinear(m, height, width)
 		torch.Close(m)
 	}
-	next.resume(scales, moments, numbers)
+	next.resume(factors, moments, numbers)
 	torch.Close(moments...)
 	return next
 }
@@ -129,7 +129,7 @@ func (d *Descent) step() {
 	if d.best.T == nil {
 		d.best = torch.Keep(torch.Clone(d.x))
 	}
-	torch.MulInPlace(d.gradient, d.scales)
+	torch.MulInPlace(d.gradient, d.factors)
 	if d.settings.Method == LBFGS {
 		d.rollBack()
 	}
@@ -148,28 +148,28 @@ func (d *Descent) step() {
 func (d *Descent) start() {
 	norms := torch.Local(func() torch.Tensor { return torch.Norms(d.gradient) })
 	n := float64(torch.Count(d.x) / torch.Shape(d.x)[0])
-	var scales []float64
+	var factors []float64
 	for _, norm := range torch.Float64s(norms) {
-		scale := 1.0
+		factor := 1.0
 		if rms := norm / math.Sqrt(n); rms > 0 {
-			scale = math.Exp2(math.Round(math.Log2(gradientSize[d.settings.Method] / rms)))
+			factor = math.Exp2(math.Round(math.Log2(gradientSize[d.settings.Method] / rms)))
 		}
-		scales = append(scales, scale)
+		factors = append(factors, factor)
 	}
-	d.scaleGradients(scales)
+	d.setGradientFactors(factors)
 	d.optimizer = d.settings.newOptimizer(d.x)
 }
 
 // resume makes the optimiser as another of its kind was.
-func (d *Descent) resume(gradientScales []float64, state []torch.Tensor, numbers []float64) {
-	d.scaleGradients(gradientScales)
+func (d *Descent) resume(gradientFactors []float64, state []torch.Tensor, numbers []float64) {
+	d.setGradientFactors(gradientFactors)
 	d.optimizer = d.settings.newOptimizer(d.x)
 	d.optimizer.SetState(state, numbers)
 }
 
-func (d *Descent) scaleGradients(scales []float64) {
-	torch.Close(d.scales)
-	d.gradientScales, d.scales = scales, torch.Keep(torch.PerPicture(scales, d.x, 4))
+func (d *Descent) setGradientFactors(factors []float64) {
+	torch.Close(d.factors)
+	d.gradientFactors, d.factors = factors, torch.Keep(torch.PerPicture(factors, d.x, 4))
 }
 
 // rollBack puts pictures whose totals have gone astray back to their best, where L-BFGS

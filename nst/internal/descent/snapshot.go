@@ -9,9 +9,9 @@ type Snapshot struct {
 	Pictures, Best, BestValues torch.Tensor
 	Average                    torch.Tensor // none without Adam, or before a step
 	// Of the optimiser; nil before there is one.
-	GradientScales []float64
-	Optimizer      []torch.Tensor
-	Numbers        []float64
+	GradientFactors []float64
+	Optimizer       []torch.Tensor
+	Numbers         []float64
 }
 
 // Snapshot shows the descent as it is. It must have been evaluated.
@@ -21,7 +21,7 @@ func (d *Descent) Snapshot() Snapshot {
 		Pictures: d.x, Best: d.Best(), BestValues: d.bestValues, Average: d.average,
 	}
 	if d.optimizer != nil {
-		s.GradientScales = d.gradientScales
+		s.GradientFactors = d.gradientFactors
 		s.Optimizer, s.Numbers = d.optimizer.State()
 	}
 	return s
@@ -37,8 +37,8 @@ func Resume(o Objective, settings Settings, iterations int, s Snapshot) *Descent
 		d.average = torch.Keep(s.Average)
 	}
 	d.bestTotals = torch.Keep(o.Totals(d.bestValues))
-	if s.GradientScales != nil {
-		d.resume(s.GradientScales, s.Optimizer, s.Numbers)
+	if s.GradientFactors != nil {
+		d.resume(s.GradientFactors, s.Optimizer, s.Numbers)
 	}
 	return d
 }
