@@ -29,13 +29,13 @@ type situation struct {
 
 // plan is how the memory is used: decided for the result's size, which is the largest.
 type plan struct {
-	primary     torch.Device   // where the pictures are
-	size        tiling.Size    // of tiles
-	recompute   bool           // the content's features
-	keepWeights bool           // what the networks make of their weights
-	passes      int            // that each worker keeps
-	memory      descent.Memory // that L-BFGS remembers its steps in
-	warning     string
+	primary   torch.Device      // where the pictures are
+	size      tiling.Size       // of tiles
+	recompute bool              // the content's features
+	keep      torch.KeptWeights // of the networks' weights, transformed
+	passes    int               // that each worker keeps
+	memory    descent.Memory    // that L-BFGS remembers its steps in
+	warning   string
 }
 
 // comfortable is the side of a tile from which on its halo costs little.
@@ -84,25 +84,32 @@ func (s situation) plan() plan {
 		return p
 	}
 	s.free = free
-	if p.size.Side = s.tile.side(); p.size.Side == 0 {
-		p.size = s.largest(at, p)
-		// To compute the content's features anew costs a fifth more time: smaller
-		// tiles cost it only when they are small.
-		if p.size.Side > 0 && p.size.Side < comfortable {
-			other := p
-			other.recompute = true
-			if other.size = s.largest(at, other); other.size.Side == 0 || other.size.Side > p.size.Side {
-				p = other
-			}
+	if p.size.Side = s.tile.side(); p.size.Side > 0 {
+		return s.keepMore(p)
+	}
+	p.size = s.largest(at, p)
+	// To transform the weights, or compute the content's features, each time costs a fifth
+	// more time: smaller tiles cost it only when they are small.
+	for _, change := range []func(*plan){
+		func(p *plan) { p.keep = torch.KeepNone },
+		func(p *plan) { p.recompute = true },
+	} {
+		if p.size.Side == 0 || p.size.Side >= comfortable {
+			break
+		}
+		other := p
+		change(&other)
+		if other.size = s.largest(at, other); other.size.Side == 0 || other.size.Side > p.size.Side {
+			p = other
 		}
 	}
-	return s.keep(p)
+	return s.keepMore(p)
 }
 
-// keep has the networks keep what they make of their weights, and workers the passes of
-// as many tiles as they can, if there is more than one tile and memory for it: what is
+// keepMore has the networks keep all that they make of their weights, and workers the
+// passes of as many tiles as they can, if there is more than one tile and memory for it: what is
 // not kept is computed twice.
-func (s situation) keep(p plan) plan {
+func (s situation) keepMore(p plan) plan {
 	tiles := 1
 	for _, at := range s.schedule {
 		tiles = max(tiles, len(tiling.Cut(at.width, at.height, p.size, s.spec.Deepest())))
@@ -119,7 +126,7 @@ func (s situation) keep(p plan) plan {
 		return true
 	}
 	kept := p
-	if kept.keepWeights = true; fits(kept) {
+	if kept.keep = torch.KeepAll; fits(kept) {
 		p = kept
 	}
 	if !p.recompute { // that computes the content's features when there is one pass
@@ -147,7 +154,7 @@ func (s situation) fits(at scale, p plan) bool {
 			if w.Device() != torch.CPU && mapValues(t)*s.pictures >= mostValues {
 				return false
 			}
-			n := s.spec.Memory(w.Network, t, at.width, at.height, int(s.pictures), p.recompute, p.keepWeights)
+			n := s.spec.Memory(w.Network, t, at.width, at.height, int(s.pictures), p.recompute, p.keep)
 			largest = vgg19.Need{Most: max(largest.Most, n.Most), Pass: max(largest.Pass, n.Pass),
 				Weights: max(largest.Weights, n.Weights)}
 		}

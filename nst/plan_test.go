@@ -33,7 +33,7 @@ func TestPlan(t *testing.T) {
 	}
 	whole := at.plan()
 	assert.Equal(t, tiling.Size{}, whole.size)
-	assert.False(t, whole.keepWeights, "for one tile nothing is gained")
+	assert.Equal(t, torch.KeepSmall, whole.keep, "for one tile nothing more is gained")
 	before, warned := 1<<20, 0
 	for free := int64(8 << 30); free > 64<<20; free = free * 4 / 5 {
 		at.free[torch.CPU] = free
@@ -56,7 +56,7 @@ func TestPlan(t *testing.T) {
 	at.tile, at.free[torch.CPU] = "256", 8<<30
 	assert.Equal(t, 256, at.plan().size.Side)
 	assert.Greater(t, at.plan().passes, 1)
-	assert.True(t, at.plan().keepWeights)
+	assert.Equal(t, torch.KeepAll, at.plan().keep)
 	at.tile = TileOff
 	assert.Equal(t, tiling.Size{}, at.plan().size)
 }
@@ -81,4 +81,26 @@ func TestPlanOfAnAccelerator(t *testing.T) {
 	assert.Positive(t, p.size.Side, "64 maps of 8192×4096 are 2³¹ values")
 	at.free["pretend:0"] = 4 << 30
 	assert.Equal(t, torch.CPU, at.plan().primary)
+}
+
+// A small picture is made whole under a limit that the transformed weights, which its
+// small maps would have kept, do not fit in.
+func TestPlanOfASmallPicture(t *testing.T) {
+	e, err := Open(context.Background(), nsttest.Model(t), OpenOptions{Device: "cpu"})
+	require.NoError(t, err)
+	defer e.Close()
+	for _, w := range e.workers {
+		w.Network.SetFast(true)
+	}
+	s, err := Options{}.withDefaults()
+	require.NoError(t, err)
+	spec := s.spec
+	spec.Channels = map[vgg19.Layer]int64{}
+	p := situation{
+		workers: e.workers, free: map[torch.Device]int64{torch.CPU: 240 << 20}, limited: true, tile: TileAuto,
+		pictures: 1, schedule: []scale{{300, 200, 1, 100}}, spec: &spec, descent: s.descent,
+	}.plan()
+	assert.Equal(t, tiling.Size{}, p.size)
+	assert.Equal(t, torch.KeepNone, p.keep)
+	assert.Empty(t, p.warning)
 }

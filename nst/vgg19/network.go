@@ -53,7 +53,7 @@ type Network struct {
 	padding Padding
 	fast    bool
 	fused   bool
-	keep    bool
+	keep    torch.KeptWeights
 	chain   *chain // nil for a module that is not just VGG-19
 }
 
@@ -121,10 +121,9 @@ func (n *Network) SetFast(fast bool) { n.fast = fast }
 // torch.ConvolutionMode), if the network is computed layer by layer.
 func (n *Network) SetFused(fused bool) { n.fused = fused }
 
-// SetKeep chooses whether what the fast convolutions make of their weights is
-// kept, for which Memory has the bytes. Many passes over small images are then
-// faster.
-func (n *Network) SetKeep(keep bool) { n.keep = keep }
+// SetKeep chooses what is kept of what the fast convolutions make of their weights, for
+// which Memory has the bytes. Passes over small images are faster with it.
+func (n *Network) SetKeep(keep torch.KeptWeights) { n.keep = keep }
 
 // LayerByLayer says whether the network was recognised as VGG-19, and is
 // computed from its parameters. Others run as the TorchScript they are.

@@ -106,7 +106,7 @@ const char* nst_module_forward(nst_module m, nst_tensor image, const char* names
 // layer's output after a ReLU, through which the gradient comes; NULL: none.
 // A pool's scale is what the sum of 2x2 is multiplied by; 0: their maximum, for
 // which chosen is written, which maximum it is, else NULL. Of a mode each is 0
-// or 1: see ConvolutionMode in conv.go. Threads may share a convolution.
+// or 1, keep also 2: see ConvolutionMode in conv.go. Threads may share a convolution.
 typedef struct {
   int32_t fast, replicate, keep, fused;
 } nst_convolution_mode;

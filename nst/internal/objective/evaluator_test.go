@@ -457,7 +457,7 @@ func TestMemoryEstimate(t *testing.T) {
 					_, peak := torch.HostTensors()
 					var most, passes int64
 					for _, tile := range e.tiles {
-						need := spec.Memory(network, tile, c.width, c.height, 1, false, false)
+						need := spec.Memory(network, tile, c.width, c.height, 1, false, torch.KeepSmall)
 						if c.passes > 1 { // all that went before are kept
 							passes += need.Pass
 							need.Most += passes - need.Pass

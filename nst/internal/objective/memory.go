@@ -3,16 +3,17 @@ package objective
 import (
 	"github.com/seed9bb5c928/nst/nst/internal/tiling"
 	"github.com/seed9bb5c928/nst/nst/vgg19"
+	"github.com/seed9bb5c928/nst/torch"
 )
 
 // Memory is what a worker needs to evaluate a tile of so many pictures of width×height
 // (see vgg19.Network.Memory). With recompute the content's features are computed each
-// time; with keepWeights the network keeps what it makes of its weights.
-func (s *Spec) Memory(network *vgg19.Network, t tiling.Tile, width, height, pictures int, recompute,
-	keepWeights bool) vgg19.Need {
+// time; keep is what the network keeps of its weights, transformed.
+func (s *Spec) Memory(network *vgg19.Network, t tiling.Tile, width, height, pictures int, recompute bool,
+	keep torch.KeptWeights) vgg19.Need {
 	work := vgg19.Work{
 		Height: t.Seen.Bottom - t.Seen.Top, Width: t.Seen.Right - t.Seen.Left, Own: t.Local(),
-		Layers: s.Layers(), Images: pictures, Backward: true, KeepWeights: keepWeights,
+		Layers: s.Layers(), Images: pictures, Backward: true, Keep: keep,
 	}
 	need := network.Memory(work)
 	if content := s.ContentLayers(); recompute && len(content) > 0 {
