@@ -11,7 +11,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/seed9bb5c928/nst/nst"
-	"github.com/seed9bb5c928/nst/nst/internal/objective"
 	"github.com/seed9bb5c928/nst/nst/nsttest"
 	"github.com/seed9bb5c928/nst/nst/picture"
 	"github.com/seed9bb5c928/nst/nst/vgg19"
@@ -55,6 +54,12 @@ func bands(width, height int, levels ...int) *picture.Picture {
 	return p
 }
 
+// gram is the Gram matrix of feature maps [1,C,H,W].
+func gram(a torch.Tensor) torch.Tensor {
+	f := torch.Flatten(a, 2, 3)
+	return torch.SYRK(f, 1/float64(torch.Shape(f)[2]))
+}
+
 // distance is between two pictures' Gram matrices, relative, over the layers.
 func distance(t *testing.T, a, b *picture.Picture) (sum float64) {
 	network, err := vgg19.Load(nsttest.Model(t), torch.CPU)
@@ -71,9 +76,9 @@ func distance(t *testing.T, a, b *picture.Picture) (sum float64) {
 			fa, fb := network.Features(nst.TensorOf(a, torch.CPU, a.Width, a.Height),
 				layers), network.Features(nst.TensorOf(b, torch.CPU, b.Width, b.Height), layers)
 			for i := range layers {
-				ga, gb := objective.GramMatrix(fa[i]), objective.GramMatrix(fb[i])
-				sum += float64(torch.Floats(objective.StyleCost(ga,
-					gb))[0] / torch.Floats(objective.StyleCost(torch.Scale(ga, 0), gb))[0])
+				ga, gb := gram(fa[i]), gram(fb[i])
+				difference, size := torch.SquareSums(torch.Sub(ga, gb)), torch.SquareSums(gb)
+				sum += float64(torch.Floats(difference)[0] / torch.Floats(size)[0])
 			}
 		})
 		return nil

@@ -21,7 +21,7 @@ type situation struct {
 	tile     Tile
 	schedule []scale
 	pictures int64 // made at once
-	wide     bool  // in float64
+	double   bool  // in float64
 	spec     *objective.Spec
 	descent  descent.Settings // without Memory
 	still    bool             // no step is made
@@ -42,41 +42,30 @@ type plan struct {
 const comfortable = 384
 
 // bytes is what a picture of the scale takes.
-func (at scale) bytes(wide bool) int64 {
+func (at scale) bytes(double bool) int64 {
 	n := 3 * int64(at.width) * int64(at.height) * 4
-	if wide {
+	if double {
 		n *= 2
 	}
 	return n
 }
 
-// plan makes the plan. It changes nothing, and depends on nothing else.
+// plan makes the plan. It changes nothing: the same situation, its networks set up as they
+// are, makes the same plan.
 func (s situation) plan() plan {
 	at := s.schedule[len(s.schedule)-1]
-	pictures := s.pictures * at.bytes(s.wide)
+	pictures := s.pictures * at.bytes(s.double)
 	p := plan{primary: s.workers[0].Device(), passes: 1}
 	free := map[torch.Device]int64{}
 	for device, bytes := range s.free {
 		free[device] = bytes
 	}
-	p.memory = descent.Memory{Bytes: 512 << 20, Least: 5}
-	if p.primary != torch.CPU { // what there is room for: it is its own memory
-		p.memory.Bytes = max(p.memory.Bytes, free[p.primary]/3)
-	}
-	if s.limited { // a third of it
-		p.memory = descent.Memory{Bytes: min(max(p.memory.Bytes, p.memory.Least*2*pictures), free[p.primary]/3),
-			Least: 1}
-	}
-	held := int64(2) // the pictures and their gradient
-	if !s.still {
-		settings := s.descent
-		settings.Memory = p.memory
-		held = settings.Held(p.primary, s.pictures*at.bytes(false))
-	}
-	if p.primary != torch.CPU && held*pictures > free[p.primary]*3/4 {
+	held := int64(0) // times the pictures' memory
+	if p.memory, held = s.state(p.primary); p.primary != torch.CPU && held*pictures > free[p.primary]*3/4 {
 		p.primary = torch.CPU
+		p.memory, held = s.state(p.primary)
 	}
-	if free[p.primary] -= held * pictures; free[p.primary] < 0 {
+	if free[p.primary] -= held * pictures; free[p.primary] < 0 && s.tile != TileOff {
 		p.warning = fmt.Sprintf("there is memory for the smallest tiles alone, which take long: the picture and "+
 			"%s's state take %s", s.descent.Method, humanize.IBytes(uint64(held*pictures)))
 	}
@@ -104,6 +93,26 @@ func (s situation) plan() plan {
 		}
 	}
 	return s.keepMore(p)
+}
+
+// state is what L-BFGS may remember its steps in where the pictures are on a device, and
+// how many times the pictures' memory the descent then holds.
+func (s situation) state(primary torch.Device) (m descent.Memory, held int64) {
+	at := s.schedule[len(s.schedule)-1]
+	m = descent.Memory{Bytes: 512 << 20, Least: 5}
+	if primary != torch.CPU { // what there is room for: it is its own memory
+		m.Bytes = max(m.Bytes, s.free[primary]/3)
+	}
+	if s.limited { // a third of it
+		m.Bytes = min(max(m.Bytes, m.Least*2*s.pictures*at.bytes(s.double)), s.free[primary]/3)
+		m.Least = 1
+	}
+	if s.still {
+		return m, 2 // the pictures and their gradient
+	}
+	settings := s.descent
+	settings.Memory = m
+	return m, settings.Held(primary, s.pictures*at.bytes(false))
 }
 
 // keepMore has the networks keep all that they make of their weights, and workers the
@@ -165,7 +174,7 @@ func (s situation) fits(at scale, p plan) bool {
 		}
 	}
 	if !p.recompute {
-		need[p.primary] += s.spec.ContentMemory(at.width, at.height, int(s.pictures))
+		need[p.primary] += s.spec.ContentMemory(s.workers[0].Network, at.width, at.height, int(s.pictures))
 	}
 	for device, bytes := range need {
 		if bytes > s.free[device] {

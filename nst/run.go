@@ -12,7 +12,6 @@ import (
 	"github.com/seed9bb5c928/nst/nst/internal/objective"
 	"github.com/seed9bb5c928/nst/nst/internal/tiling"
 	"github.com/seed9bb5c928/nst/nst/picture"
-	"github.com/seed9bb5c928/nst/nst/vgg19"
 	"github.com/seed9bb5c928/nst/torch"
 )
 
@@ -68,7 +67,7 @@ func (e *Engine) newRun(inputs []Input, o Options, h Hooks) (*run, error) {
 		}
 		if len(inputs) > 1 && (m.contentMask != nil || s.Resume != nil) {
 			return nil, invalid("ContentMask",
-				"transparent pixels that are kept, and Resume are for one picture at a time")
+				"(as transparent pixels that are kept, and Resume) is for one picture at a time")
 		}
 	}
 	if s.Resume != nil {
@@ -84,6 +83,9 @@ func (r *run) final() scale { return r.schedule[len(r.schedule)-1] }
 
 // do has work done on the first device's thread, in a scope, with everything ready.
 func (r *run) do(ctx context.Context, work func() error) error {
+	if r.engine.thread().Current() {
+		return errors.New("the engine is called by a hook of a run of its own: call it when the run has ended")
+	}
 	return r.engine.thread().Do(ctx, func() error {
 		defer r.limitTensors(0)               // see free
 		return torch.Recovered(func() error { // a panic of the caller's functions, or ours, is this run's
@@ -104,8 +106,7 @@ func (r *run) prepare(ctx context.Context) error {
 		r.pool.Warn = func(string) {}
 	}
 	r.spec = s.spec
-	r.spec.Channels = map[vgg19.Layer]int64{}
-	err := e.onAll(ctx, func(w *tiling.Worker) error {
+	err := e.onAll(ctx, func(w *tiling.Worker) (err error) {
 		w.Revive()
 		w.Network.SetFast(s.Precision == Fast)
 		w.Network.SetFused(!s.repeats())
@@ -117,15 +118,17 @@ func (r *run) prepare(ctx context.Context) error {
 			return err
 		}
 		torch.SetMath(s.math(false)) // after Cast, which chooses its own to compare by
-		channels, err := w.Network.Require(w.Device(), s.layers())
-		for i, c := range channels {
-			r.spec.Channels[s.layers()[i]] = c
-		}
+		r.spec.Channels, err = w.Network.Require(w.Device(), s.layers())
 		return err
 	})
 	if err != nil {
 		return err
 	}
+	styles := 0
+	for _, m := range r.items {
+		styles += len(m.styles)
+	}
+	e.styles.reserve(styles) // all of a scale are used at once
 	return r.makePlan()
 }
 
@@ -144,7 +147,7 @@ func (r *run) makePlan() error {
 	}
 	s := situation{
 		workers: r.engine.workers, free: free, limited: r.settings.MemoryLimit > 0, tile: r.settings.Tile,
-		schedule: r.schedule, pictures: int64(len(r.items)), wide: r.settings.Precision == Double,
+		schedule: r.schedule, pictures: int64(len(r.items)), double: r.settings.Precision == Double,
 		spec: &r.spec, descent: r.settings.descent, still: r.settings.iterations == 0,
 	}
 	p := s.plan()
@@ -242,12 +245,20 @@ func (r *run) optimise(ctx context.Context) ([]*Result, error) {
 		first = r.settings.Resume.state.Scale
 	}
 	var stopped error
-	var costs []Costs
+	var best []objective.Costs
 	for i, last := first, false; !last; i++ {
-		var err error
-		if last, costs, err = r.optimiseScale(ctx, i, &now); errors.Is(err, ErrDiverged) {
+		ended, costs, err := r.optimiseScale(ctx, i, &now)
+		if last = ended; len(costs) > 0 {
+			best = costs
+		}
+		switch {
+		case err == nil:
+		case errors.Is(err, ErrDiverged):
 			stopped, last = err, true
-		} else if err != nil {
+		case best != nil && ctx.Err() != nil && errors.Is(err, ctx.Err()): // before the scale had a picture
+			r.tell(i-1, now, now.Steps(), best, true, true)
+			last = true
+		default:
 			return nil, err
 		}
 	}
@@ -257,7 +268,7 @@ func (r *run) optimise(ctx context.Context) ([]*Result, error) {
 	var results []*Result
 	for k, m := range r.items {
 		results = append(results, &Result{
-			Picture: m.result(now, k, r.final()), Costs: costs[k], Iterations: now.Steps(),
+			Picture: m.result(now, k, r.final()), Costs: costsOf(best[k]), Iterations: now.Steps(),
 			Seconds: r.seconds(), Precision: r.settings.Precision, Tiles: r.tiles, PeakMemory: memory.Peak,
 			Replayed: r.replayed, AutotuneSeconds: r.autotuning,
 		})
@@ -267,7 +278,8 @@ func (r *run) optimise(ctx context.Context) ([]*Result, error) {
 
 // optimiseScale optimises at scale i, from the descent of the scale before, which it
 // replaces. It returns the costs of the best pictures, and whether the run ends here.
-func (r *run) optimiseScale(ctx context.Context, i int, now **descent.Descent) (last bool, costs []Costs, err error) {
+func (r *run) optimiseScale(ctx context.Context, i int, now **descent.Descent) (last bool, best []objective.Costs,
+	err error) {
 	at, s := r.schedule[i], r.settings
 	begin, tune := time.Now(), s.autotunes(at, len(r.items))
 	if err := r.setMath(ctx, tune); err != nil {
@@ -279,28 +291,48 @@ func (r *run) optimiseScale(ctx context.Context, i int, now **descent.Descent) (
 	}
 	defer func() { // the next scale's maps have other sizes
 		r.tiles = eval.Tiles()
+		if *now != nil {
+			(*now).Release() // what uses the evaluator's tensors
+		}
 		eval.Close()
 		err = errors.Join(err, torch.EmptyCache(r.engine.Device()))
 	}()
 	if r.began.IsZero() {
 		r.began = time.Now()
 	}
-	settings := r.descentSettings()
-	if tune && r.engine.Device() != torch.CPU {
-		settings.OnFirst = func() { r.autotuning += time.Since(begin).Seconds() }
+	before, settings := *now, r.descentSettings()
+	var next *descent.Descent
+	err = torch.Scoped(func() error {
+		switch {
+		case before != nil:
+			next = before.Upsample(eval, settings, int64(at.height), int64(at.width), at.iterations,
+				r.detail(r.schedule[i-1], at))
+		case s.Resume != nil:
+			next = r.restore(eval, settings, at)
+		default:
+			next = descent.New(eval, settings, r.start(at), at.iterations, 0)
+		}
+		return nil
+	})
+	if err != nil {
+		return false, nil, err
 	}
-	switch before := *now; {
-	case before != nil:
-		*now = before.Upsample(eval, settings, int64(at.height), int64(at.width), at.iterations,
-			r.detail(r.schedule[i-1], at))
-		before.Close()
-	case s.Resume != nil:
-		*now = r.restore(eval, settings, at)
-	default:
-		*now = descent.New(eval, settings, r.start(at), at.iterations, 0)
+	// Until it is evaluated, the picture to be had is that of the scale before.
+	replaced := false
+	replace := func() {
+		if !replaced && before != nil {
+			before.Close()
+		}
+		replaced, *now = true, next
 	}
+	next.OnFirst(func() {
+		replace()
+		if tune && r.engine.Device() != torch.CPU {
+			r.autotuning += time.Since(begin).Seconds()
+		}
+	})
 	isFinal := i == len(r.schedule)-1
-	err = (*now).Run(ctx, !isFinal, func(reading descent.Reading) error {
+	err = next.Run(ctx, !isFinal, func(reading descent.Reading) error {
 		all := eval.Costs(reading.Values)
 		for _, c := range all {
 			if err := c.Check(reading.Steps); err != nil {
@@ -308,22 +340,26 @@ func (r *run) optimiseScale(ctx context.Context, i int, now **descent.Descent) (
 			}
 		}
 		if !reading.Last {
-			r.tell(i, *now, reading.Steps, all, reading.Current, false)
+			r.tell(i, next, reading.Steps, all, reading.Current, false)
 		}
 		return nil
 	})
-	r.replayed += (*now).Replayed()
-	best := eval.Costs((*now).BestValues())
-	for _, c := range best {
-		costs = append(costs, costsOf(c))
+	if err == nil {
+		replace() // also of a scale that had nothing left to do
 	}
+	if !replaced {
+		next.Close()
+		return false, nil, err
+	}
+	r.replayed += next.Replayed()
+	best = eval.Costs(next.BestValues())
 	if err != nil {
-		return false, costs, err
+		return false, best, err
 	}
 	if last = isFinal || ctx.Err() != nil; last {
-		r.tell(i, *now, (*now).Steps(), best, true, true)
+		r.tell(i, next, next.Steps(), best, true, true)
 	}
-	return last, costs, nil
+	return last, best, nil
 }
 
 // descentSettings are the settings' with what the plan has of memory.
@@ -377,11 +413,16 @@ func (r *run) tell(i int, now *descent.Descent, steps int, costs []objective.Cos
 		if all > 0 {
 			p.Fraction = done / all
 		}
-		r.hooks.Progress(p)
-		if p.State != nil {
-			p.State.gone = true
-		}
+		r.hand(p)
 	}
+}
+
+// hand has the hook called, and ends its state.
+func (r *run) hand(p Progress) {
+	if p.State != nil {
+		defer p.State.end()
+	}
+	r.hooks.Progress(p)
 }
 
 func (r *run) seconds() float64 { return r.earlier + time.Since(r.began).Seconds() }
@@ -415,13 +456,13 @@ func (r *run) evaluator(at scale) (eval *objective.Evaluator, err error) {
 			targets = append(targets, t)
 		}
 		made := regions(r.items, targets, &spec, r.pool.Primary, at)
+		for _, m := range r.items {
+			sized = append(sized, resized(m.content, at.width, at.height))
+		}
 		var opacity objective.Opacity
 		if content := r.items[0].content; content.Alpha != nil {
 			opacity = objective.NewOpacity(alphaOf(content, at.width, at.height), spec.ContentLayers(), r.pool.Primary,
 				r.settings.Precision.scalar())
-		}
-		for _, m := range r.items {
-			sized = append(sized, resized(m.content, at.width, at.height))
 		}
 		eval, err = objective.New(r.pool, &spec, at.width, at.height, made, func(t tiling.Tile) torch.Tensor {
 			var parts []torch.Tensor

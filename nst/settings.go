@@ -1,6 +1,7 @@
 package nst
 
 import (
+	"maps"
 	"math"
 	"slices"
 	"strconv"
@@ -96,7 +97,7 @@ func (o Options) withDefaults() (*settings, error) {
 	for _, check := range []func() error{
 		func() error { return known("Optimizer", s.Optimizer, Adam, LBFGS) },
 		func() error { return known("Start", s.Start, StartContent, StartNoise, StartGray, StartPicture) },
-		func() error { return known("StyleLoss", s.StyleLoss, GramLoss, MomentsLoss) },
+		func() error { return known("StyleLoss", s.StyleLoss, slices.Sorted(maps.Keys(styleLosses))...) },
 		func() error { return known("Pooling", s.Pooling, vgg19.MaxPooling, vgg19.AveragePooling) },
 		func() error { return known("Padding", s.Padding, vgg19.ZeroPadding, vgg19.ReplicatePadding) },
 		func() error { return known("Color", s.Color, ColorStyle, ColorContent, ColorMatch) },

@@ -85,6 +85,9 @@ func (c *styleCache) get(key styleKey, compute func() (objective.StyleTargets, e
 	return t, nil
 }
 
+// reserve has the cache keep at least so many.
+func (c *styleCache) reserve(n int) { c.lru.Resize(max(cachedStyles, n)) }
+
 func (c *styleCache) close() { c.lru.Purge() }
 
 // weightedTargets are one style's targets, which the cache owns, and its share of the
@@ -96,17 +99,16 @@ type weightedTargets struct {
 
 // blend blends what the styles have of a layer and region; nil if none has any.
 func blend(styles []weightedTargets, l vgg19.Layer, level objective.Level) objective.Statistics {
-	var parts []objective.Statistics
-	var shares []float64
+	var parts []objective.Weighted
 	for _, s := range styles {
 		if part, ok := s.StyleTargets[l][level]; ok {
-			parts, shares = append(parts, part), append(shares, s.share)
+			parts = append(parts, objective.Weighted{Statistics: part, Weight: s.share})
 		}
 	}
 	if len(parts) == 0 {
 		return nil
 	}
-	return objective.Blend(parts, shares)
+	return objective.Blend(parts)
 }
 
 // targets finds the targets of the item's styles at a scale.

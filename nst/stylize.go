@@ -121,16 +121,19 @@ func (s *State) read(do func() error) error {
 	if s == nil || !s.thread.Current() || s.gone {
 		return ErrState
 	}
-	return do()
+	return torch.Scoped(do)
 }
+
+// end is after the callback: nothing of the run is held on to.
+func (s *State) end() { s.gone, s.picture, s.checkpoint = true, nil, nil }
 
 // Hooks are called while pictures are made, on the device's thread; they must not call
 // the engine. Each may be nil.
 type Hooks struct {
 	// Progress is called before each step, and once at the end.
 	Progress func(Progress)
-	// StateEvery has Progress.State be there at the iterations that are its multiples,
-	// and at the end, alone. 0 means whenever the state is at hand: at every iteration on
+	// StateEvery N has Progress.State set only at every N-th iteration and at the end. 0
+	// means whenever the state is at hand: at every iteration on
 	// the CPU; on a GPU costs are read, and reported, several iterations at a time, and of
 	// these the last has its state.
 	StateEvery int
@@ -141,8 +144,9 @@ type Hooks struct {
 	// Warn is told of what a run goes on in spite of: memory that ran out, a device that
 	// failed.
 	Warn func(message string)
-	// Tile is told how many of a picture's tiles are done, in each of an evaluation's two
-	// passes.
+	// Tile is told how many tiles are done, whenever pictures are gone through tile by
+	// tile: styles, the content, and each evaluation twice. Iterations replayed from a graph
+	// do not call it.
 	Tile func(done, all int)
 }
 

@@ -18,9 +18,13 @@ var header []byte
 // was: another one would be called wrongly.
 var checkABI = sync.OnceValue(func() error {
 	sum := sha256.Sum256(header)
-	if theirs, ours := C.GoString(C.nst_abi()), hex.EncodeToString(sum[:]); theirs != ours {
+	return compareABI(C.GoString(C.nst_abi()), hex.EncodeToString(sum[:]))
+})
+
+func compareABI(library, program string) error {
+	if library != program {
 		return fmt.Errorf("libnsttorch.so is of ABI %.8s, this program of %.8s: compile both anew, by scripts/setup",
-			theirs, ours)
+			library, program)
 	}
 	return nil
-})
+}

@@ -37,11 +37,11 @@ type KeptWeights int32
 const (
 	// KeepSmall keeps those for small maps, of which the transform would cost more than the
 	// convolution.
-	KeepSmall KeptWeights = iota
+	KeepSmall KeptWeights = C.NST_KEEP_SMALL
 	// KeepAll keeps all.
-	KeepAll
+	KeepAll KeptWeights = C.NST_KEEP_ALL
 	// KeepNone keeps none, which takes the least memory.
-	KeepNone
+	KeepNone KeptWeights = C.NST_KEEP_NONE
 )
 
 func (m ConvolutionMode) c() C.nst_convolution_mode {

@@ -26,6 +26,9 @@ func newModule(h C.nst_module) *Module {
 // LoadModule reads a TorchScript file in one pass, its parameters going to
 // device and needing no gradient.
 func LoadModule(path string, device Device) (*Module, error) {
+	if err := checkABI(); err != nil {
+		return nil, &Error{Op: "load", Message: err.Error()}
+	}
 	file, freeFile := cString(path)
 	defer freeFile()
 	name, freeName := cString(string(device))
@@ -40,6 +43,9 @@ func LoadModule(path string, device Device) (*Module, error) {
 // NewModule returns an empty module of the given class name, to be filled by
 // Add…, Define and saved.
 func NewModule(name string) (*Module, error) {
+	if err := checkABI(); err != nil {
+		return nil, &Error{Op: "module", Message: err.Error()}
+	}
 	n, free := cString(name)
 	defer free()
 	var h C.nst_module

@@ -284,12 +284,6 @@ func Copy(destination, source Tensor) {
 		source)
 }
 
-// Contiguous returns the tensor with its elements in row order (NCHW); a copy
-// only if they are not.
-func Contiguous(t Tensor) Tensor {
-	return make1("contiguous", func(out *C.nst_tensor) *C.char { return C.nst_tensor_contiguous(handle(t), 0, out) }, t)
-}
-
 // ChannelsLast returns a tensor of four dimensions with its channels innermost
 // (NHWC); a copy only if they are not.
 func ChannelsLast(t Tensor) Tensor {

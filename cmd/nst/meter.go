@@ -28,10 +28,11 @@ type meter struct {
 	begin   time.Time // of the iteration
 	left    int       // to be timed
 	seconds []float64
+	stopped bool // by stop
 }
 
 // startMeter begins a run of so many square pictures of a size at once, at that size
-// alone. Every so many iterations it is waited for the device.
+// alone. Costs are read, and the device waited for, every waitEvery iterations.
 func startMeter(ctx context.Context, engine *nst.Engine, content, style *picture.Picture, o nst.Options, size, batch,
 	waitEvery int) *meter {
 	ctx, cancel := context.WithCancel(ctx)
@@ -44,6 +45,7 @@ func startMeter(ctx context.Context, engine *nst.Engine, content, style *picture
 	inputs := slices.Repeat([]nst.Input{{Content: content, Styles: []*picture.Picture{style}}}, batch)
 	go func() {
 		defer close(m.ended)
+		defer cancel()
 		results, err := engine.StylizeBatch(ctx, inputs, o, nst.Hooks{ReadEvery: waitEvery,
 			Progress: func(p nst.Progress) {
 				if p.Input == batch-1 && !p.Last {
@@ -53,8 +55,8 @@ func startMeter(ctx context.Context, engine *nst.Engine, content, style *picture
 		if len(results) > 0 {
 			m.result = results[0]
 		}
-		if m.err = err; errors.Is(err, context.Canceled) && m.result != nil {
-			m.err = nil // it was stopped
+		if m.err = err; m.stopped && errors.Is(err, context.Canceled) && m.result != nil {
+			m.err = nil
 		}
 	}()
 	return m
@@ -80,7 +82,7 @@ func (m *meter) wait() {
 	n, ok := <-m.asked
 	if !ok {
 		m.cancel()
-		n = -1
+		m.stopped, n = true, -1
 	}
 	m.left, m.seconds = n, nil
 }

@@ -23,15 +23,23 @@ type Work struct {
 	Keep          torch.KeptWeights // see SetKeep
 }
 
+// BytesPerValue is what a value of a feature map takes.
+func (n *Network) BytesPerValue() int64 {
+	switch {
+	case n.scalar == torch.Float64:
+		return 8
+	case n.chain != nil && n.chain.scalar != n.scalar:
+		return 2
+	}
+	return 4
+}
+
 // Memory estimates, from the table of layers, what work takes. On an accelerator it
 // counts what its libraries take for a convolution, by estimate, and what a maximum's
 // choices take.
 func (n *Network) Memory(work Work) (need Need) {
 	own, height, width, layers, backward := work.Own, work.Height, work.Width, work.Layers, work.Backward
-	perValue := map[torch.ScalarType]int64{torch.Float64: 8, torch.Float32: 4}[n.scalar]
-	if n.chain != nil && n.chain.scalar != n.scalar {
-		perValue /= 2
-	}
+	perValue := n.BytesPerValue()
 	value := int64(work.Images) * perValue
 	ours := n.device == torch.CPU && n.chain != nil && n.chain.scalar == torch.Float32
 	kernels := ours && n.fast && n.padding == ZeroPadding
@@ -52,18 +60,18 @@ func (n *Network) Memory(work Work) (need Need) {
 	// What a layer's maps, and its own positions, take; and what is held of it.
 	maps, features, held := make([]int64, last+1), make([]int64, last+1), make([]int64, last+1)
 	choices := make([]int64, last+1)
-	region, uncropped := Window{0, 0, height, width}, make([]int64, last+1)
+	window, uncropped := Window{0, 0, height, width}, make([]int64, last+1)
 	size := func(l Layer, w Window) int64 {
 		return value * int64(l.Channels) * int64((w.Bottom-w.Top)/l.Stride) * int64((w.Right-w.Left)/l.Stride)
 	}
-	regions := make([]Window, last+1)
+	windows := make([]Window, last+1)
 	for i, l := range Layers[:last+1] {
-		uncropped[i], regions[i] = size(l, region), region
+		uncropped[i], windows[i] = size(l, window), window
 		if maps[i] = uncropped[i]; l.Kind == Pool && i < last {
 			need := own.within(Layers[last], l)
-			region = Window{max(region.Top, need.Top), max(region.Left, need.Left), min(region.Bottom, need.Bottom),
-				min(region.Right, need.Right)}
-			maps[i] = size(l, region)
+			window = Window{max(window.Top, need.Top), max(window.Left, need.Left), min(window.Bottom, need.Bottom),
+				min(window.Right, need.Right)}
+			maps[i] = size(l, window)
 		}
 		if !whole {
 			features[i] = size(l, own)
@@ -84,7 +92,7 @@ func (n *Network) Memory(work Work) (need Need) {
 		}
 	}
 	for i := range last + 1 {
-		if weights, kept := n.transformed(kernels, work.Keep, i, regions[i]); kept && backward {
+		if weights, kept := n.transformed(kernels, work.Keep, i, windows[i]); kept && backward {
 			need.Weights += 2 * weights
 		} else if kept {
 			need.Weights += weights
@@ -96,7 +104,7 @@ func (n *Network) Memory(work Work) (need Need) {
 		if n.device != torch.CPU && Layers[i].Kind == Conv {
 			return workspace
 		}
-		if weights, kept := n.transformed(kernels, work.Keep, i, regions[i]); !kept {
+		if weights, kept := n.transformed(kernels, work.Keep, i, windows[i]); !kept {
 			return weights
 		}
 		return 0
@@ -126,7 +134,7 @@ func (n *Network) Memory(work Work) (need Need) {
 		}
 	}
 	if !backward {
-		need.Most = peak + statistics
+		need.Most = peak + smallTensors
 		return need
 	}
 	for i := last; i >= 0; i-- { // backward: g is the gradient that arrives
@@ -151,7 +159,7 @@ func (n *Network) Memory(work Work) (need Need) {
 		}
 		sum -= held[i]
 	}
-	need.Most = peak + statistics
+	need.Most = peak + smallTensors
 	return need
 }
 
@@ -160,8 +168,8 @@ func (n *Network) Memory(work Work) (need Need) {
 // does without. An estimate.
 const workspace = 64 << 20
 
-// statistics is what Gram matrices, their slopes and small tensors take beside.
-const statistics = 6 << 20
+// smallTensors is what Gram matrices, their slopes and small tensors take beside.
+const smallTensors = 6 << 20
 
 // transformed is what the weights of layer i take when the CPU's kernels have
 // transformed them for maps of a window: while these are computed or, if they are

@@ -55,6 +55,7 @@ type Network struct {
 	fused   bool
 	keep    torch.KeptWeights
 	chain   *chain // nil for a module that is not just VGG-19
+	linked  bool   // it is what it can be: making it did not fail
 }
 
 // contract is forward's signature, whatever the module's class and argument
@@ -106,10 +107,7 @@ func Load(path string, device torch.Device) (*Network, error) {
 
 // Close frees the network.
 func (n *Network) Close() {
-	if n.chain != nil {
-		n.chain.close()
-		n.chain = nil
-	}
+	n.unlink()
 	n.module.Close()
 }
 
@@ -178,7 +176,7 @@ func (n *Network) Cast(scalar torch.ScalarType) error {
 	if half { // the module keeps its own weights, to come back to
 		module = torch.Float32
 	}
-	if module == n.scalar && (n.chain == nil || n.chain.scalar == scalar) && !(half && n.chain == nil) {
+	if module == n.scalar && n.linked && (n.chain == nil || n.chain.scalar == scalar) && !(half && n.chain == nil) {
 		return nil
 	}
 	if module != n.scalar {
@@ -208,7 +206,7 @@ func (n *Network) Features(image torch.Tensor, layers []Layer) []torch.Tensor {
 // Require checks, on a tiny image, that the network has every layer and
 // that each is one picture's feature maps at the table's stride. It returns
 // their numbers of channels. It must run on the device's thread.
-func (n *Network) Require(device torch.Device, layers []Layer) (channels []int64, err error) {
+func (n *Network) Require(device torch.Device, layers []Layer) (channels map[Layer]int64, err error) {
 	const side = 32
 	probe := func(layers []Layer) error {
 		return torch.Scoped(func() error {
@@ -217,7 +215,7 @@ func (n *Network) Require(device torch.Device, layers []Layer) (channels []int64
 				image := torch.Cast(torch.Full(0.5, device, 1, 3, side, side), n.scalar)
 				features = n.Features(image, layers)
 			})
-			channels = nil
+			channels = map[Layer]int64{}
 			for i, f := range features {
 				shape, layer := torch.Shape(f), layers[i]
 				expected := int64(side / layer.Stride)
@@ -225,7 +223,7 @@ func (n *Network) Require(device torch.Device, layers []Layer) (channels []int64
 					return fmt.Errorf("%w: %s answers with shape %v for %s of a %d×%d image, not [1,C,%d,%d]",
 						ErrNetwork, n.path, shape, layer.Name, side, side, expected, expected)
 				}
-				channels = append(channels, shape[1])
+				channels[layer] = shape[1]
 			}
 			return nil
 		})

@@ -1,43 +1,54 @@
 package vgg19
 
 import (
+	"errors"
 	"slices"
 	"strings"
 
 	"github.com/seed9bb5c928/nst/torch"
 )
 
-// link makes the chain anew from the module's parameters, converted to scalar, if
-// it is VGG-19.
-func (n *Network) link(scalar torch.ScalarType) error {
-	if n.chain != nil {
-		n.chain.close()
-		n.chain = nil
-	}
+// link makes the chain anew from the module's parameters, converted to scalar, if it is
+// VGG-19. Where that fails, for want of memory, there is none, and Cast tries again.
+func (n *Network) link(scalar torch.ScalarType) (err error) {
+	n.unlink()
+	n.linked = false
+	recognised := false
+	defer func() {
+		if n.linked = err == nil; !recognised {
+			n.unlink()
+		}
+	}()
 	return torch.Scoped(func() error {
 		convolutions, err := n.readConvolutions()
 		if err != nil || convolutions == nil {
 			return err
 		}
 		for _, input := range n.inputs() {
-			c := &chain{scale: torch.Keep(input.scale), offset: torch.Keep(torch.Scale(input.shift, -1)),
+			n.chain = &chain{scale: torch.Keep(input.scale), offset: torch.Keep(torch.Scale(input.shift, -1)),
 				convolutions: map[Layer]*torch.Convolution{}, scalar: scalar}
 			for layer, p := range convolutions {
 				weight := p.weight
 				if input.blueFirst && layer == Layers[0] {
 					weight = torch.Flip(weight, 1)
 				}
-				c.convolutions[layer] = torch.NewConvolution(torch.Cast(weight, scalar), torch.Cast(p.bias, scalar))
+				n.chain.convolutions[layer] = torch.NewConvolution(torch.Cast(weight, scalar), torch.Cast(p.bias, scalar))
 			}
-			n.chain = c
-			if n.agrees() {
-				return nil
+			if recognised, err = n.agrees(); recognised || err != nil {
+				return err
 			}
-			c.close()
-			n.chain = nil
+			n.unlink()
 		}
 		return nil
 	})
+}
+
+// unlink closes the chain, if there is one.
+func (n *Network) unlink() {
+	if n.chain != nil {
+		n.chain.close()
+		n.chain = nil
+	}
 }
 
 type parameters struct{ weight, bias torch.Tensor }
@@ -107,8 +118,9 @@ func (n *Network) inputs() (out []input) {
 }
 
 // agrees says whether the chain's features are the module's, on a small image of
-// every layer of the chain.
-func (n *Network) agrees() bool {
+// every layer of the chain. Its error is a shortage of memory; another one of the
+// module's says that they do not agree.
+func (n *Network) agrees() (agree bool, err error) {
 	const side = 16
 	var layers []Layer
 	for i, l := range Layers {
@@ -121,8 +133,7 @@ func (n *Network) agrees() bool {
 	if tolerance == 0 {
 		tolerance = 0.1
 	}
-	agree := false
-	err := torch.Scoped(func() error {
+	err = torch.Scoped(func() error {
 		torch.NoGrad(func() {
 			torch.SetMath(torch.Math{}) // both are computed alike, and not rounded; a run chooses anew
 			image := make([]float32, 3*side*side)
@@ -148,5 +159,8 @@ func (n *Network) agrees() bool {
 		})
 		return nil
 	})
-	return err == nil && agree
+	if err != nil && !errors.Is(err, torch.ErrOutOfMemory) {
+		return false, nil
+	}
+	return agree, err
 }

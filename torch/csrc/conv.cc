@@ -93,9 +93,6 @@ at::Tensor one_by_one(const at::Tensor& x, const Compute& compute) {
 // weights' transform would cost more than the convolution keep it unasked.
 constexpr int64_t kFewTiles = 10, kKeepTiles = 128;
 
-// What is kept of transformed weights: KeepSmall, KeepAll and KeepNone in conv.go.
-enum { kKeepSmall, kKeepAll, kKeepNone };
-
 // A 3×3 convolution of stride 1 that keeps its picture's size.
 struct Convolution {
   Convolution(at::Tensor w, at::Tensor b) : weight(std::move(w)), bias(std::move(b)) {}
@@ -113,7 +110,7 @@ struct Convolution {
   // Transformed weights take four times the memory of the plain ones, for each
   // direction: 400 MB for VGG-19, which a large picture may not be able to spare.
   at::Tensor weights(bool backward, int32_t which, const at::Tensor& x) {
-    const bool keep = which == kKeepAll || (which == kKeepSmall && tiles(x) <= kKeepTiles);
+    const bool keep = which == NST_KEEP_ALL || (which == NST_KEEP_SMALL && tiles(x) <= kKeepTiles);
     std::unique_lock<std::mutex> one(mutex);
     auto& kept = transformed[backward];
     if (kept.defined() && keep) return kept;

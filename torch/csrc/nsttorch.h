@@ -106,10 +106,11 @@ const char* nst_module_forward(nst_module m, nst_tensor image, const char* names
 // layer's output after a ReLU, through which the gradient comes; NULL: none.
 // A pool's scale is what the sum of 2x2 is multiplied by; 0: their maximum, for
 // which chosen is written, which maximum it is, else NULL. Of a mode each is 0
-// or 1, keep also 2: see ConvolutionMode in conv.go. Threads may share a convolution.
+// or 1, keep one of NST_KEEP: see ConvolutionMode in conv.go. Threads may share a convolution.
 typedef struct {
   int32_t fast, replicate, keep, fused;
 } nst_convolution_mode;
+enum { NST_KEEP_SMALL, NST_KEEP_ALL, NST_KEEP_NONE };
 const char* nst_kernels_name(void);
 const char* nst_convolution_new(nst_tensor weight, nst_tensor bias, nst_convolution* out);
 void nst_convolution_free(nst_convolution c);

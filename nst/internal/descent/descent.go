@@ -34,6 +34,7 @@ type Descent struct {
 	warm     bool         // a step was made piece by piece: kernels are loaded, libraries ready
 	replayed int          // steps, from the graph
 	pace     float64      // seconds of a step, about; 0: not known
+	onFirst  func()       // see OnFirst
 }
 
 // New begins with pictures x, which it owns and will change. before is how many steps
@@ -50,6 +51,30 @@ func (d *Descent) Close() {
 	}
 	torch.Close(d.x, d.values, d.gradient, d.best, d.bestValues, d.bestTotals, d.average, d.factors)
 }
+
+// Release frees what only further steps at this size need, and what must not outlive the
+// objective: the graph, the gradient, and L-BFGS's memory. The descent can still be
+// looked at, and upsampled.
+func (d *Descent) Release() {
+	d.graph.Close()
+	d.graph, d.noGraphs = nil, true
+	torch.Close(d.values, d.gradient)
+	d.values, d.gradient = torch.Tensor{}, torch.Tensor{}
+	if d.settings.Method == LBFGS && d.optimizer != nil {
+		d.optimizer.Close()
+		d.optimizer, d.gradientFactors = nil, nil
+	}
+}
+
+// closeUnless closes a descent that could not be made: for a defer.
+func (d *Descent) closeUnless(made *bool) {
+	if !*made {
+		d.Close()
+	}
+}
+
+// OnFirst has do called after the first evaluation, when it is done.
+func (d *Descent) OnFirst(do func()) { d.onFirst = do }
 
 // Steps is how many are done, with those at the sizes before.
 func (d *Descent) Steps() int { return d.before + d.steps }
@@ -98,8 +123,10 @@ func (d *Descent) Upsample(o Objective, s Settings, height, width int64, iterati
 		torch.ClampInPlace(t, 0, 1) // a cubic kernel overshoots at edges
 		return t
 	})
-	next := New(o, s, x, iterations, d.Steps())
+	next, made := New(o, s, x, iterations, d.Steps()), false
+	defer next.closeUnless(&made)
 	if s.Method != Adam || d.optimizer == nil {
+		made = true
 		return next
 	}
 	// A cost is a mean over positions: its gradient by a pixel falls as the picture
@@ -117,6 +144,7 @@ func (d *Descent) Upsample(o Objective, s Settings, height, width int64, iterati
 	}
 	next.resume(factors, moments, numbers)
 	torch.Close(moments...)
+	made = true
 	return next
 }
 

@@ -225,12 +225,22 @@ func TestEndings(t *testing.T) {
 	}
 	assert.ErrorIs(t, run(ctx, &quadratic{fail: late}, nothing), made)
 	assert.ErrorIs(t, run(ctx, &quadratic{fail: func(int) error { return made }}, nothing), made)
-	assert.NoError(t, run(ctx, &quadratic{fail: func(n int) error {
-		if n == 3 {
-			cancel()
+	// What fails when the context is done is still an error.
+	for _, failure := range []error{made, context.Canceled} {
+		ctx, cancel := context.WithCancel(context.Background())
+		err := run(ctx, &quadratic{fail: func(n int) error {
+			if n == 3 {
+				cancel()
+				return failure
+			}
+			return nil
+		}}, nothing)
+		if failure == made {
+			assert.ErrorIs(t, err, made)
+		} else {
+			assert.NoError(t, err)
 		}
-		return late(n)
-	}}, nothing))
+	}
 }
 
 // Steps are remembered as far as there is memory, and never fewer than the least.

@@ -40,8 +40,8 @@ func (d *Descent) Run(ctx context.Context, another bool, read func(Reading) erro
 			return err
 		}
 		values[0] = torch.Float64s(d.values)
-		if d.settings.OnFirst != nil {
-			d.settings.OnFirst()
+		if d.onFirst != nil {
+			d.onFirst()
 		}
 		return nil
 	})
@@ -62,13 +62,18 @@ func (d *Descent) Run(ctx context.Context, another bool, read func(Reading) erro
 		}
 		err = torch.Scoped(func() (err error) { values, err = d.toNextReading(ctx, another); return err })
 	}
-	if err != nil && ctx.Err() != nil && d.bestValues.T != nil {
+	if isEnd(ctx, err) && d.bestValues.T != nil {
 		return nil // in the middle of an evaluation
 	}
 	if err != nil || another || d.steps < d.iterations || d.average.T == nil || d.steps == 0 {
 		return err
 	}
 	return d.tryAverage(ctx)
+}
+
+// isEnd says whether an error is that the context is done.
+func isEnd(ctx context.Context, err error) bool {
+	return err != nil && ctx.Err() != nil && errors.Is(err, ctx.Err())
 }
 
 // tryAverage evaluates the average of Adam's iterates, which may be the best picture.
@@ -83,7 +88,7 @@ func (d *Descent) tryAverage(ctx context.Context) error {
 		values, _, err := d.objective.Evaluate(average)
 		if err == nil {
 			d.updateBest(average, values)
-		} else if ctx.Err() != nil {
+		} else if isEnd(ctx, err) {
 			err = nil // the iterates are there
 		}
 		return err

@@ -23,8 +23,6 @@ type Settings struct {
 	StateEvery int
 	// ReadEvery is how many steps are sent before values are read; 0: see Run.
 	ReadEvery int
-	// OnFirst, if it is there, is called after the first evaluation, when it is done.
-	OnFirst func()
 	// OnUnrecorded, if it is there, is told why the device cannot record a graph.
 	OnUnrecorded func(why error)
 }

@@ -30,7 +30,8 @@ func (d *Descent) Snapshot() Snapshot {
 // Resume goes on from a snapshot: step for step as the descent that it is of. It owns
 // the snapshot's tensors, except the optimiser's, which it copies.
 func Resume(o Objective, settings Settings, iterations int, s Snapshot) *Descent {
-	d := New(o, settings, s.Pictures, iterations, s.Before)
+	d, made := New(o, settings, s.Pictures, iterations, s.Before), false
+	defer d.closeUnless(&made)
 	d.steps = s.Steps
 	d.best, d.bestValues = torch.Keep(s.Best), torch.Keep(s.BestValues)
 	if s.Average.T != nil {
@@ -40,5 +41,6 @@ func Resume(o Objective, settings Settings, iterations int, s Snapshot) *Descent
 	if s.GradientFactors != nil {
 		d.resume(s.GradientFactors, s.Optimizer, s.Numbers)
 	}
+	made = true
 	return d
 }

@@ -58,10 +58,10 @@ func BenchmarkIteration(b *testing.B) {
 		pass := network.Run(x, vgg19.Whole(x), []vgg19.Layer{first}, false)
 		defer pass.Close()
 		maps := pass.Feature(first)
-		timed("gram", func() { GramMatrix(maps) })
-		D, into := GramMatrix(maps), torch.Clone(maps)
+		f := Features{F: matrix(maps), Uniform: 1. / (side * side)}
+		timed("gram", func() { gram(f) })
+		D, into := gram(f), torch.Clone(maps)
 		timed("gram-gradient", func() {
-			f := Features{F: matrix(maps), Uniform: 1. / (side * side)}
 			Gram{}.AddGradient(Gradient{matrix(into), false}, f,
 				Slopes{Statistics{GramMatrices: torch.Scale(D, 1e-9)}, 1})
 		})

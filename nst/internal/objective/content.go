@@ -77,7 +77,8 @@ func (e *Evaluator) findContent() error {
 	}
 	return torch.Scoped(func() error {
 		for _, t := range e.content {
-			t.normaliser = e.spec.newNormaliser(squares[t], t.values, 4, 4, e.spec.Alpha*t.weight)
+			t.normaliser = e.spec.newNormaliser(squares[t], t.values, contentMeanSquare, 4,
+				e.spec.Alpha*t.weight)
 		}
 		return nil
 	})
@@ -114,10 +115,10 @@ func (e *Evaluator) opacityAt(l vgg19.Layer, w *tiling.Worker, i int) torch.Tens
 	return torch.To(e.tiles[i].Own.Positions(whole, l.Stride).Of(whole), w.Device())
 }
 
-// addContentGradient adds the term's gradient to into, and returns the norm [N] of the
-// differences, which is kept. It closes target, the content's features.
-func (e *Evaluator) addContentGradient(t *contentTerm, into torch.Tensor, fresh bool, maps, target,
-	alpha torch.Tensor) (norm torch.Tensor) {
+// addContentGradient adds the term's gradient to into, and puts the norm [N] of the
+// differences, which it keeps, into norms. It closes target, the content's features.
+func (e *Evaluator) addContentGradient(t *contentTerm, into torch.Tensor, fresh bool, maps, target, alpha torch.Tensor,
+	norms map[*contentTerm]torch.Tensor) {
 	difference := into
 	if !fresh {
 		difference = torch.EmptyLike(maps)
@@ -127,7 +128,7 @@ func (e *Evaluator) addContentGradient(t *contentTerm, into torch.Tensor, fresh 
 	if alpha.T != nil { // of the cost, and once more of its derivative
 		torch.MulInPlace(difference, alpha)
 	}
-	norm = torch.Keep(torch.Norms(difference))
+	norms[t] = torch.Keep(torch.Norms(difference))
 	if alpha.T != nil {
 		torch.MulInPlace(difference, alpha)
 	}
@@ -139,5 +140,4 @@ func (e *Evaluator) addContentGradient(t *contentTerm, into torch.Tensor, fresh 
 	if !fresh {
 		torch.AddInPlace(into, difference, factor)
 	}
-	return norm
 }

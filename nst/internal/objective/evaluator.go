@@ -23,9 +23,9 @@ type Region struct {
 // Evaluator computes the objective and its gradient for N pictures at once. It is a
 // descent.Objective.
 //
-// An evaluation has three steps: (1) run the network and sum the statistics over the
+// An evaluation has three phases: (1) run the network and sum the statistics over the
 // positions, (2) from the sums, the costs and their slopes, (3) feed ∂J/∂F in at the
-// layers and back-propagate to the pixels. Steps 1 and 3 go tile by tile, and what is
+// layers and back-propagate to the pixels. Phases 1 and 3 go tile by tile, and what is
 // found is exact: a tile sees, beyond itself, all that its positions depend on, and its
 // positions alone count. One tile that is the whole picture is run once, others twice,
 // except those whose passes the workers keep.
@@ -147,8 +147,7 @@ func (e *Evaluator) addRegion(given Region) {
 			target := torch.Keep(torch.Clone(given.Target[name]))
 			r.target.Statistics[name] = target
 			r.target.normalisers[name] = e.spec.newNormaliser(torch.SquareSums(target), valuesEach(target),
-				4*1000/(maps*maps),
-				len(torch.Shape(target)), e.spec.Beta*t.weight*given.Share)
+				styleMeanSquare(maps), len(torch.Shape(target)), e.spec.Beta*t.weight*given.Share)
 		}
 	}
 }

@@ -140,12 +140,9 @@ func newPool(t testing.TB, model string, device torch.Device, workers int) *tili
 
 // channels has the network's numbers of maps put into a spec.
 func channels(t testing.TB, spec *Spec, w *tiling.Worker) {
-	spec.Channels = map[vgg19.Layer]int64{}
-	counts, err := w.Network.Require(w.Device(), spec.Layers())
+	var err error
+	spec.Channels, err = w.Network.Require(w.Device(), spec.Layers())
 	require.NoError(t, err)
-	for i, l := range spec.Layers() {
-		spec.Channels[l] = counts[i]
-	}
 }
 
 // newEvaluator measures the styles, of which the first has the weight ¼, and makes the
@@ -163,14 +160,13 @@ func newEvaluator(t testing.TB, pool *tiling.Pool, spec *Spec, content *image, s
 	guides := content.guides(spec.StyleLayers(), pool.Primary)
 	for level, share := range content.shares() {
 		for _, l := range spec.StyleLayers() {
-			var parts []Statistics
-			var weights []float64
+			var parts []Weighted
 			for i, found := range targets {
 				if s, ok := found[l][level]; ok {
-					parts, weights = append(parts, s), append(weights, 0.25+float64(i)/2)
+					parts = append(parts, Weighted{s, 0.25 + float64(i)/2})
 				}
 			}
-			regions = append(regions, Region{l, share, guides[l.Stride][level], Blend(parts, weights)})
+			regions = append(regions, Region{l, share, guides[l.Stride][level], Blend(parts)})
 		}
 	}
 	var opacity Opacity
@@ -182,54 +178,120 @@ func newEvaluator(t testing.TB, pool *tiling.Pool, spec *Spec, content *image, s
 	return e
 }
 
-// autograd is the total by autograd alone: the paper's costs, differentiated as they
-// stand. It returns the total and ∂J/∂x.
-func autograd(e *Evaluator, x torch.Tensor) (float64, []float32) {
+// oracle is an objective as the papers write it, differentiated by autograd alone. What it
+// compares with it computes itself, from the pictures and their masks.
+type oracle struct {
+	t       *testing.T
+	network *vgg19.Network
+	spec    *Spec
+	content *image
+	styles  []*image
+}
+
+// features are a picture's at some layers.
+func (o *oracle) features(x torch.Tensor, layers []WeightedLayer) map[vgg19.Layer]torch.Tensor {
+	out := map[vgg19.Layer]torch.Tensor{}
+	names := layersOf(layers)
+	for i, f := range o.network.Features(x, names) {
+		out[names[i]] = f
+	}
+	return out
+}
+
+// cost is J of one layer: ‖now−target‖²/(4n) by the normalisation.
+func (o *oracle) cost(now, target torch.Tensor, meanSquare float64) torch.Tensor {
+	n := float64(torch.Count(target))
+	squares := torch.SquareSums(torch.Sub(now, target))
+	switch o.spec.Normalisation {
+	case RelativeToTarget:
+		return torch.Scale(squares, 1/torch.Float64s(torch.SquareSums(target))[0])
+	case MeanSquare:
+		return torch.Scale(squares, meanSquare/n)
+	}
+	return torch.Scale(squares, 1/(4*n))
+}
+
+// statistics are a region's.
+func (o *oracle) statistics(f, weights torch.Tensor) Statistics {
+	out, mean := Statistics{}, torch.Bmm(f, torch.Transpose(weights, 0, 1))
+	switch o.spec.StyleLoss.(type) {
+	case Gram:
+		out[GramMatrices] = torch.Bmm(torch.Mul(f, weights), torch.Transpose(f, 1, 2))
+	case Moments:
+		centred := torch.Sub(f, mean)
+		out[GramMatrices] = torch.Bmm(torch.Mul(centred, weights), torch.Transpose(centred, 1, 2))
+		out[Means] = mean
+	case meansAlone:
+		out[Means] = mean
+	}
+	return out
+}
+
+// weights are those of a layer's positions for a region, [1,P].
+func (o *oracle) weights(p *image, l vgg19.Layer, level Level) (w torch.Tensor, ok bool) {
+	n := int64(positions(l, p.width, p.height))
+	guides := p.guides([]vgg19.Layer{l}, torch.CPU)
+	if guides == nil {
+		return torch.Full(1/float64(n), torch.CPU, 1, n), level == 0
+	}
+	if w, ok = guides[l.Stride][level]; ok {
+		w = torch.View(w, 1, n)
+	}
+	return w, ok
+}
+
+// evaluate returns the total and ∂J/∂x.
+func (o *oracle) evaluate(x torch.Tensor) (float64, []float32) {
 	torch.ClearGradient(x)
-	network := e.pool.Workers[0].Network
-	content, style := torch.Full(0, torch.CPU), torch.Full(0, torch.CPU)
-	content, style = torch.Cast(content, torch.Float64), torch.Cast(style, torch.Float64)
-	for i, a := range network.Features(x, e.spec.ContentLayers()) {
-		t := e.content[i]
-		target := t.features[0]
-		if alpha, ok := e.opacity[t.layer.Stride]; ok {
-			target, a = torch.Mul(target, alpha), torch.Mul(a, alpha)
+	total := torch.Full(0, torch.CPU)
+	add := func(cost torch.Tensor, weight float64) { total = torch.Add(total, torch.Scale(cost, weight)) }
+	spec := o.spec
+	target, now := o.features(o.content.tensor(torch.CPU), spec.content()), o.features(x, spec.content())
+	for _, l := range spec.content() {
+		a, b := target[l.Layer], now[l.Layer]
+		if o.content.alpha != nil {
+			alpha := NewOpacity(o.content.plane(o.content.alpha), []vgg19.Layer{l.Layer}, torch.CPU, torch.Float32)
+			defer alpha.Close()
+			a, b = torch.Mul(a, alpha[l.Layer.Stride]), torch.Mul(b, alpha[l.Layer.Stride])
 		}
-		content = torch.Add(content, torch.Scale(ContentCost(target, a), t.weight*t.normaliser.factors[0]))
+		add(o.cost(b, a, 1), spec.Alpha*l.Weight)
 	}
-	for i, a := range network.Features(x, e.spec.StyleLayers()) {
-		t := e.style[i]
-		for _, r := range t.regions {
-			f := matrix(a)
-			n := torch.Shape(f)[2]
-			weights := torch.Full(1/float64(n), torch.CPU, 1, n)
-			if r.guide.T != nil {
-				weights = torch.View(r.guide, 1, n)
+	now = o.features(x, spec.style())
+	var styles []map[vgg19.Layer]torch.Tensor
+	for _, s := range o.styles {
+		styles = append(styles, o.features(s.tensor(torch.CPU), spec.style()))
+	}
+	for _, l := range spec.style() {
+		maps := float64(torch.Shape(now[l.Layer])[1])
+		for level, share := range o.content.shares() {
+			w, ok := o.weights(o.content, l.Layer, level)
+			require.True(o.t, ok)
+			measured := o.statistics(matrix(now[l.Layer]), w)
+			blend, sum := Statistics{}, 0.0
+			for i, s := range o.styles {
+				w, ok := o.weights(s, l.Layer, level)
+				if !ok {
+					continue
+				}
+				weight := 0.25 + float64(i)/2
+				sum += weight
+				for name, v := range o.statistics(matrix(styles[i][l.Layer]), w) {
+					v = torch.Scale(v, weight)
+					if before, ok := blend[name]; ok {
+						v = torch.Add(before, v)
+					}
+					blend[name] = v
+				}
 			}
-			add := func(name Statistic, now torch.Tensor) {
-				cost := torch.SquareSums(torch.Sub(now, r.target.Statistics[name]))
-				n := float64(torch.Count(now))
-				style = torch.Add(style, torch.Scale(cost,
-					r.share*t.weight*r.target.normalisers[name].factors[0]/(4*n)))
-			}
-			mean := torch.Bmm(f, torch.Transpose(weights, 0, 1))
-			switch e.spec.StyleLoss.(type) {
-			case Gram:
-				add(GramMatrices, torch.Bmm(torch.Mul(f, weights), torch.Transpose(f, 1, 2)))
-			case Moments:
-				add(Means, mean)
-				centred := torch.Sub(f, mean)
-				add(GramMatrices, torch.Bmm(torch.Mul(centred, weights), torch.Transpose(centred, 1, 2)))
-			case meansAlone:
-				add(Means, mean)
+			for name, v := range blend {
+				add(o.cost(measured[name], torch.Detach(torch.Scale(v, 1/sum)), 1000/(maps*maps)), spec.Beta*l.Weight*share)
 			}
 		}
 	}
-	total := TotalCost(content, style, e.spec.Alpha, e.spec.Beta)
 	for _, dim := range []int64{2, 3} { // the total variation, as its formula stands
 		n := torch.Shape(x)[dim]
 		d := torch.Sub(torch.Slice(x, dim, 1, n), torch.Slice(x, dim, 0, n-1))
-		total = torch.Add(total, torch.Scale(torch.SquareSums(d), e.spec.Gamma/float64(torch.Count(x))))
+		add(torch.SquareSums(d), spec.Gamma/float64(torch.Count(x)))
 	}
 	torch.Backward([]torch.Tensor{total}, nil)
 	return torch.Float64s(torch.Detach(total))[0], torch.Floats(torch.Gradient(x))
@@ -251,7 +313,11 @@ func (meansAlone) Compare(now Statistics, target Target) (norms Statistics, slop
 }
 
 func (meansAlone) AddGradient(into Gradient, f Features, slopes Slopes) {
-	g := torch.Scale(torch.Add(torch.Scale(f.F, 0), slopes.Of[Means]), f.Uniform)
+	weights := f.Guide
+	if weights.T == nil {
+		weights = torch.Full(f.Uniform, torch.CPU, 1, torch.Shape(f.F)[2])
+	}
+	g := torch.Mul(slopes.Of[Means], weights)
 	if into.Fresh {
 		torch.Copy(into.Into, g)
 	} else {
@@ -331,7 +397,7 @@ func TestGradientIsAutograds(t *testing.T) {
 				defer e.Close()
 				x := noise(4, 50, 37).tensor(torch.CPU)
 				torch.RequireGrad(x, true)
-				total, want := autograd(e, x)
+				total, want := (&oracle{t, all[0].Network, &spec, contentImage, styles}).evaluate(x)
 				// As one, in tiles, and shared out.
 				for _, how := range []struct {
 					side, workers, passes int

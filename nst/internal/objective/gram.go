@@ -5,22 +5,16 @@ import "github.com/seed9bb5c928/nst/torch"
 // Gram compares Gram matrices, as Gatys et al. do.
 type Gram struct{}
 
-// GramMatrix returns the Gram matrices [N,n_C,n_C] of one layer's feature maps,
+// gram returns the Gram matrices [N,n_C,n_C] of feature maps,
 //
-//	G = F·Fᵀ / (n_H·n_W)
+//	G = Σ_p w_p·F_p·F_pᵀ
 //
-// where the rows of F [n_C, n_H·n_W] are the feature maps: G_ij is the mean product of
-// maps i and j (equation 3). The paper divides by n_H·n_W in the cost (equation 4);
-// dividing here, by each picture's own size, lets pictures of different sizes be
-// compared. Maps of half precision are summed in float32, which their products cannot
-// overflow.
-func GramMatrix(a torch.Tensor) torch.Tensor {
-	f := matrix(a)
-	return gram(Features{F: f, Uniform: 1 / float64(torch.Shape(f)[2])})
-}
-
-// gram is Σ_p w_p·F_p·F_pᵀ over the positions p. (Gatys et al. 2017, arXiv:1611.07865,
-// equations 3 and 4, where w is the square of the guidance channel.)
+// over the positions p. Without a guide w_p is 1/(n_H·n_W), and G_ij the mean product of
+// maps i and j (equation 3; the paper divides by n_H·n_W in the cost, equation 4: dividing
+// here, by each picture's own size, lets pictures of different sizes be compared). A
+// guide's w is the square of the guidance channel of Gatys et al. 2017 (arXiv:1611.07865,
+// equations 3 and 4). Maps of half precision are summed in float32, which their products
+// cannot overflow.
 func gram(f Features) torch.Tensor {
 	if f.Guide.T == nil {
 		return torch.SYRK(f.F, f.Uniform)

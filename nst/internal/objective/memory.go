@@ -22,16 +22,16 @@ func (s *Spec) Memory(network *vgg19.Network, t tiling.Tile, width, height, pict
 		for _, l := range content { // at the tile's positions
 			values := float64(s.Channels[l]) * positions(l, width, height)
 			own := float64((t.Own.Bottom - t.Own.Top) * (t.Own.Right - t.Own.Left))
-			need.Most += int64(values*own/float64(width*height)) * int64(pictures) * 4
+			need.Most += int64(values*own/float64(width*height)) * int64(pictures) * network.BytesPerValue()
 		}
 	}
 	return need
 }
 
 // ContentMemory is what the features of so many content pictures take, in bytes.
-func (s *Spec) ContentMemory(width, height, pictures int) (bytes int64) {
+func (s *Spec) ContentMemory(network *vgg19.Network, width, height, pictures int) (bytes int64) {
 	for _, l := range s.ContentLayers() {
-		bytes += int64(float64(s.Channels[l])*positions(l, width, height)) * int64(pictures) * 4
+		bytes += int64(float64(s.Channels[l])*positions(l, width, height)) * int64(pictures) * network.BytesPerValue()
 	}
 	return bytes
 }

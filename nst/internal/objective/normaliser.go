@@ -15,10 +15,16 @@ type normaliser struct {
 	device  torch.Tensor // the slopes, [N,1,…], as many dimensions as a difference has
 }
 
-// newNormaliser is for differences from targets of which the sums of squares are squares
-// [N] and which have n values and so many dimensions. fixed is the factor of MeanSquare,
-// and weight the cost's in the total.
-func (s *Spec) newNormaliser(squares torch.Tensor, n, fixed float64, dimensions int, weight float64) normaliser {
+// With MeanSquare a content cost is the mean of squared differences, 4·J, and a style cost
+// 1000/C² times that of a layer of C maps, as Gatys published them.
+const contentMeanSquare = 4
+
+func styleMeanSquare(maps float64) float64 { return 4 * 1000 / (maps * maps) }
+
+// newNormaliser is for a cost of n differences. squares [N] are the targets' sums of
+// squares; meanSquare is MeanSquare's factor; weight is the cost's weight in the total; the
+// slopes get as many dimensions as the differences have.
+func (s *Spec) newNormaliser(squares torch.Tensor, n, meanSquare float64, dimensions int, weight float64) normaliser {
 	pictures := int(torch.Shape(squares)[0])
 	out := normaliser{n: n}
 	switch s.Normalisation {
@@ -28,7 +34,7 @@ func (s *Spec) newNormaliser(squares torch.Tensor, n, fixed float64, dimensions 
 			out.factors[i] = 4 * n / positive(size)
 		}
 	case MeanSquare:
-		out.factors = slices.Repeat([]float64{fixed}, pictures)
+		out.factors = slices.Repeat([]float64{meanSquare}, pictures)
 	default:
 		out.factors = slices.Repeat([]float64{1}, pictures)
 	}

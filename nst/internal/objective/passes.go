@@ -27,7 +27,7 @@ func (s styleSums) EachTensor(do func(*torch.Tensor)) {
 	}
 }
 
-// sumStyle is step 1: the sums of the style terms' regions, of the caller's scope.
+// sumStyle is phase 1: the sums of the style terms' regions, of the caller's scope.
 func (e *Evaluator) sumStyle(x torch.Tensor) (styleSums, error) {
 	sums := styleSums{}
 	for _, t := range e.style {
@@ -79,7 +79,7 @@ func featuresOf(maps torch.Tensor, l vgg19.Layer, tile tiling.Tile, guide torch.
 	return f
 }
 
-// gradientPart is what step 3 makes of a tile.
+// gradientPart is what phase 3 makes of a tile.
 type gradientPart struct {
 	gradient torch.Tensor                  // by the pixels that the tile sees
 	norms    map[*contentTerm]torch.Tensor // of the content's differences; of one tile of several, squared
@@ -91,7 +91,7 @@ func (p *gradientPart) EachTensor(do func(*torch.Tensor)) {
 	eachTensor(p.norms, do)
 }
 
-// backPropagate is step 3: the norms of the content terms' differences, and the gradient
+// backPropagate is phase 3: the norms of the content terms' differences, and the gradient
 // of all terms.
 func (e *Evaluator) backPropagate(x torch.Tensor, slopes map[*region]Slopes) (norms map[*contentTerm]torch.Tensor,
 	gradient torch.Tensor, err error) {
@@ -146,8 +146,8 @@ type tileGradient struct {
 	norms     map[*contentTerm]torch.Tensor // which it fills in
 }
 
-// add adds what the layer's terms are to its features at the tile's positions to the
-// gradient that has arrived there (none: it is the first).
+// add adds the gradients of layer l's costs by its features to the gradient that arrived
+// from deeper layers (the zero Tensor: there is none).
 func (t *tileGradient) add(l vgg19.Layer, arriving torch.Tensor) torch.Tensor {
 	type adder func(maps, into torch.Tensor, fresh bool)
 	var adders []adder
@@ -155,8 +155,8 @@ func (t *tileGradient) add(l vgg19.Layer, arriving torch.Tensor) torch.Tensor {
 	for _, term := range e.content {
 		if term.layer == l {
 			adders = append(adders, func(maps, into torch.Tensor, fresh bool) {
-				t.norms[term] = e.addContentGradient(term, into, fresh, maps, t.targets[term],
-					e.opacityAt(l, t.worker, t.tile))
+				alpha := e.opacityAt(l, t.worker, t.tile)
+				e.addContentGradient(term, into, fresh, maps, t.targets[term], alpha, t.norms)
 			})
 		}
 	}
@@ -174,7 +174,14 @@ func (t *tileGradient) add(l vgg19.Layer, arriving torch.Tensor) torch.Tensor {
 	if len(adders) == 0 { // a layer has lost all its regions
 		return arriving
 	}
-	sum := torch.Local(func() torch.Tensor {
+	defer func() { // they were kept, and are the caller's scope's
+		for term, norm := range t.norms {
+			if term.layer == l {
+				torch.Rejoin(norm)
+			}
+		}
+	}()
+	return torch.Local(func() torch.Tensor {
 		maps, into, fresh := t.pass.Feature(l), arriving, arriving.T == nil
 		if fresh {
 			into = torch.EmptyLike(maps)
@@ -188,10 +195,4 @@ func (t *tileGradient) add(l vgg19.Layer, arriving torch.Tensor) torch.Tensor {
 		}
 		return into
 	})
-	for term, norm := range t.norms {
-		if term.layer == l {
-			torch.Rejoin(norm)
-		}
-	}
-	return sum
 }

@@ -117,17 +117,23 @@ func StackPictures(parts []torch.Tensor) torch.Tensor {
 	return torch.View(torch.Stack(parts, 0), append([]int64{int64(len(parts))}, sizes[1:]...)...)
 }
 
+// Weighted is one style's statistics and its weight in a blend.
+type Weighted struct {
+	Statistics
+	Weight float64
+}
+
 // Blend is the weighted mean of the statistics of several styles. It makes tensors of
 // the caller's scope.
-func Blend(parts []Statistics, weights []float64) Statistics {
+func Blend(parts []Weighted) Statistics {
 	sum := 0.0
-	for _, w := range weights {
-		sum += w
+	for _, p := range parts {
+		sum += p.Weight
 	}
 	out := Statistics{}
-	for i, p := range parts {
+	for _, p := range parts {
 		for _, name := range p.names() {
-			scaled := torch.Scale(p[name], weights[i]/sum)
+			scaled := torch.Scale(p.Statistics[name], p.Weight/sum)
 			if already, ok := out[name]; ok {
 				scaled = torch.Add(already, scaled)
 			}

@@ -10,7 +10,7 @@ import (
 	"github.com/seed9bb5c928/nst/torch"
 )
 
-// Part is what was made of a tile: tensors.
+// Part holds the tensors computed for one tile.
 type Part interface {
 	// EachTensor calls do for all of the part's tensors, of which some may be none, and
 	// which do may replace.
@@ -59,6 +59,9 @@ func MapReduce[P Part](p *Pool, n int, tile func(w *Worker, i int) P, reduce fun
 	}
 	q.work(p.Workers[0], reduce)
 	others.Wait()
+	q.mutex.Lock()
+	q.warn()
+	q.mutex.Unlock()
 	for _, part := range q.made { // of a run that failed
 		closePart(part)
 	}
@@ -69,16 +72,17 @@ func closePart(part Part) { part.EachTensor(func(t *torch.Tensor) { torch.Close(
 
 // queue is the tiles of one MapReduce.
 type queue[P Part] struct {
-	pool    *Pool
-	tile    func(w *Worker, i int) P
-	mutex   sync.Mutex
-	changed *sync.Cond
-	todo    []bool    // tiles that nobody has begun
-	kept    []*Worker // who has kept the tile's pass since before
-	made    map[int]P
-	reduced int // tiles
-	working int // workers
-	err     error
+	pool     *Pool
+	tile     func(w *Worker, i int) P
+	mutex    sync.Mutex
+	changed  *sync.Cond
+	todo     []bool    // tiles that nobody has begun
+	kept     []*Worker // who has kept the tile's pass since before
+	made     map[int]P
+	reduced  int      // tiles
+	working  int      // workers
+	warnings []string // for the first worker to deliver
+	err      error
 }
 
 // work is a worker's loop. The first one, which has reduce, also reduces.
@@ -89,6 +93,10 @@ func (q *queue[P]) work(w *Worker, reduce func(i int, part P)) {
 	q.mutex.Lock()
 	defer q.mutex.Unlock()
 	for q.err == nil && q.reduced < len(q.todo) {
+		if reduce != nil && len(q.warnings) > 0 {
+			q.warn()
+			continue
+		}
 		if part, ok := q.made[q.reduced]; ok && reduce != nil {
 			q.reduceNext(part, reduce)
 			continue
@@ -206,15 +214,26 @@ func (q *queue[P]) lose(w *Worker, i int, err error) {
 	if i >= 0 {
 		q.todo[i] = true
 	}
+	q.warnings = append(q.warnings, fmt.Sprintf("%s failed and is not used any more (%v)", w.Device(), err))
 	q.changed.Broadcast()
 	q.mutex.Unlock()
-	if err := torch.Recovered(func() error { // the caller's code: no lock is held
-		q.pool.Warn(fmt.Sprintf("%s failed and is not used any more (%v)", w.Device(), err))
+}
+
+// warn delivers the warnings, on the first worker's thread; the lock is held, except
+// meanwhile.
+func (q *queue[P]) warn() {
+	warnings := q.warnings
+	q.warnings = nil
+	q.mutex.Unlock()
+	err := torch.Recovered(func() error { // the caller's code
+		for _, w := range warnings {
+			q.pool.Warn(w)
+		}
 		return nil
-	}); err != nil {
-		q.mutex.Lock()
+	})
+	q.mutex.Lock()
+	if err != nil {
 		q.fail(err)
-		q.mutex.Unlock()
 	}
 }
 
