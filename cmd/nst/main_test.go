@@ -50,9 +50,10 @@ func smallNetwork(t *testing.T) string {
 	return filepath.Join(nsttest.Root(t), "nst", "vgg19", "testdata", "small.pt")
 }
 
-// TestMain is also nst serve, which tests kill, and nst worker, which that starts.
+// TestMain is also nst stylize and nst serve, which tests kill, and nst worker, which that
+// starts.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && (os.Args[1] == "worker" || os.Args[1] == "serve") {
+	if len(os.Args) > 1 && slices.Contains([]string{"worker", "serve", "stylize"}, os.Args[1]) {
 		main()
 	}
 	nsttest.RunWithPretend(m)
@@ -123,12 +124,15 @@ func TestStylize(t *testing.T) {
 func TestInterrupted(t *testing.T) {
 	nsttest.Long(t)
 	out := filepath.Join(t.TempDir(), "out.png")
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
 	interrupted, stop := context.WithCancel(context.Background())
-	context.AfterFunc(ctx, stop)
+	go func() {
+		defer stop()
+		for lines(out+".jsonl") < 3 {
+			time.Sleep(10 * time.Millisecond)
+		}
+	}()
 	status, _, stderr := runContext(t, interrupted, "stylize", nsttest.Demo(t, "content.png"),
-		nsttest.Demo(t, "style.png"), "-o", out, "--size", "64", "--iterations", "1000000", "-q")
+		nsttest.Demo(t, "style.png"), "-o", out, "--size", "64", "--iterations", "1000000", "-q", "--log", out+".jsonl")
 	assert.Equal(t, exitInterrupted, status)
 	assert.Contains(t, stderr, "wrote the best picture so far")
 	assert.Contains(t, stderr, "nst: interrupted")
@@ -136,17 +140,20 @@ func TestInterrupted(t *testing.T) {
 	assert.NoError(t, err)
 }
 
+// lines is how many a file has; 0 if there is none.
+func lines(path string) int {
+	data, _ := os.ReadFile(path)
+	return bytes.Count(data, []byte("\n"))
+}
+
 // The program itself, by a signal.
 func TestSignal(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "out.png")
-	program := exec.Command(filepath.Join(nsttest.Root(t), "build", "bin", "nst"), "stylize",
+	program := exec.Command(os.Args[0], "stylize",
 		nsttest.Demo(t, "content.png"), nsttest.Demo(t, "style.png"),
 		"-o", out, "--size", "64", "--iterations", "1000000", "--model", smallNetwork(t), "--log", out+".jsonl")
 	require.NoError(t, program.Start())
-	require.Eventually(t, func() bool {
-		log, err := os.ReadFile(out + ".jsonl")
-		return err == nil && bytes.Count(log, []byte("\n")) > 3
-	}, 30*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return lines(out+".jsonl") > 3 }, time.Minute, 10*time.Millisecond)
 	require.NoError(t, program.Process.Signal(os.Interrupt))
 	var exit *exec.ExitError
 	require.ErrorAs(t, program.Wait(), &exit)
@@ -447,43 +454,62 @@ func TestReport(t *testing.T) {
 	assert.NotRegexp(t, `(src|href)="(https?:|/|\.)`, text, "nothing is fetched")
 }
 
-// Killed at random points, up to twenty times, a run that goes on from its last
+// Killed after some iterations more, ten times, a run that goes on from its last
 // checkpoint ends with the picture and the costs of one that never was.
 func TestKilledRunsResume(t *testing.T) {
 	nsttest.Long(t)
 	folder := t.TempDir()
-	program := filepath.Join(nsttest.Root(t), "build", "bin", "nst")
+	seed := nsttest.Seed(t)
 	path := func(name string) string { return filepath.Join(folder, name) }
 	for _, optimizer := range []string{"adam", "lbfgs"} {
 		base := []string{"stylize", nsttest.Demo(t, "content.png"), nsttest.Demo(t, "style.png"), "--size", "96",
 			"--scales", "64", "--style-size", "96", "--iterations", "600",
 			"--init", "noise", "--optimizer", optimizer, "--model", smallNetwork(t), "--device", "cpu", "-q"}
 		start := func(args ...string) *exec.Cmd {
-			c := exec.Command(program, append(base, args...)...)
+			c := exec.Command(os.Args[0], append(base, args...)...)
 			c.Stderr = os.Stderr
 			require.NoError(t, c.Start())
 			return c
 		}
 		require.NoError(t, start("-o", path("whole.png"), "--log", path("whole.log")).Wait())
-		random := rand.New(rand.NewPCG(1, uint64(len(optimizer))))
+		random := rand.New(rand.NewPCG(seed, uint64(len(optimizer))))
 		state, log, out := path(optimizer+".state"), path(optimizer+".log"), path(optimizer+".png")
-		kills := 0
+		kills, resumes := 0, 0
 		for kills < 10 {
 			args := []string{"-o", out, "--log", log, "--checkpoint", state, "--checkpoint-every", "3"}
+			resumed := 0
 			if _, err := os.Stat(state); err == nil {
 				args = append(args, "--resume", state)
+				at, err := readCheckpoint(state)
+				require.NoError(t, err, "never half a checkpoint")
+				if resumed = at.Iteration(); resumed > 0 {
+					resumes++
+				}
 			}
 			c := start(args...)
-			time.Sleep(time.Duration(300+random.IntN(700)) * time.Millisecond)
+			ended := make(chan error, 1)
+			go func() { ended <- c.Wait() }()
+			goal, done := resumed+1+random.IntN(50), false
+			for !done && lines(log) < goal {
+				select {
+				case err := <-ended:
+					require.NoError(t, err)
+					done = true
+				case <-time.After(5 * time.Millisecond):
+				}
+			}
+			if done {
+				break
+			}
 			_ = c.Process.Kill()
-			logged, _ := os.ReadFile(log)
-			t.Logf("%v: %d lines", args[len(args)-2:], bytes.Count(logged, []byte("\n")))
-			if c.Wait() == nil {
+			if <-ended == nil {
 				break // it was done
 			}
 			kills++
 		}
-		t.Logf("%s: killed %d times", optimizer, kills)
+		t.Logf("%s: killed %d times, resumed %d times", optimizer, kills, resumes)
+		assert.Greater(t, kills, 3)
+		assert.Positive(t, resumes)
 		args := []string{"-o", out, "--log", log}
 		if _, err := os.Stat(state); err == nil {
 			args = append(args, "--resume", state)

@@ -66,10 +66,7 @@ func TestServeGoesOn(t *testing.T) {
 	nsttest.Long(t)
 	nsttest.NoLeaks(t)
 	data := t.TempDir()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	address := l.Addr().String()
-	l.Close()
+	address := nsttest.Address(t)
 	serve := func() (stop func()) {
 		ctx, cancel := context.WithCancel(context.Background())
 		var done sync.WaitGroup

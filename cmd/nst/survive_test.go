@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -36,10 +35,7 @@ type serving struct {
 }
 
 func startServing(t testing.TB, args ...string) *serving {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	address := l.Addr().String()
-	l.Close()
+	address := nsttest.Address(t)
 	s := &serving{t: t, url: "http://" + address, log: filepath.Join(t.TempDir(), "log"),
 		args: append([]string{"serve", "--addr", address, "--data", filepath.Join(t.TempDir(), "data"), "--model",
 			nsttest.Model(t), "--device", "cpu"}, args...)}
@@ -110,6 +106,31 @@ func (s *serving) submit(options string) (location string) {
 	return answer.Header.Get("Location")
 }
 
+// progress waits until jobs have gone on by so many iterations together.
+func (s *serving) progress(by int) {
+	at := func() (sum int) {
+		answer, err := http.Get(s.url + "/v1/jobs")
+		if err != nil {
+			return -1
+		}
+		defer answer.Body.Close()
+		var list struct{ Jobs []jobs.Job }
+		if json.NewDecoder(answer.Body).Decode(&list) != nil {
+			return -1
+		}
+		for _, j := range list.Jobs {
+			if j.State == jobs.Running && j.Progress != nil {
+				sum += j.Progress.Iteration
+			} else if j.State.Finished() {
+				sum += 100
+			}
+		}
+		return sum
+	}
+	began := at()
+	require.Eventually(s.t, func() bool { return at() >= began+by }, 2*time.Minute, 50*time.Millisecond)
+}
+
 // job asks for a job; ok says whether there was an answer.
 func (s *serving) job(location string) (j jobs.Job, ok bool) {
 	answer, err := http.Get(s.url + location)
@@ -140,15 +161,11 @@ func (s *serving) result(location string) *picture.Picture {
 // job is made, as if nothing had happened. NST_KILLS says how often, NST_SEED which.
 func TestServeSurvives(t *testing.T) {
 	nsttest.Long(t)
-	kills, seed := 8, rand.Uint64()
+	kills := 8
 	if text := os.Getenv("NST_KILLS"); text != "" {
 		kills, _ = strconv.Atoi(text)
 	}
-	if text := os.Getenv("NST_SEED"); text != "" {
-		seed, _ = strconv.ParseUint(text, 10, 64)
-	}
-	t.Logf("NST_SEED=%d", seed)
-	random := rand.New(rand.NewPCG(seed, 0))
+	random := rand.New(rand.NewPCG(nsttest.Seed(t), 0))
 	s := startServing(t, "--workers", "2", "--patience", "2s", "--checkpoint-every", "250ms")
 	kinds := []string{`{"size":96,"iterations":30,"scales":"64,96"}`, `{"size":96,"iterations":40,"scales":"off","optimizer":"adam","init":"noise","seed":7}`}
 	var want []*picture.Picture
@@ -161,7 +178,7 @@ func TestServeSurvives(t *testing.T) {
 	}
 	killed := map[string]int{}
 	for range kills {
-		time.Sleep(time.Duration(2000+random.IntN(3000)) * time.Millisecond)
+		s.progress(1 + random.IntN(20))
 		pids := s.workers()
 		if random.IntN(4) == 0 || len(pids) == 0 {
 			killed["API and store"]++

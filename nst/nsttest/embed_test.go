@@ -2,7 +2,6 @@ package nsttest_test
 
 import (
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -66,10 +65,7 @@ func TestEmbedding(t *testing.T) {
 		assert.Equal(t, "done true\n", string(out))
 	}
 
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	address := l.Addr().String()
-	l.Close()
+	address := nsttest.Address(t)
 	service := exec.Command(dir+"/bin/service", nsttest.Model(t), t.TempDir(), address)
 	service.Stderr = os.Stderr
 	require.NoError(t, service.Start())

@@ -5,10 +5,13 @@ package nsttest
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
+	"syscall"
 	"testing"
 	"time"
 
@@ -106,6 +109,44 @@ func Writer(t testing.TB, folder string) func(name string, data []byte) string {
 		}
 		return path
 	}
+}
+
+// Address reserves an address of this machine, until the test ends, for a server that is
+// started, and started again, by it: nobody else is given the port meanwhile, and a server
+// can listen there, since this only holds it.
+func Address(t testing.TB) string {
+	t.Helper()
+	held, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err == nil {
+		t.Cleanup(func() { syscall.Close(held) })
+		err = syscall.SetsockoptInt(held, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1)
+	}
+	if err == nil {
+		err = syscall.Bind(held, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}})
+	}
+	var at syscall.Sockaddr
+	if err == nil {
+		at, err = syscall.Getsockname(held)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("127.0.0.1:%d", at.(*syscall.SockaddrInet4).Port)
+}
+
+// Seed is the seed of what a test does at random: $NST_SEED, or another one each time. The
+// log has it.
+func Seed(t testing.TB) uint64 {
+	t.Helper()
+	seed := rand.Uint64()
+	if text := os.Getenv("NST_SEED"); text != "" {
+		var err error
+		if seed, err = strconv.ParseUint(text, 10, 64); err != nil {
+			t.Fatalf("NST_SEED: %v", err)
+		}
+	}
+	t.Logf("NST_SEED=%d", seed)
+	return seed
 }
 
 // NoLeaks fails the test if tensors that are open when it ends were not when it
