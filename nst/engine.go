@@ -17,7 +17,7 @@ import (
 // transfers of one engine run one after the other. It remembers the style targets of the
 // last pictures. The owner closes it.
 type Engine struct {
-	workers   []*tiling.Worker // on the first one's thread runs all that is not of a tile
+	workers   []*tiling.Worker // everything but the work on single tiles runs on the first one's thread
 	styles    *styleCache
 	networkID func() (string, error)
 }
@@ -41,7 +41,9 @@ type OpenOptions struct {
 // Several engines in one process compute beside each other, each on threads of its own,
 // and know nothing of each other: engines on one device share its memory, and on the CPU
 // its cores. What one of them plans for the memory does not count what another takes
-// later.
+// later. Options.MemoryLimit on the CPU counts the tensors of the whole process,
+// Result.PeakMemory is the device's, begun anew by each run, and on CUDA engines of
+// different precisions take turns in sending work.
 func Open(ctx context.Context, model string, o OpenOptions) (e *Engine, err error) {
 	e = &Engine{styles: newStyleCache()}
 	e.networkID = sync.OnceValues(func() (string, error) { return vgg19.FileHash(model) })

@@ -43,7 +43,7 @@ const (
 	// the same for every network, size and style, and goes from coarse to fine.
 	// It is the default.
 	Balanced Preset = "balanced"
-	// Classic is the costs as they are in cost.go, α 10, β 40, Adam at 2/255.
+	// Classic is the costs as the papers have them (nst/README.md), α 10, β 40, Adam at 2/255.
 	Classic Preset = "classic"
 	// Gatys is what Gatys published with the paper: mean-square costs, weight 1
 	// on the content and 1000/C² on each style layer of C maps, L-BFGS.
@@ -136,9 +136,10 @@ const (
 	// of mantissa; Gram matrices are summed in float32, and the picture, its
 	// gradient and the optimiser stay float32.
 	BF16 Precision = "bf16"
-	// Double is float64 throughout: slow, and there to compare with. A picture
-	// on which many activations nearly tie (any start from a photograph) takes,
-	// after a few steps, another path in float32, in every implementation.
+	// Double is feature maps, statistics and pictures in float64 (costs are read, and
+	// factors rounded, in float32): slow, and there to compare with. A picture on which many
+	// activations nearly tie (any start from a photograph) takes, after a few steps, another
+	// path in float32, in every implementation.
 	Double Precision = "double"
 )
 

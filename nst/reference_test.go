@@ -17,7 +17,7 @@ import (
 	"github.com/seed9bb5c928/nst/nst/vgg19"
 )
 
-// reference is what shared/reference/generate.py computed in float64.
+// reference is what testdata/reference/generate.py computed in float64.
 type reference struct {
 	Pooling vgg19.Pooling `json:"pooling"`
 	Initial struct {

@@ -32,7 +32,8 @@ func (n *Network) link(scalar torch.ScalarType) (err error) {
 				if input.blueFirst && layer == Layers[0] {
 					weight = torch.Flip(weight, 1)
 				}
-				n.chain.convolutions[layer] = torch.NewConvolution(torch.Cast(weight, scalar), torch.Cast(p.bias, scalar))
+				weight = torch.Cast(weight, scalar)
+				n.chain.convolutions[layer] = torch.NewConvolution(weight, torch.Cast(p.bias, scalar))
 			}
 			if recognised, err = n.agrees(); recognised || err != nil {
 				return err
