@@ -14,11 +14,17 @@ import (
 //go:embed csrc/nsttorch.h
 var header []byte
 
+// ABI is the SHA-256 of the header that this program was compiled with, which
+// libnsttorch.so has to be of. It loads nothing.
+func ABI() string {
+	sum := sha256.Sum256(header)
+	return hex.EncodeToString(sum[:])
+}
+
 // checkABI says whether libnsttorch.so was compiled with the header that this program
 // was: another one would be called wrongly.
 var checkABI = sync.OnceValue(func() error {
-	sum := sha256.Sum256(header)
-	return compareABI(C.GoString(C.nst_abi()), hex.EncodeToString(sum[:]))
+	return compareABI(C.GoString(C.nst_abi()), ABI())
 })
 
 func compareABI(library, program string) error {

@@ -1,5 +1,5 @@
 // Command nst gives photographs the style of paintings: neural style transfer
-// on libtorch. Flags come in, calls of the packages go out; see the README.
+// on libtorch. Flags come in, calls of the packages go out; see README.md beside it.
 package main
 
 import (
@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"reflect"
+	"runtime/debug"
 	"strings"
 	"syscall"
 
@@ -58,6 +59,7 @@ content of the photograph and the textures of a painting.
 
 Exit status: 0 done; 1 failed; 2 wrong usage or unusable input; 130 interrupted
 (the best picture so far is written first).`,
+		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
@@ -69,6 +71,27 @@ Exit status: 0 done; 1 failed; 2 wrong usage or unusable input; 130 interrupted
 	root.AddCommand(newStylizeCommand(), newBatchCommand(), newBenchCommand(), newCheckCommand(), newWeightsCommand(),
 		newDoctorCommand(), newServeCommand(), newWorkerCommand())
 	return exitStatus(root.ExecuteContext(ctx), stderr)
+}
+
+// version is what the program was compiled of: the commit, with the time of its making,
+// the header that its library has to be of, and Go's version.
+func version() string {
+	commit, changed := "(unknown commit)", ""
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return commit
+	}
+	settings := map[string]string{}
+	for _, s := range info.Settings {
+		settings[s.Key] = s.Value
+	}
+	if revision := settings["vcs.revision"]; revision != "" {
+		commit = revision[:min(12, len(revision))] + " of " + settings["vcs.time"]
+	}
+	if settings["vcs.modified"] == "true" {
+		changed = ", changed since"
+	}
+	return fmt.Sprintf("%s%s, ABI %.8s, %s", commit, changed, torch.ABI(), info.GoVersion)
 }
 
 // exitStatus prints the errors, each in one line, and says how the program ends.

@@ -623,6 +623,9 @@ func TestHelp(t *testing.T) {
 	for _, part := range []string{"stylize", "batch", "weights", "doctor", "130 interrupted"} {
 		assert.Contains(t, stdout, part)
 	}
+	status, stdout, _ = runNST(t, "--version")
+	assert.Equal(t, exitDone, status)
+	assert.Regexp(t, `^nst version .+, ABI [0-9a-f]{8}, go1\.\d+`, stdout)
 }
 
 func TestWeights(t *testing.T) {
