@@ -27,7 +27,7 @@ import (
 // journal in torch/csrc/testdevice/pretend.cc.
 func iteration(t *testing.T, e *nst.Engine, pictures, size int, o nst.Options) []string {
 	t.Helper()
-	const at = 4 // L-BFGS has begun to remember
+	const at = 3 // L-BFGS has begun to remember
 	o.Size, o.Iterations, o.Scales = new(size), new(at+2), nst.ScalesOff
 	control := func(command string, value int64) {
 		_, err := torch.ControlDevice(command, value)

@@ -2,6 +2,7 @@ package nst
 
 import (
 	"context"
+	"runtime"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -106,4 +107,62 @@ func TestErrorsOfARun(t *testing.T) {
 		assert.ErrorContains(t, err, "hook")
 	}})
 	assert.NoError(t, err)
+}
+
+// A run that is cancelled in its last evaluation, or while Adam's average is tried, says so.
+func TestCancelledAtTheEnd(t *testing.T) {
+	e, err := Open(context.Background(), "vgg19/testdata/small.pt", OpenOptions{Device: "cpu"})
+	require.NoError(t, err)
+	defer e.Close()
+	layers := []LayerWeight{{Layer: "relu2_1"}}
+	content, styles := noise(1, 48, 32), []*picture.Picture{noise(2, 40, 40)}
+	for _, optimizer := range []Optimizer{Adam, LBFGS} {
+		o := Options{Size: new(0), Scales: ScalesOff, Iterations: new(2), Tile: "16", Optimizer: optimizer,
+			ContentLayers: layers, StyleLayers: layers}
+		run := func(after int) (r *Result, tiles int, last Progress, err error) {
+			ctx, cancel := context.WithCancel(context.Background())
+			defer cancel()
+			r, err = e.Stylize(ctx, content, styles, o, Hooks{
+				Progress: func(p Progress) { last = p },
+				Tile: func(int, int) {
+					if tiles++; tiles == after {
+						cancel()
+					}
+				},
+			})
+			return r, tiles, last, err
+		}
+		_, _, last, err := run(-1)
+		require.NoError(t, err)
+		assert.Equal(t, 1.0, last.Fraction)
+		want, all, _, err := run(-1) // the style is remembered
+		require.NoError(t, err)
+		for after := all - 6; after < all; after++ {
+			r, _, _, err := run(after)
+			require.NotNil(t, r)
+			assert.ErrorIs(t, err, context.Canceled, "%s, after %d of %d tiles", optimizer, after, all)
+			assert.GreaterOrEqual(t, r.Costs.Total, want.Costs.Total)
+		}
+	}
+}
+
+// A hook that ends its goroutine, as a failing test does, ends the run alone.
+func TestHookThatEndsItsGoroutine(t *testing.T) {
+	e, err := Open(context.Background(), "vgg19/testdata/small.pt", OpenOptions{Device: "cpu:2"})
+	require.NoError(t, err)
+	defer e.Close()
+	layers := []LayerWeight{{Layer: "relu2_1"}}
+	content, styles := noise(1, 48, 32), []*picture.Picture{noise(2, 40, 40)}
+	o := Options{Size: new(0), Scales: ScalesOff, Iterations: new(1), Tile: "16", ContentLayers: layers, StyleLayers: layers}
+	for name, h := range map[string]Hooks{
+		"tile":     {Tile: func(int, int) { runtime.Goexit() }},
+		"progress": {Progress: func(Progress) { runtime.Goexit() }},
+	} {
+		_, err := e.Stylize(context.Background(), content, styles, o, h)
+		assert.ErrorContains(t, err, "ended its goroutine", name)
+		_, err = e.Stylize(context.Background(), content, styles, o, Hooks{})
+		assert.NoError(t, err, name)
+	}
+	_, err = new(State).Picture()
+	assert.ErrorIs(t, err, ErrState)
 }

@@ -88,7 +88,8 @@ func (s situation) plan() plan {
 		}
 		other := p
 		change(&other)
-		if other.size = s.largest(at, other); other.size.Side == 0 || other.size.Side > p.size.Side {
+		other.size = s.largest(at, other)
+		if other.size.Side == 0 || other.size.Side > p.size.Side || !s.fits(at, p) {
 			p = other
 		}
 	}

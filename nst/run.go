@@ -32,6 +32,7 @@ type run struct {
 	replayed   int     // iterations, from a graph
 	autotuning float64 // seconds until the first evaluation of scales that were tuned
 	unrecorded bool    // it was said why there is no graph
+	complete   bool    // all was done
 }
 
 // newRun finds out all that it can before the work begins.
@@ -351,6 +352,7 @@ func (r *run) optimiseScale(ctx context.Context, i int, now **descent.Descent) (
 		next.Close()
 		return false, nil, err
 	}
+	r.complete = isFinal && next.Complete()
 	r.replayed += next.Replayed()
 	best = eval.Costs(next.BestValues())
 	if err != nil {
@@ -410,7 +412,7 @@ func (r *run) tell(i int, now *descent.Descent, steps int, costs []objective.Cos
 				checkpoint: func() (*Checkpoint, error) { return r.checkpoint(i, now) },
 			}
 		}
-		if all > 0 {
+		if p.Fraction = 1; all > 0 {
 			p.Fraction = done / all
 		}
 		r.hand(p)

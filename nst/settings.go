@@ -177,15 +177,18 @@ const maxSide = picture.MaxSide
 
 // checkStyleWeights makes the style pictures' weights' sum 1.
 func (s *settings) checkStyleWeights() error {
-	sum := 0.0
+	sum, largest := 0.0, 0.0
 	for _, w := range s.StyleWeights {
 		if err := checkNumber("StyleWeights", w, true); err != nil {
 			return err
 		}
-		sum += w
+		sum, largest = sum+w, max(largest, w)
 	}
 	if len(s.StyleWeights) > 0 && sum == 0 {
 		return invalid("StyleWeights", "are all 0; give one that is not")
+	}
+	if math.IsInf(sum, 0) {
+		return invalid("StyleWeights", "are as large as %g: their sum is no number", largest)
 	}
 	shares := make([]float64, len(s.StyleWeights))
 	for i, w := range s.StyleWeights {

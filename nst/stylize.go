@@ -118,7 +118,7 @@ func (s *State) Checkpoint() (c *Checkpoint, err error) {
 }
 
 func (s *State) read(do func() error) error {
-	if s == nil || !s.thread.Current() || s.gone {
+	if s == nil || s.thread == nil || !s.thread.Current() || s.gone {
 		return ErrState
 	}
 	return torch.Scoped(do)
@@ -191,7 +191,7 @@ func (e *Engine) StylizeBatch(ctx context.Context, inputs []Input, o Options, h 
 		results, err = r.optimise(ctx)
 		return err
 	})
-	if err == nil && results[0].Iterations < r.settings.iterations {
+	if err == nil && !r.complete {
 		err = ctx.Err()
 	}
 	return results, err

@@ -52,7 +52,7 @@ func TestLBFGSBeatsAdam(t *testing.T) {
 			t.Run(fmt.Sprint(preset, " ", start), func(t *testing.T) {
 				total := map[nst.Optimizer]float64{}
 				for _, optimizer := range []nst.Optimizer{nst.Adam, nst.LBFGS} {
-					r, costs := run(t, e, nst.Options{Preset: preset, Start: start, Optimizer: optimizer, Size: new(64),
+					r, costs := run(t, e, nst.Options{Preset: preset, Start: start, Optimizer: optimizer, Size: new(48),
 						Iterations: new(100)})
 					require.Len(t, costs, 101)
 					assert.Less(t, r.Costs.Total, costs[0].Total)
@@ -90,7 +90,7 @@ func TestPretendAcceleratorAgreesWithTheCPU(t *testing.T) {
 	for _, optimizer := range []nst.Optimizer{nst.Adam, nst.LBFGS} {
 		for _, pooling := range []vgg19.Pooling{vgg19.MaxPooling, vgg19.AveragePooling} {
 			t.Run(fmt.Sprint(optimizer, " ", pooling), func(t *testing.T) {
-				o := nst.Options{Size: new(64), Start: nst.StartNoise, Iterations: new(6), Optimizer: optimizer,
+				o := nst.Options{Size: new(48), Start: nst.StartNoise, Iterations: new(6), Optimizer: optimizer,
 					Pooling: pooling, Precision: nst.Double}
 				want, wantCosts := run(t, cpu, o)
 				got, gotCosts := run(t, pretend, o)
@@ -124,7 +124,7 @@ func TestPretendAcceleratorAgreesWithTheCPU(t *testing.T) {
 				require.NoError(t, err)
 				defer torch.ControlDevice("graphs", 1)
 				before, began := counts(t), counts(t)
-				const iterations, every = 60, 12
+				const iterations, every = 40, 8
 				readings, most := 0, 0
 				last := -1
 				_, err = pretend.Stylize(context.Background(), open(t, nsttest.Demo(t, "content.png")),
@@ -161,7 +161,7 @@ func TestPretendAcceleratorAgreesWithTheCPU(t *testing.T) {
 		began, faulty := counts(t)["operations"], int64(0)
 		run(t, pretend, o)
 		all := counts(t)["operations"] - began // of a run, of which the last third and more is replayed or recorded
-		for n := all / 2; n < all; n += all / 40 {
+		for n := all / 2; n < all; n += all / 16 {
 			_, err := torch.ControlDevice("fault", n)
 			require.NoError(t, err)
 			got, err := pretend.Stylize(context.Background(), open(t, nsttest.Demo(t, "content.png")),
@@ -435,6 +435,7 @@ func TestOptionsAreChecked(t *testing.T) {
 			"every weight is 0"},
 		"variation":        {nst.Options{TVWeight: new(-1.0)}, "TVWeight", "is -1"},
 		"style weights":    {nst.Options{StyleWeights: []float64{1, math.NaN()}}, "StyleWeights", "is NaN"},
+		"sum of weights":   {nst.Options{StyleWeights: []float64{1e308, 1e308}}, "StyleWeights", "their sum is no number"},
 		"no style weights": {nst.Options{StyleWeights: []float64{0}}, "StyleWeights", "are all 0"},
 		"large scale":      {nst.Options{StyleScale: new(1000.0)}, "StyleScale", "makes the style size 512000"},
 		"style scale":      {nst.Options{StyleScale: new(-1.0)}, "StyleScale", "is -1"},

@@ -52,8 +52,8 @@ func TestTilesAreExact(t *testing.T) {
 		return out
 	}
 	for range 8 {
-		w, h := 16+random.IntN(80), 16+random.IntN(80)
-		tile := 16 + random.IntN(40)
+		w, h := 16+random.IntN(56), 16+random.IntN(56)
+		tile := 16 + random.IntN(32)
 		o := Options{
 			Size: new(0), Precision: Double, ContentLayers: layers(30), StyleLayers: layers(37),
 			Preset: []Preset{Balanced, Classic}[random.IntN(2)], TVWeight: new(float64(random.IntN(2)) * 10),

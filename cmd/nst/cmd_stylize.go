@@ -198,7 +198,7 @@ func runStylize(ctx context.Context, o *stylizeOptions, stdout, stderr io.Writer
 			}
 		}
 		if o.checkpoint != "" && (due(p, o.checkpointEvery) && p.Iteration != resumed || p.Last) &&
-			p.Iteration < p.Iterations {
+			(p.Iteration < p.Iterations || ctx.Err() != nil) {
 			saving = errors.Join(saving, writeCheckpoint(p, o.checkpoint))
 		}
 	}

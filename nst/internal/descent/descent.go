@@ -35,6 +35,7 @@ type Descent struct {
 	replayed int          // steps, from the graph
 	pace     float64      // seconds of a step, about; 0: not known
 	onFirst  func()       // see OnFirst
+	complete bool         // see Complete
 }
 
 // New begins with pictures x, which it owns and will change. before is how many steps
@@ -78,6 +79,9 @@ func (d *Descent) OnFirst(do func()) { d.onFirst = do }
 
 // Steps is how many are done, with those at the sizes before.
 func (d *Descent) Steps() int { return d.before + d.steps }
+
+// Complete says whether Run made all steps, and evaluated what it was to.
+func (d *Descent) Complete() bool { return d.complete }
 
 // Done is how many steps are done at this size.
 func (d *Descent) Done() int { return d.steps }

@@ -32,6 +32,7 @@ type Reading struct {
 // error. Where another size follows, the last pictures are not evaluated.
 func (d *Descent) Run(ctx context.Context, another bool, read func(Reading) error) error {
 	if another && d.steps == d.iterations {
+		d.complete = true
 		return nil
 	}
 	values := [][]float64{nil}
@@ -58,14 +59,15 @@ func (d *Descent) Run(ctx context.Context, another bool, read func(Reading) erro
 			break
 		}
 		if another && d.steps == d.iterations-1 {
-			return torch.Scoped(func() error { d.step(); d.steps++; return nil })
+			return torch.Scoped(func() error { d.step(); d.steps++; d.complete = true; return nil })
 		}
 		err = torch.Scoped(func() (err error) { values, err = d.toNextReading(ctx, another); return err })
 	}
 	if isEnd(ctx, err) && d.bestValues.T != nil {
 		return nil // in the middle of an evaluation
 	}
-	if err != nil || another || d.steps < d.iterations || d.average.T == nil || d.steps == 0 {
+	d.complete = err == nil && d.steps == d.iterations
+	if !d.complete || another || d.average.T == nil || d.steps == 0 {
 		return err
 	}
 	return d.tryAverage(ctx)
@@ -89,7 +91,7 @@ func (d *Descent) tryAverage(ctx context.Context) error {
 		if err == nil {
 			d.updateBest(average, values)
 		} else if isEnd(ctx, err) {
-			err = nil // the iterates are there
+			d.complete, err = false, nil // the iterates are there
 		}
 		return err
 	})

@@ -53,11 +53,23 @@ func MapReduce[P Part](p *Pool, n int, tile func(w *Worker, i int) P, reduce fun
 		others.Go(func() {
 			// A worker that cannot even begin is lost like one that fails.
 			if err := w.Thread.Do(context.Background(), func() error { q.work(w, nil); return nil }); err != nil {
+				q.mutex.Lock()
 				q.lose(w, -1, err)
+				q.mutex.Unlock()
 			}
 		})
 	}
+	ended := true // runtime.Goexit, as a failing test calls, in the caller's code
+	defer func() {
+		if ended {
+			q.mutex.Lock()
+			q.fail(errors.New("the goroutine ended"))
+			q.mutex.Unlock()
+			others.Wait()
+		}
+	}()
 	q.work(p.Workers[0], reduce)
+	ended = false
 	others.Wait()
 	q.mutex.Lock()
 	q.warn()
@@ -112,25 +124,30 @@ func (q *queue[P]) work(w *Worker, reduce func(i int, part P)) {
 			q.changed.Wait()
 			continue
 		}
-		q.mutex.Unlock()
-		part, err := q.make(w, i)
+		var part P
+		err := q.unlocked(func() (err error) { part, err = q.make(w, i); return err })
 		if err != nil {
 			q.lose(w, i, err)
-			q.mutex.Lock()
 			continue
 		}
-		q.mutex.Lock()
 		q.made[i] = part
 		q.changed.Broadcast()
 	}
+}
+
+// unlocked runs the caller's code without the lock, which is held again however it ends.
+func (q *queue[P]) unlocked(do func() error) error {
+	q.mutex.Unlock()
+	defer q.mutex.Lock()
+	return torch.Recovered(do)
 }
 
 // reduceNext reduces the part of the next tile; the lock is held, except meanwhile.
 func (q *queue[P]) reduceNext(part P, reduce func(i int, part P)) {
 	i := q.reduced
 	delete(q.made, i)
-	q.mutex.Unlock()
-	err := torch.Recovered(func() error {
+	err := q.unlocked(func() error {
+		defer closePart(part)
 		err := torch.Scoped(func() error {
 			torch.NoGrad(func() { reduce(i, part) })
 			return nil
@@ -140,8 +157,6 @@ func (q *queue[P]) reduceNext(part P, reduce func(i int, part P)) {
 		}
 		return err
 	})
-	closePart(part)
-	q.mutex.Lock()
 	if q.reduced++; err != nil {
 		q.fail(err)
 	}
@@ -200,13 +215,11 @@ func (q *queue[P]) finished() bool {
 	return !slices.Contains(q.todo, true) && q.reduced+len(q.made) == len(q.todo)
 }
 
-// lose deals with a worker's failure at tile i (none: -1).
+// lose deals with a worker's failure at tile i (none: -1); the lock is held.
 func (q *queue[P]) lose(w *Worker, i int, err error) {
 	w.Drop(0)
-	q.mutex.Lock()
 	if q.working == 1 || isEveryones(err) {
 		q.fail(err)
-		q.mutex.Unlock()
 		return
 	}
 	w.lost = true
@@ -216,7 +229,6 @@ func (q *queue[P]) lose(w *Worker, i int, err error) {
 	}
 	q.warnings = append(q.warnings, fmt.Sprintf("%s failed and is not used any more (%v)", w.Device(), err))
 	q.changed.Broadcast()
-	q.mutex.Unlock()
 }
 
 // warn delivers the warnings, on the first worker's thread; the lock is held, except
@@ -224,14 +236,12 @@ func (q *queue[P]) lose(w *Worker, i int, err error) {
 func (q *queue[P]) warn() {
 	warnings := q.warnings
 	q.warnings = nil
-	q.mutex.Unlock()
-	err := torch.Recovered(func() error { // the caller's code
+	err := q.unlocked(func() error {
 		for _, w := range warnings {
 			q.pool.Warn(w)
 		}
 		return nil
 	})
-	q.mutex.Lock()
 	if err != nil {
 		q.fail(err)
 	}
