@@ -93,6 +93,10 @@ func (s situation) plan() plan {
 			p = other
 		}
 	}
+	if p.warning == "" && !s.fits(at, p) {
+		p.warning = "there may be memory for the smallest tiles alone, which take long: more memory, or a smaller " +
+			"size, will do better"
+	}
 	return s.keepMore(p)
 }
 
