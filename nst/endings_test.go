@@ -17,6 +17,7 @@ import (
 // time, has the picture and the checkpoint of the scale before.
 func TestCancelledBetweenScales(t *testing.T) {
 	nsttest.Long(t)
+	nsttest.NoLeaks(t)
 	e, err := Open(context.Background(), "vgg19/testdata/small.pt", OpenOptions{Device: "cpu"})
 	require.NoError(t, err)
 	defer e.Close()
@@ -81,6 +82,7 @@ func TestManyStyles(t *testing.T) {
 // A shortage of memory is one wherever in a run it comes, and a hook that calls the engine
 // is told.
 func TestErrorsOfARun(t *testing.T) {
+	nsttest.NoLeaks(t)
 	const device = "pretend:1"
 	e, err := Open(context.Background(), "vgg19/testdata/small.pt", OpenOptions{Device: device})
 	require.NoError(t, err)
@@ -111,6 +113,7 @@ func TestErrorsOfARun(t *testing.T) {
 
 // A run that is cancelled in its last evaluation, or while Adam's average is tried, says so.
 func TestCancelledAtTheEnd(t *testing.T) {
+	nsttest.NoLeaks(t)
 	e, err := Open(context.Background(), "vgg19/testdata/small.pt", OpenOptions{Device: "cpu"})
 	require.NoError(t, err)
 	defer e.Close()
@@ -148,6 +151,7 @@ func TestCancelledAtTheEnd(t *testing.T) {
 
 // A hook that ends its goroutine, as a failing test does, ends the run alone.
 func TestHookThatEndsItsGoroutine(t *testing.T) {
+	nsttest.NoLeaks(t)
 	e, err := Open(context.Background(), "vgg19/testdata/small.pt", OpenOptions{Device: "cpu:2"})
 	require.NoError(t, err)
 	defer e.Close()

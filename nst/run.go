@@ -320,6 +320,11 @@ func (r *run) optimiseScale(ctx context.Context, i int, now **descent.Descent) (
 	}
 	// Until it is evaluated, the picture to be had is that of the scale before.
 	replaced := false
+	defer func() {
+		if !replaced { // however it ends
+			next.Close()
+		}
+	}()
 	replace := func() {
 		if !replaced && before != nil {
 			before.Close()
@@ -349,7 +354,6 @@ func (r *run) optimiseScale(ctx context.Context, i int, now **descent.Descent) (
 		replace() // also of a scale that had nothing left to do
 	}
 	if !replaced {
-		next.Close()
 		return false, nil, err
 	}
 	r.complete = isFinal && next.Complete()

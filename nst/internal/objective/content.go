@@ -41,6 +41,11 @@ func (e *Evaluator) findContent() error {
 		return nil
 	}
 	squares, features := map[*contentTerm]torch.Tensor{}, map[*contentTerm][]torch.Tensor{}
+	defer func() { // what is kept is closed, whatever comes
+		for _, t := range e.content {
+			t.features = features[t]
+		}
+	}()
 	defer eachTensor(squares, func(t *torch.Tensor) { torch.Close(*t) })
 	err := tiling.MapReduce(e.pool, len(e.tiles), func(w *tiling.Worker, i int) contentPart {
 		part := contentPart{map[*contentTerm]torch.Tensor{}, map[*contentTerm]torch.Tensor{}}
@@ -69,9 +74,6 @@ func (e *Evaluator) findContent() error {
 			}
 		}
 	})
-	for _, t := range e.content { // what is kept is closed, whatever comes
-		t.features = features[t]
-	}
 	if err != nil {
 		return err
 	}

@@ -113,6 +113,12 @@ func New(pool *tiling.Pool, spec *Spec, width, height int, regions []Region, sou
 	for _, l := range spec.style() {
 		e.style = append(e.style, &styleTerm{layer: l.Layer, weight: l.Weight})
 	}
+	made := false
+	defer func() {
+		if !made {
+			e.Close()
+		}
+	}()
 	err := torch.Scoped(func() error {
 		for _, r := range regions {
 			e.addRegion(r)
@@ -125,9 +131,9 @@ func New(pool *tiling.Pool, spec *Spec, width, height int, regions []Region, sou
 		err = e.withinMemory(e.findContent)
 	}
 	if err != nil {
-		e.Close()
 		return nil, err
 	}
+	made = true
 	return e, nil
 }
 

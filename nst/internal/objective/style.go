@@ -26,7 +26,13 @@ func (t StyleTargets) Close() { t.EachTensor(func(s *torch.Tensor) { torch.Close
 // the spec's style layers. guides, which may be nil, has its regions.
 func MeasureStyle(pool *tiling.Pool, spec *Spec, width, height int, source Source, guides Guides) (found StyleTargets,
 	err error) {
-	layers := spec.StyleLayers()
+	layers, made := spec.StyleLayers(), false
+	defer func() {
+		if err != nil || !made {
+			found.Close()
+			found = nil
+		}
+	}()
 	err = pool.WithinMemory(width, height, vgg19.Deepest(layers), func() error {
 		found.Close()
 		found = StyleTargets{}
@@ -35,11 +41,8 @@ func MeasureStyle(pool *tiling.Pool, spec *Spec, width, height int, source Sourc
 			return err
 		})
 	})
-	if err != nil {
-		found.Close()
-		return nil, err
-	}
-	return found, nil
+	made = true
+	return found, err
 }
 
 func measureStyle(found StyleTargets, pool *tiling.Pool, spec *Spec, layers []vgg19.Layer, width, height int,

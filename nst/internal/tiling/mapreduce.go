@@ -67,6 +67,9 @@ func MapReduce[P Part](p *Pool, n int, tile func(w *Worker, i int) P, reduce fun
 			q.mutex.Unlock()
 			others.Wait()
 		}
+		for _, part := range q.made { // of a run that failed
+			closePart(part)
+		}
 	}()
 	q.work(p.Workers[0], reduce)
 	ended = false
@@ -74,9 +77,6 @@ func MapReduce[P Part](p *Pool, n int, tile func(w *Worker, i int) P, reduce fun
 	q.mutex.Lock()
 	q.warn()
 	q.mutex.Unlock()
-	for _, part := range q.made { // of a run that failed
-		closePart(part)
-	}
 	return q.err
 }
 
