@@ -121,8 +121,8 @@ func (s situation) state(primary torch.Device) (m descent.Memory, held int64) {
 }
 
 // keepMore has the networks keep all that they make of their weights, and workers the
-// passes of as many tiles as they can, if there is more than one tile and memory for it: what is
-// not kept is computed twice.
+// passes of as many tiles as they can, if there is more than one tile and memory for it:
+// what is not kept is computed twice.
 func (s situation) keepMore(p plan) plan {
 	tiles := 1
 	for _, at := range s.schedule {

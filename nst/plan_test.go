@@ -14,12 +14,9 @@ import (
 	"github.com/seed9bb5c928/nst/torch"
 )
 
-// A plan is made by its situation alone; with less memory tiles are no larger, and what
-// it plans fits, until nothing does.
-func TestPlan(t *testing.T) {
-	e, err := Open(context.Background(), nsttest.Model(t), OpenOptions{Device: "cpu"})
-	require.NoError(t, err)
-	defer e.Close()
+// defaultSituation is of one picture by the default options, with 64 GiB of the host's
+// memory.
+func defaultSituation(t *testing.T, e *Engine, schedule ...scale) situation {
 	s, err := Options{}.withDefaults()
 	require.NoError(t, err)
 	spec := s.spec
@@ -27,10 +24,19 @@ func TestPlan(t *testing.T) {
 	for _, l := range s.layers() {
 		spec.Channels[l] = int64(l.Channels)
 	}
-	at := situation{
+	return situation{
 		workers: e.workers, free: map[torch.Device]int64{torch.CPU: 64 << 30}, tile: TileAuto, pictures: 1,
-		schedule: []scale{{512, 384, 0.5, 30}, {1024, 768, 1, 100}}, spec: &spec, descent: s.descent,
+		schedule: schedule, spec: &spec, descent: s.descent,
 	}
+}
+
+// A plan is made by its situation alone; with less memory tiles are no larger, and what
+// it plans fits, until nothing does.
+func TestPlan(t *testing.T) {
+	e, err := Open(context.Background(), nsttest.Model(t), OpenOptions{Device: "cpu"})
+	require.NoError(t, err)
+	defer e.Close()
+	at := defaultSituation(t, e, scale{512, 384, 0.5, 30}, scale{1024, 768, 1, 100})
 	whole := at.plan()
 	assert.Equal(t, tiling.Size{}, whole.size)
 	assert.Equal(t, torch.KeepSmall, whole.keep, "for one tile nothing more is gained")
@@ -67,15 +73,8 @@ func TestPlanOfAnAccelerator(t *testing.T) {
 	e, err := Open(context.Background(), "vgg19/testdata/small.pt", OpenOptions{Device: "pretend:0"})
 	require.NoError(t, err)
 	defer e.Close()
-	s, err := Options{}.withDefaults()
-	require.NoError(t, err)
-	spec := s.spec
-	spec.Channels = map[vgg19.Layer]int64{}
-	at := situation{
-		workers: e.workers, free: map[torch.Device]int64{torch.CPU: 64 << 30,
-			"pretend:0": 1 << 40}, tile: TileAuto, pictures: 1,
-		schedule: []scale{{8192, 4096, 1, 100}}, spec: &spec, descent: s.descent,
-	}
+	at := defaultSituation(t, e, scale{8192, 4096, 1, 100})
+	at.free["pretend:0"] = 1 << 40
 	p := at.plan()
 	assert.Equal(t, torch.Device("pretend:0"), p.primary)
 	assert.Positive(t, p.size.Side, "64 maps of 8192×4096 are 2³¹ values")
@@ -92,14 +91,9 @@ func TestPlanOfASmallPicture(t *testing.T) {
 	for _, w := range e.workers {
 		w.Network.SetFast(true)
 	}
-	s, err := Options{}.withDefaults()
-	require.NoError(t, err)
-	spec := s.spec
-	spec.Channels = map[vgg19.Layer]int64{}
-	p := situation{
-		workers: e.workers, free: map[torch.Device]int64{torch.CPU: 240 << 20}, limited: true, tile: TileAuto,
-		pictures: 1, schedule: []scale{{300, 200, 1, 100}}, spec: &spec, descent: s.descent,
-	}.plan()
+	at := defaultSituation(t, e, scale{300, 200, 1, 100})
+	at.free[torch.CPU], at.limited = 240<<20, true
+	p := at.plan()
 	assert.Equal(t, tiling.Size{}, p.size)
 	assert.Equal(t, torch.KeepNone, p.keep)
 	assert.Empty(t, p.warning)

@@ -25,6 +25,7 @@ type run struct {
 	pool     *tiling.Pool
 	spec     objective.Spec // with the network's channels
 	settled  plan
+	now      *descent.Descent // of the scale that was evaluated last; nil before
 
 	began      time.Time
 	earlier    float64 // seconds of the run that was resumed
@@ -235,10 +236,9 @@ func (s *settings) collect() {
 
 // optimise is work for do. Its results are the items'.
 func (r *run) optimise(ctx context.Context) ([]*Result, error) {
-	var now *descent.Descent
 	defer func() {
-		if now != nil {
-			now.Close()
+		if r.now != nil {
+			r.now.Close()
 		}
 	}()
 	first := 0
@@ -248,7 +248,7 @@ func (r *run) optimise(ctx context.Context) ([]*Result, error) {
 	var stopped error
 	var best []objective.Costs
 	for i, last := first, false; !last; i++ {
-		ended, costs, err := r.optimiseScale(ctx, i, &now)
+		ended, costs, err := r.optimiseScale(ctx, i)
 		if last = ended; len(costs) > 0 {
 			best = costs
 		}
@@ -257,7 +257,7 @@ func (r *run) optimise(ctx context.Context) ([]*Result, error) {
 		case errors.Is(err, ErrDiverged):
 			stopped, last = err, true
 		case best != nil && ctx.Err() != nil && errors.Is(err, ctx.Err()): // before the scale had a picture
-			r.tell(i-1, now, now.Steps(), best, true, true)
+			r.tell(i-1, r.now.Steps(), best, true, true)
 			last = true
 		default:
 			return nil, err
@@ -269,7 +269,7 @@ func (r *run) optimise(ctx context.Context) ([]*Result, error) {
 	var results []*Result
 	for k, m := range r.items {
 		results = append(results, &Result{
-			Picture: m.result(now, k, r.final()), Costs: costsOf(best[k]), Iterations: now.Steps(),
+			Picture: m.result(r.now, k, r.final()), Costs: costsOf(best[k]), Iterations: r.now.Steps(),
 			Seconds: r.seconds(), Precision: r.settings.Precision, Tiles: r.tiles, PeakMemory: memory.Peak,
 			Replayed: r.replayed, AutotuneSeconds: r.autotuning,
 		})
@@ -277,10 +277,9 @@ func (r *run) optimise(ctx context.Context) ([]*Result, error) {
 	return results, errors.Join(stopped, err)
 }
 
-// optimiseScale optimises at scale i, from the descent of the scale before, which it
-// replaces. It returns the costs of the best pictures, and whether the run ends here.
-func (r *run) optimiseScale(ctx context.Context, i int, now **descent.Descent) (last bool, best []objective.Costs,
-	err error) {
+// optimiseScale optimises at scale i, from the descent of the scale before, which its own
+// replaces once it is evaluated. It returns the costs of the best pictures, and whether the run ends here.
+func (r *run) optimiseScale(ctx context.Context, i int) (last bool, best []objective.Costs, err error) {
 	at, s := r.schedule[i], r.settings
 	begin, tune := time.Now(), s.autotunes(at, len(r.items))
 	if err := r.setMath(ctx, tune); err != nil {
@@ -292,8 +291,8 @@ func (r *run) optimiseScale(ctx context.Context, i int, now **descent.Descent) (
 	}
 	defer func() { // the next scale's maps have other sizes
 		r.tiles = eval.Tiles()
-		if *now != nil {
-			(*now).Release() // what uses the evaluator's tensors
+		if r.now != nil {
+			r.now.Release() // what uses the evaluator's tensors
 		}
 		eval.Close()
 		err = errors.Join(err, torch.EmptyCache(r.engine.Device()))
@@ -301,12 +300,12 @@ func (r *run) optimiseScale(ctx context.Context, i int, now **descent.Descent) (
 	if r.began.IsZero() {
 		r.began = time.Now()
 	}
-	before, settings := *now, r.descentSettings()
+	settings := r.descentSettings()
 	var next *descent.Descent
 	err = torch.Scoped(func() error {
 		switch {
-		case before != nil:
-			next = before.Upsample(eval, settings, int64(at.height), int64(at.width), at.iterations,
+		case r.now != nil:
+			next = r.now.Upsample(eval, settings, int64(at.height), int64(at.width), at.iterations,
 				r.detail(r.schedule[i-1], at))
 		case s.Resume != nil:
 			next = r.restore(eval, settings, at)
@@ -319,17 +318,16 @@ func (r *run) optimiseScale(ctx context.Context, i int, now **descent.Descent) (
 		return false, nil, err
 	}
 	// Until it is evaluated, the picture to be had is that of the scale before.
-	replaced := false
 	defer func() {
-		if !replaced { // however it ends
+		if r.now != next { // however it ends
 			next.Close()
 		}
 	}()
 	replace := func() {
-		if !replaced && before != nil {
-			before.Close()
+		if r.now != nil && r.now != next {
+			r.now.Close()
 		}
-		replaced, *now = true, next
+		r.now = next
 	}
 	next.OnFirst(func() {
 		replace()
@@ -346,14 +344,14 @@ func (r *run) optimiseScale(ctx context.Context, i int, now **descent.Descent) (
 			}
 		}
 		if !reading.Last {
-			r.tell(i, next, reading.Steps, all, reading.Current, false)
+			r.tell(i, reading.Steps, all, reading.Current, false)
 		}
 		return nil
 	})
 	if err == nil {
 		replace() // also of a scale that had nothing left to do
 	}
-	if !replaced {
+	if r.now != next {
 		return false, nil, err
 	}
 	r.complete = isFinal && next.Complete()
@@ -363,7 +361,7 @@ func (r *run) optimiseScale(ctx context.Context, i int, now **descent.Descent) (
 		return false, best, err
 	}
 	if last = isFinal || ctx.Err() != nil; last {
-		r.tell(i, next, next.Steps(), best, true, true)
+		r.tell(i, next.Steps(), best, true, true)
 	}
 	return last, best, nil
 }
@@ -384,7 +382,11 @@ func (r *run) descentSettings() descent.Settings {
 
 // tell reports the costs of scale i after so many steps, which are those of the
 // descent's pictures if that is current.
-func (r *run) tell(i int, now *descent.Descent, steps int, costs []objective.Costs, current, last bool) {
+func (r *run) tell(i, steps int, costs []objective.Costs, current, last bool) {
+	if r.hooks.Progress == nil {
+		return
+	}
+	now := r.now
 	var done, all float64
 	for k, at := range r.schedule {
 		work := float64(at.width * at.height)
@@ -394,9 +396,6 @@ func (r *run) tell(i int, now *descent.Descent, steps int, costs []objective.Cos
 		} else if k == i {
 			done += work * float64(steps-(now.Steps()-now.Done()))
 		}
-	}
-	if r.hooks.Progress == nil {
-		return
 	}
 	for k, m := range r.items {
 		p := Progress{

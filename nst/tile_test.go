@@ -3,7 +3,6 @@ package nst
 import (
 	"context"
 	"fmt"
-	"math"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -16,24 +15,6 @@ import (
 	"github.com/seed9bb5c928/nst/nst/vgg19"
 	"github.com/seed9bb5c928/nst/torch"
 )
-
-// difference is the relative L2 difference of two gradients.
-func difference(a, b []float32) float64 {
-	d := make([]float32, len(a))
-	for i := range a {
-		d[i] = a[i] - b[i]
-	}
-	return norm(d) / norm(b)
-}
-
-// norm is the L2 norm.
-func norm(v []float32) float64 {
-	sum := 0.0
-	for _, x := range v {
-		sum += math.Pow(float64(x), 2)
-	}
-	return math.Sqrt(sum)
-}
 
 // In tiles, the gradient is that of the whole picture, whatever the sizes, layers
 // and tiles.
@@ -71,7 +52,7 @@ func TestTilesAreExact(t *testing.T) {
 		tiled, got, err := e.Evaluate(context.Background(), content, style, o)
 		require.NoError(t, err)
 		assert.InEpsilon(t, costs.Total, tiled.Total, 1e-6)
-		assert.LessOrEqual(t, difference(got, want), 1e-6, "%d×%d in tiles of %d: %+v", w, h, tile, o)
+		assert.LessOrEqual(t, nsttest.Difference(got, want), 1e-6, "%d×%d in tiles of %d: %+v", w, h, tile, o)
 	}
 }
 
@@ -170,11 +151,11 @@ func TestWhatIsShared(t *testing.T) {
 	workers := fmt.Sprintf("cpu:%d", min(2, torch.Threads()))
 	want, got := run("cpu", TileAuto), run(workers, TileAuto)
 	assert.Equal(t, 1, got.Tiles)
-	assert.Zero(t, difference(got.Picture.Pixels, want.Picture.Pixels))
+	assert.Zero(t, nsttest.Difference(got.Picture.Pixels, want.Picture.Pixels))
 	want, got = run("cpu", "32"), run(workers, "32")
 	assert.Equal(t, 9, got.Tiles)
 	// libtorch's sums on half the threads
-	assert.LessOrEqual(t, difference(got.Picture.Pixels, want.Picture.Pixels), 1e-3)
+	assert.LessOrEqual(t, nsttest.Difference(got.Picture.Pixels, want.Picture.Pixels), 1e-3)
 	assert.Equal(t, 2, run("pretend:0,pretend:1", TileAuto).Tiles)
 }
 
@@ -277,7 +258,7 @@ func TestMemoryGoesAway(t *testing.T) {
 		if r.Tiles > want.Tiles { // now there is too little for one
 			break
 		}
-		assert.Zero(t, difference(r.Picture.Pixels, want.Picture.Pixels))
+		assert.Zero(t, nsttest.Difference(r.Picture.Pixels, want.Picture.Pixels))
 		if len(warnings) > 0 {
 			assert.Len(t, warnings, 1)
 			assert.Contains(t, warnings[0], "not kept")

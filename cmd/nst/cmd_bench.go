@@ -216,15 +216,7 @@ func (o *benchOptions) measure(ctx context.Context, engine *nst.Engine, rivals p
 	}
 	r = benchResult{Size: size, Batch: batch}
 	run := startMeter(ctx, engine, content, style, options, size, batch, 1)
-	running := true
-	stop := func() (result *nst.Result, err error) {
-		if running {
-			running = false
-			result, err = run.stop()
-		}
-		return result, err
-	}
-	defer stop()
+	defer run.stop()
 	first, err := run.iterate(1)
 	if err != nil {
 		return r, "", err
@@ -250,7 +242,7 @@ func (o *benchOptions) measure(ctx context.Context, engine *nst.Engine, rivals p
 			}
 		}
 	}
-	result, err := stop()
+	result, err := run.stop()
 	if err != nil {
 		return r, "", err
 	}

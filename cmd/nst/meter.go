@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/seed9bb5c928/nst/nst"
@@ -29,6 +30,8 @@ type meter struct {
 	left    int       // to be timed
 	seconds []float64
 	stopped bool // by stop
+
+	end sync.Once // of asking
 }
 
 // startMeter begins a run of so many square pictures of a size at once, at that size
@@ -109,9 +112,9 @@ func (m *meter) failure() error {
 	return m.err
 }
 
-// stop ends the run, and returns its result.
+// stop ends the run, and returns its result. It can be called again.
 func (m *meter) stop() (*nst.Result, error) {
-	close(m.asked)
+	m.end.Do(func() { close(m.asked) })
 	<-m.ended
 	return m.result, m.err
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/seed9bb5c928/nst/nst/jobs"
+	"github.com/seed9bb5c928/nst/nst/jobs/jobstest"
 	"github.com/seed9bb5c928/nst/nst/nsttest"
 	"github.com/seed9bb5c928/nst/nst/picture"
 )
@@ -108,7 +109,7 @@ func (s *serving) submit(options string) (location string) {
 
 // progress waits until jobs have gone on by so many iterations together.
 func (s *serving) progress(by int) {
-	at := func() (sum int) {
+	at := func() int {
 		answer, err := http.Get(s.url + "/v1/jobs")
 		if err != nil {
 			return -1
@@ -118,14 +119,7 @@ func (s *serving) progress(by int) {
 		if json.NewDecoder(answer.Body).Decode(&list) != nil {
 			return -1
 		}
-		for _, j := range list.Jobs {
-			if j.State == jobs.Running && j.Progress != nil {
-				sum += j.Progress.Iteration
-			} else if j.State.Finished() {
-				sum += 100
-			}
-		}
-		return sum
+		return jobstest.Progress(list.Jobs)
 	}
 	began := at()
 	require.Eventually(s.t, func() bool { return at() >= began+by }, 2*time.Minute, 50*time.Millisecond)

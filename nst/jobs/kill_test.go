@@ -21,6 +21,7 @@ import (
 
 	"github.com/seed9bb5c928/nst/nst"
 	"github.com/seed9bb5c928/nst/nst/jobs"
+	"github.com/seed9bb5c928/nst/nst/jobs/jobstest"
 	"github.com/seed9bb5c928/nst/nst/nsttest"
 	"github.com/seed9bb5c928/nst/nst/picture"
 )
@@ -201,16 +202,7 @@ func (f *farm) make(n int, harm func(done chan struct{})) (pictures []*picture.P
 // progress waits until the jobs have gone on by so many iterations together; false: all
 // were done before.
 func (f *farm) progress(by int, done chan struct{}) bool {
-	at := func() (sum int) {
-		for _, j := range f.queue.List() {
-			if j.State == jobs.Running && j.Progress != nil {
-				sum += j.Progress.Iteration
-			} else if j.State.Finished() {
-				sum += 100
-			}
-		}
-		return sum
-	}
+	at := func() int { return jobstest.Progress(f.queue.List()) }
 	for began := at(); at() < began+by; {
 		select {
 		case <-done:

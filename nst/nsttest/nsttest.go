@@ -5,6 +5,7 @@ package nsttest
 import (
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"net/http"
 	"os"
@@ -147,6 +148,24 @@ func Seed(t testing.TB) uint64 {
 	}
 	t.Logf("NST_SEED=%d", seed)
 	return seed
+}
+
+// Difference is the relative L2 difference of a from b: ‖a−b‖/‖b‖.
+func Difference(a, b []float32) float64 {
+	d := make([]float32, len(a))
+	for i := range a {
+		d[i] = a[i] - b[i]
+	}
+	return Norm(d) / Norm(b)
+}
+
+// Norm is the L2 norm.
+func Norm(v []float32) float64 {
+	sum := 0.0
+	for _, x := range v {
+		sum += math.Pow(float64(x), 2)
+	}
+	return math.Sqrt(sum)
 }
 
 // NoLeaks fails the test if tensors that are open when it ends were not when it

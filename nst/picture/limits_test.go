@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/seed9bb5c928/nst/nst/nsttest"
 	"github.com/seed9bb5c928/nst/nst/picture"
 )
 
@@ -59,9 +60,7 @@ func tags(fields ...[4]uint32) []byte { // tag, type, count, value
 
 // What a small file claims or inflates to costs no memory that a small picture does not.
 func TestBombs(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes long, and -short was asked for")
-	}
+	nsttest.Long(t)
 	kind := func(name string) []byte {
 		data, err := os.ReadFile(filepath.Join("testdata/kinds", name))
 		require.NoError(t, err)

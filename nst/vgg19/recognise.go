@@ -15,11 +15,11 @@ func (n *Network) link(scalar torch.ScalarType) (err error) {
 	n.linked = false
 	recognised := false
 	defer func() {
-		if n.linked = err == nil; !recognised {
+		if !recognised {
 			n.unlink()
 		}
 	}()
-	return torch.Scoped(func() error {
+	err = torch.Scoped(func() error {
 		convolutions, err := n.readConvolutions()
 		if err != nil || convolutions == nil {
 			return err
@@ -42,6 +42,8 @@ func (n *Network) link(scalar torch.ScalarType) (err error) {
 		}
 		return nil
 	})
+	n.linked = err == nil
+	return err
 }
 
 // unlink closes the chain, if there is one.

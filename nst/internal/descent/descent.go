@@ -57,14 +57,19 @@ func (d *Descent) Close() {
 // objective: the graph, the gradient, and L-BFGS's memory. The descent can still be
 // looked at, and upsampled.
 func (d *Descent) Release() {
-	d.graph.Close()
-	d.graph, d.noGraphs = nil, true
+	d.dropGraph()
 	torch.Close(d.values, d.gradient)
 	d.values, d.gradient = torch.Tensor{}, torch.Tensor{}
 	if d.settings.Method == LBFGS && d.optimizer != nil {
 		d.optimizer.Close()
 		d.optimizer, d.gradientFactors = nil, nil
 	}
+}
+
+// dropGraph frees the graph, and has no other recorded.
+func (d *Descent) dropGraph() {
+	d.graph.Close()
+	d.graph, d.noGraphs = nil, true
 }
 
 // closeUnless closes a descent that could not be made: for a defer.

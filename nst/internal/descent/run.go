@@ -80,8 +80,7 @@ func isEnd(ctx context.Context, err error) bool {
 
 // tryAverage evaluates the average of Adam's iterates, which may be the best picture.
 func (d *Descent) tryAverage(ctx context.Context) error {
-	d.graph.Close() // the average may need its memory
-	d.graph, d.noGraphs = nil, true
+	d.dropGraph() // the average may need its memory
 	if err := torch.EmptyCache(d.device()); err != nil {
 		return err
 	}

@@ -18,13 +18,6 @@ func (p contentPart) EachTensor(do func(*torch.Tensor)) {
 	eachTensor(p.features, do)
 }
 
-func eachTensor[K comparable](of map[K]torch.Tensor, do func(*torch.Tensor)) {
-	for k, t := range of {
-		do(&t)
-		of[k] = t
-	}
-}
-
 func (t *contentTerm) release() {
 	t.normaliser.close()
 	torch.Close(t.features...)
@@ -63,12 +56,8 @@ func (e *Evaluator) findContent() error {
 		}
 		return part
 	}, func(_ int, part contentPart) {
+		addTensors(squares, part.squares)
 		for _, t := range e.content {
-			if sum, ok := squares[t]; ok {
-				torch.AddInPlace(sum, part.squares[t], 1)
-			} else {
-				squares[t], part.squares[t] = part.squares[t], torch.Tensor{}
-			}
 			if a, ok := part.features[t]; ok {
 				features[t], part.features[t] = append(features[t], a), torch.Tensor{}
 			}

@@ -410,32 +410,14 @@ func TestGradientIsAutograds(t *testing.T) {
 					costs, got := e.Costs(torch.Float64s(values))[0], torch.Floats(gradient)
 					assert.InEpsilon(t, total, costs.Total, 1e-5)
 					assert.InEpsilon(t, total, torch.Float64s(e.Totals(values))[0], 1e-5)
-					require.Positive(t, norm(want))
-					assert.LessOrEqual(t, difference(got, want), 1e-5, "relative L2 error, %+v", how)
-					assert.InEpsilon(t, norm(want), costs.GradientL2, 1e-5)
+					require.Positive(t, nsttest.Norm(want))
+					assert.LessOrEqual(t, nsttest.Difference(got, want), 1e-5, "relative L2 error, %+v", how)
+					assert.InEpsilon(t, nsttest.Norm(want), costs.GradientL2, 1e-5)
 				}
 				return nil
 			}))
 		})
 	}
-}
-
-// difference is the relative L2 difference of two gradients.
-func difference(a, b []float32) float64 {
-	d := make([]float32, len(a))
-	for i := range a {
-		d[i] = a[i] - b[i]
-	}
-	return norm(d) / norm(b)
-}
-
-// norm is the L2 norm.
-func norm(v []float32) float64 {
-	sum := 0.0
-	for _, x := range v {
-		sum += math.Pow(float64(x), 2)
-	}
-	return math.Sqrt(sum)
 }
 
 // A CPU tensor that slips into the evaluation is found by the pretend accelerator.

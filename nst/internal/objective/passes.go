@@ -48,7 +48,7 @@ func (e *Evaluator) sumStyle(x torch.Tensor) (styleSums, error) {
 	}, func(_ int, part styleSums) {
 		for _, t := range e.style {
 			for _, r := range t.regions {
-				sums[r].add(part[r])
+				addTensors(sums[r], part[r])
 			}
 		}
 	})
@@ -116,13 +116,7 @@ func (e *Evaluator) backPropagate(x torch.Tensor, slopes map[*region]Slopes) (no
 		} else {
 			torch.AddInPlace(e.tiles[i].Seen.View(gradient), part.gradient, 1)
 		}
-		for t, norm := range part.norms {
-			if sum, ok := norms[t]; ok {
-				torch.AddInPlace(sum, norm, 1)
-			} else {
-				norms[t], part.norms[t] = norm, torch.Tensor{}
-			}
-		}
+		addTensors(norms, part.norms)
 	})
 	if one && gradient.T != nil {
 		torch.Rejoin(gradient)

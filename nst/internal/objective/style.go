@@ -75,7 +75,7 @@ func measureStyle(found StyleTargets, pool *tiling.Pool, spec *Spec, layers []vg
 	}, func(_ int, part StyleTargets) {
 		for l, levels := range part {
 			for level, sums := range levels {
-				found[l][level].add(sums)
+				addTensors(found[l][level], sums)
 			}
 		}
 	})

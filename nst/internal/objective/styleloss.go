@@ -69,29 +69,12 @@ type Statistics map[Statistic]torch.Tensor
 func (s Statistics) names() []Statistic { return slices.Sorted(maps.Keys(s)) }
 
 // EachTensor calls do for every tensor, which it may replace.
-func (s Statistics) EachTensor(do func(*torch.Tensor)) {
-	for _, name := range s.names() {
-		t := s[name]
-		do(&t)
-		s[name] = t
-	}
-}
+func (s Statistics) EachTensor(do func(*torch.Tensor)) { eachTensor(s, do) }
 
 // Close frees the tensors.
 func (s Statistics) Close() {
 	for _, t := range s {
 		torch.Close(t)
-	}
-}
-
-// add adds the sums of another tile, of which the first ones are taken out of part.
-func (s Statistics) add(part Statistics) {
-	for _, name := range part.names() {
-		if sum, ok := s[name]; ok {
-			torch.AddInPlace(sum, part[name], 1)
-		} else {
-			s[name], part[name] = part[name], torch.Tensor{}
-		}
 	}
 }
 

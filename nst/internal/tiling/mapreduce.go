@@ -59,9 +59,9 @@ func MapReduce[P Part](p *Pool, n int, tile func(w *Worker, i int) P, reduce fun
 			}
 		})
 	}
-	ended := true // runtime.Goexit, as a failing test calls, in the caller's code
+	finished := false
 	defer func() {
-		if ended {
+		if !finished { // runtime.Goexit, as a failing test calls, in the caller's code
 			q.mutex.Lock()
 			q.fail(errors.New("the goroutine ended"))
 			q.mutex.Unlock()
@@ -72,7 +72,7 @@ func MapReduce[P Part](p *Pool, n int, tile func(w *Worker, i int) P, reduce fun
 		}
 	}()
 	q.work(p.Workers[0], reduce)
-	ended = false
+	finished = true
 	others.Wait()
 	q.mutex.Lock()
 	q.warn()
@@ -163,28 +163,26 @@ func (q *queue[P]) reduceNext(part P, reduce func(i int, part P)) {
 	q.changed.Broadcast()
 }
 
-// make makes tile i's part, whose tensors are kept, on the primary device.
+// make makes tile i's part, whose tensors are kept, on the primary device. It runs unlocked.
 func (q *queue[P]) make(w *Worker, i int) (part P, err error) {
 	if len(q.todo) > 1 { // one alone is soon done, and then there is a picture
 		if err := q.pool.Context.Err(); err != nil {
 			return part, err
 		}
 	}
-	err = torch.Recovered(func() error {
-		return torch.Scoped(func() error {
-			torch.NoGrad(func() { part = q.tile(w, i) })
-			part.EachTensor(func(t *torch.Tensor) {
-				if t.T != nil {
-					*t = torch.To(*t, q.pool.Primary)
-				}
-			})
-			part.EachTensor(func(t *torch.Tensor) { // when all are there
-				if t.T != nil {
-					torch.Keep(*t)
-				}
-			})
-			return nil
+	err = torch.Scoped(func() error {
+		torch.NoGrad(func() { part = q.tile(w, i) })
+		part.EachTensor(func(t *torch.Tensor) {
+			if t.T != nil {
+				*t = torch.To(*t, q.pool.Primary)
+			}
 		})
+		part.EachTensor(func(t *torch.Tensor) { // when all are there
+			if t.T != nil {
+				torch.Keep(*t)
+			}
+		})
+		return nil
 	})
 	return part, err
 }

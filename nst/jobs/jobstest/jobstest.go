@@ -52,6 +52,19 @@ func Engine(t testing.TB, options ...nst.OpenOptions) *nst.Engine {
 	return e
 }
 
+// Progress is how far jobs are together, for a test that waits until they have gone on: in
+// iterations of those that run, and more than any has for each that is finished.
+func Progress(all []jobs.Job) (sum int) {
+	for _, j := range all {
+		if j.State == jobs.Running && j.Progress != nil {
+			sum += j.Progress.Iteration
+		} else if j.State.Finished() {
+			sum += 100
+		}
+	}
+	return sum
+}
+
 // Work has a worker work until stop is called, or the test ends.
 func Work(t testing.TB, q *jobs.Queue, e *nst.Engine) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
