@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -74,4 +75,19 @@ func TestEnv(t *testing.T) {
 	out, err := exec.Command("bash", "-c", `eval "$("$0")" && printf '%s\n' "$CGO_LDFLAGS"`, filepath.Join(root, "scripts", "env")).Output()
 	require.NoError(t, err)
 	assert.Contains(t, string(out), "-Wl,-rpath,"+filepath.Join(root, "build", "lib"))
+}
+
+// Set-up for the CPU alone brings the headers of CUDA's runtime and of no other library of
+// CUDA's. Where all of them lie side by side, the compiler does not notice one too many.
+func TestCUDAPartNeedsTheRuntimesHeadersAlone(t *testing.T) {
+	list := filepath.Join(nsttest.Root(t), "build", "native", "CMakeFiles", "nstcuda.dir", "Unity", "unity_0_cxx.cxx.o.d")
+	if _, err := os.Stat(list); os.IsNotExist(err) {
+		// A libtorch without CUDA's headers: its own build shows that none is needed.
+		assert.NoFileExists(t, filepath.Join(nsttest.Root(t), "build", "lib", "libnstcuda.so"))
+		return
+	}
+	text, err := os.ReadFile(list)
+	require.NoError(t, err)
+	others := regexp.MustCompile(`/(cusparse|cublas|cusolver|cudnn|cufft|curand|cudss|cupti|nvrtc|nccl)[^/]*\.h`)
+	assert.Empty(t, others.FindAllString(string(text), -1), "headers that the CPU's wheels do not bring")
 }

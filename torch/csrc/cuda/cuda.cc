@@ -2,7 +2,6 @@
 // It is compiled against headers alone, and libnsttorch.so loads it after
 // libtorch_cuda.so, whose symbols it finds there. Each function has the shape of
 // nsttorch.h's; a message is freed with free.
-#include <ATen/cuda/CUDAContextLight.h>
 #include <ATen/cuda/CUDAGraph.h>
 #include <c10/core/DeviceGuard.h>
 #include <c10/cuda/CUDACachingAllocator.h>
@@ -16,6 +15,13 @@
 #include "../guard.h"
 
 using nst::guard;
+
+// ATen/cuda/CUDAContextLight.h has these two, and asks for the headers of cuSPARSE,
+// cuBLAS and cuSOLVER, which libtorch's wheel for the CPU alone does not bring.
+namespace at::cuda {
+cudaDeviceProp* getDeviceProperties(c10::DeviceIndex device);
+void clearCublasWorkspaces();
+}  // namespace at::cuda
 
 namespace {
 
