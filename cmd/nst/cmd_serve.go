@@ -126,15 +126,27 @@ func closeAll(engines []*nst.Engine) {
 	}
 }
 
-// work has the engines work until ctx is done.
-func work(ctx context.Context, q *jobs.Queue, engines []*nst.Engine) error {
+// work has the engines work until ctx is done, or one hangs: then the process ends here,
+// because nothing can end what hangs in libtorch.
+func work(ctx context.Context, q *jobs.Queue, engines []*nst.Engine, stderr io.Writer) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	var working sync.WaitGroup
 	errs := make([]error, len(engines))
 	for i, e := range engines {
-		working.Go(func() { errs[i] = q.Work(ctx, e, "") })
+		working.Go(func() {
+			if errs[i] = q.Work(ctx, e, ""); errs[i] != nil {
+				cancel()
+			}
+		})
 	}
 	working.Wait()
-	return errors.Join(errs...)
+	err := errors.Join(errs...)
+	if errors.Is(err, jobs.ErrStuck) {
+		fmt.Fprintf(stderr, "nst: %v; the worker ends\n", err)
+		os.Exit(1)
+	}
+	return err
 }
 
 func newWorkerCommand() *cobra.Command {
@@ -187,7 +199,7 @@ func runWorker(ctx context.Context, o *workerOptions, stderr io.Writer) error {
 		return err
 	}
 	defer closeAll(engines)
-	return work(ctx, q, engines)
+	return work(ctx, q, engines, stderr)
 }
 
 // serveOptions are the flags of nst serve.
@@ -375,11 +387,7 @@ func runServe(ctx context.Context, o *serveOptions, stderr io.Writer) error {
 		}
 		return err
 	}
-	key, err := sessionKey(o.data)
-	if err != nil {
-		return err
-	}
-	api := httpapi.New(q, httpapi.Config{Tokens: tokens, SessionKey: key, TrustedProxies: o.trusted, Log: log})
+	api := httpapi.New(q, httpapi.Config{Tokens: tokens, TrustedProxies: o.trusted, Log: log})
 	defer api.Close()
 	server := api.Server()
 	fmt.Fprintf(stderr, "nst: serving at http://%s\n", listener.Addr())

@@ -4,13 +4,10 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/rand"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -104,25 +101,4 @@ func (f *tokenFile) watch(ctx context.Context, set func([]httpapi.Token), log *s
 		set(tokens)
 		log.Info("the tokens were read again", "count", len(tokens))
 	}
-}
-
-// sessionKey is kept in the data folder, so that sessions outlive a restart; without a
-// folder there is none.
-func sessionKey(folder string) ([]byte, error) {
-	if folder == "" {
-		return nil, nil
-	}
-	if err := os.MkdirAll(folder, 0o700); err != nil {
-		return nil, fmt.Errorf("the data folder: %w", err)
-	}
-	path := filepath.Join(folder, "session-key")
-	key, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) || err == nil && len(key) < leastToken { // a write that was cut short
-		key = []byte(rand.Text())
-		err = os.WriteFile(path, key, 0o600)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("the sessions' key: %w", err)
-	}
-	return key, nil
 }

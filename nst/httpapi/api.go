@@ -38,9 +38,6 @@ type Config struct {
 	// Tokens are what clients have to know one of; none: nothing is asked. SetTokens
 	// changes them.
 	Tokens []Token
-	// SessionKey makes the cookies of browsers: with the same one sessions outlive a
-	// restart; empty: one for this process.
-	SessionKey []byte
 	// TrustedProxies are whose X-Forwarded-For and X-Forwarded-Proto are believed.
 	TrustedProxies []netip.Prefix
 	// Hosts are names, beside localhost and loopback addresses, that a service
@@ -63,15 +60,18 @@ type API struct {
 	metrics *metrics
 	senders *shares // whose requests arrive
 	takers  *shares // who take pictures
-	uploads chan struct{}
+	uploads *shares // whose pictures are looked at
 	streams *shares // who follow jobs
 	ctx     context.Context
 	end     context.CancelFunc
 	ended   sync.WaitGroup
 }
 
-// maxUploads is how many requests' pictures are in memory at once.
-const maxUploads = 8
+// Requests whose pictures are in memory at once; and of them, of one client.
+const (
+	maxUploads   = 8
+	uploadsOfOne = 4
+)
 
 // New returns the service of a queue, which stays the caller's.
 func New(q *jobs.Queue, c Config) *API {
@@ -87,9 +87,9 @@ func New(q *jobs.Queue, c Config) *API {
 	a := &API{
 		queue: q, config: c, metrics: newMetrics(q), senders: newShares(maxSenders,
 			sendersOfOne), takers: newShares(maxTakers, takersOfOne),
-		uploads: make(chan struct{}, maxUploads), streams: newShares(c.MaxStreams, max(4, c.MaxStreams/4)),
+		uploads: newShares(maxUploads, uploadsOfOne), streams: newShares(c.MaxStreams, max(4, c.MaxStreams/4)),
 	}
-	a.guests = newGuests(c, a.group, a.secure)
+	a.guests = newGuests(q, c, a.group, a.secure)
 	a.ctx, a.end = context.WithCancel(context.Background())
 
 	mux := http.NewServeMux()
@@ -116,12 +116,15 @@ func New(q *jobs.Queue, c Config) *API {
 	known("GET /v1/jobs/{id}/{picture}", a.picture)
 	known("GET /v1/limits", a.limits)
 	known("GET /metrics", func(w http.ResponseWriter, r *http.Request) error { a.metrics.ServeHTTP(w, r); return nil })
-	open("POST /v1/session", func(w http.ResponseWriter, r *http.Request) {
-		if err := a.guests.login(w, r); err != nil {
-			a.fail(w, r, err)
-		}
-	})
-	open("DELETE /v1/session", a.guests.logout)
+	stranger := func(pattern string, h func(http.ResponseWriter, *http.Request) error) {
+		open(pattern, func(w http.ResponseWriter, r *http.Request) {
+			if err := h(w, r); err != nil {
+				a.fail(w, r, err)
+			}
+		})
+	}
+	stranger("POST /v1/session", a.guests.login)
+	stranger("DELETE /v1/session", a.guests.logout)
 	open("GET /healthz", func(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, 200,
 			map[string]string{"status": "ok"})
@@ -133,7 +136,14 @@ func New(q *jobs.Queue, c Config) *API {
 	})
 	files, _ := fs.Sub(pageFiles, "page")
 	open("GET /{$}", http.FileServerFS(files).ServeHTTP)
-	open("GET /page/{file}", http.StripPrefix("/page/", http.FileServerFS(files)).ServeHTTP)
+	page := http.StripPrefix("/page/", http.FileServerFS(files))
+	stranger("GET /page/{file}", func(w http.ResponseWriter, r *http.Request) error {
+		if _, err := fs.Stat(files, r.PathValue("file")); err != nil {
+			return errNowhere
+		}
+		page.ServeHTTP(w, r)
+		return nil
+	})
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { a.stray(mux, w, r) })
 
 	origins := http.NewCrossOriginProtection()
@@ -264,6 +274,9 @@ func (s *seen) Write(p []byte) (int, error) {
 // Unwrap is for http.ResponseController.
 func (s *seen) Unwrap() http.ResponseWriter { return s.ResponseWriter }
 
+var errNowhere = problem{Status: 404, Title: "Not found",
+	Detail: "there is nothing at this address; /openapi.json lists what there is"}
+
 // stray answers what no route is for.
 func (a *API) stray(mux *http.ServeMux, w http.ResponseWriter, r *http.Request) {
 	var allowed []string
@@ -275,8 +288,7 @@ func (a *API) stray(mux *http.ServeMux, w http.ResponseWriter, r *http.Request) 
 		}
 	}
 	if len(allowed) == 0 {
-		a.fail(w, r, problem{Status: 404, Title: "Not found",
-			Detail: "there is nothing at this address; /openapi.json lists what there is"})
+		a.fail(w, r, errNowhere)
 		return
 	}
 	w.Header().Set("Allow", strings.Join(allowed, ", "))

@@ -193,7 +193,9 @@ func TestCalls(t *testing.T) {
 		assert.Contains(t, header.Get("Content-Security-Policy"), "default-src 'none'", path)
 	}
 	_, _, text := s.get("/metrics")
-	for _, metric := range []string{`nst_jobs{state="done"} 1`, "nst_queue_depth 0", "nst_workers 1", "nst_worker_seconds_per_iteration", "nst_worker_device_memory_bytes", `nst_http_request_seconds_count{call="POST /v1/jobs",status="201"} 1`} {
+	for _, metric := range []string{`nst_jobs{state="done"} 1`, "nst_queue_depth 0", "nst_workers 1",
+		"nst_worker_seconds_per_iteration", "nst_worker_device_memory_bytes",
+		`nst_http_request_seconds_count{call="POST /v1/jobs",status="201"} 1`} {
 		assert.Contains(t, string(text), metric)
 	}
 	r, err := http.NewRequest("DELETE", s.url+"/v1/jobs/"+id, nil)

@@ -1,12 +1,11 @@
 package httpapi
 
 import (
-	"crypto/hmac"
-	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -18,26 +17,27 @@ import (
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/time/rate"
+
+	"github.com/seed9bb5c928/nst/nst/jobs"
 )
 
 // Token is what a client has to know, and whom the log calls its client.
 type Token struct{ Name, Secret string }
 
 // guests lets in who knows a token: as Authorization: Bearer, or, for browsers,
-// by the cookie that login gives for it.
+// by the cookie of a session that login began with it.
 type guests struct {
 	known    atomic.Pointer[[]guest] // of no tokens nothing is asked
-	key      []byte                  // of the cookies
+	sessions *jobs.Queue
 	attempts *lru.Cache[string, *rate.Limiter]
 	group    func(*http.Request) string // that the client is one of
 	secure   func(*http.Request) bool
 }
 
-// guest is a token's: its hash and the cookie for it.
+// guest is a token's: its name, and its hash, which a session has as its owner.
 type guest struct {
-	name   string
-	hash   [sha256.Size]byte
-	cookie string
+	name string
+	hash [sha256.Size]byte
 }
 
 // Wrong tokens that a client may try: guessBurst at once, then one each guessEvery.
@@ -45,14 +45,10 @@ const (
 	guessBurst = 10
 	guessEvery = 6 * time.Second
 	cookieName = "nst-session"
-	cookieAge  = 30 * 24 * time.Hour
 )
 
-func newGuests(c Config, group func(*http.Request) string, secure func(*http.Request) bool) *guests {
-	g := &guests{key: c.SessionKey, group: group, secure: secure}
-	if len(g.key) == 0 {
-		g.key = []byte(rand.Text())
-	}
+func newGuests(q *jobs.Queue, c Config, group func(*http.Request) string, secure func(*http.Request) bool) *guests {
+	g := &guests{sessions: q, group: group, secure: secure}
 	g.attempts, _ = lru.New[string, *rate.Limiter](4096)
 	g.set(c.Tokens)
 	return g
@@ -62,11 +58,7 @@ func newGuests(c Config, group func(*http.Request) string, secure func(*http.Req
 func (g *guests) set(tokens []Token) {
 	all := make([]guest, 0, len(tokens))
 	for _, t := range tokens {
-		one := guest{name: t.Name, hash: sha256.Sum256([]byte(t.Secret))}
-		m := hmac.New(sha256.New, g.key)
-		m.Write(one.hash[:])
-		one.cookie = hex.EncodeToString(m.Sum(nil))
-		all = append(all, one)
+		all = append(all, guest{name: t.Name, hash: sha256.Sum256([]byte(t.Secret))})
 	}
 	g.known.Store(&all)
 }
@@ -85,11 +77,17 @@ func (g *guests) check(r *http.Request) (name string, err error) {
 		one, err := g.try(r, strings.TrimSpace(given))
 		return one.name, err
 	}
-	if c, err := r.Cookie(cookieName); err == nil {
-		for _, one := range *g.known.Load() {
-			if subtle.ConstantTimeCompare([]byte(c.Value), []byte(one.cookie)) == 1 {
-				return one.name, nil
-			}
+	c, err := r.Cookie(cookieName)
+	if err != nil {
+		return "", errToken
+	}
+	owner, err := g.sessions.Session(r.Context(), c.Value)
+	if err != nil && !errors.Is(err, jobs.ErrNotFound) {
+		return "", err
+	}
+	for _, one := range *g.known.Load() {
+		if owner == hex.EncodeToString(one.hash[:]) {
+			return one.name, nil
 		}
 	}
 	return "", errToken
@@ -137,16 +135,26 @@ func (g *guests) login(w http.ResponseWriter, r *http.Request) error {
 		if err != nil {
 			return err
 		}
-		g.hand(w, r, one.cookie, int(cookieAge.Seconds()))
+		id, err := g.sessions.BeginSession(r.Context(), hex.EncodeToString(one.hash[:]))
+		if err != nil {
+			return err
+		}
+		g.hand(w, r, id, int(jobs.SessionAge.Seconds()))
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }
 
-// logout is DELETE /v1/session: the browser forgets its cookie.
-func (g *guests) logout(w http.ResponseWriter, r *http.Request) {
+// logout is DELETE /v1/session: the session ends, and the browser forgets its cookie.
+func (g *guests) logout(w http.ResponseWriter, r *http.Request) error {
+	if c, err := r.Cookie(cookieName); err == nil {
+		if err := g.sessions.EndSession(r.Context(), c.Value); err != nil {
+			return err
+		}
+	}
 	g.hand(w, r, "", -1)
 	w.WriteHeader(http.StatusNoContent)
+	return nil
 }
 
 func (g *guests) hand(w http.ResponseWriter, r *http.Request, value string, age int) {

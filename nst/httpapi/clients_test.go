@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"strings"
 	"sync"
@@ -30,7 +31,7 @@ func TestProxies(t *testing.T) {
 	c := httpapi.Config{
 		Tokens: []httpapi.Token{{Name: "ann", Secret: "the token of ann"},
 			{Name: "bob", Secret: "the token of bob"}},
-		TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, SessionKey: []byte("a key that is kept"),
+		TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
 		Log: slog.New(slog.NewJSONHandler(&log, nil)),
 	}
 	s := serve(t, false, jobs.Config{}, c)
@@ -54,7 +55,7 @@ func TestProxies(t *testing.T) {
 	assert.Equal(t, 200, ask("the token of bob", "203.0.113.9, 127.0.0.1"))
 	assert.Contains(t, log.String(), `"client":"203.0.113.9","token":"bob"`)
 
-	// Sessions: secure behind TLS, good after a restart with the same key, ended.
+	// Sessions: secure behind TLS, good in another process that serves the queue, ended in all.
 	login := func(url string) *http.Cookie {
 		r, err := http.NewRequest("POST", url+"/v1/session", strings.NewReader(`{"token":"the token of bob"}`))
 		require.NoError(t, err)
@@ -67,9 +68,12 @@ func TestProxies(t *testing.T) {
 	}
 	cookie := login(s.url)
 	assert.True(t, cookie.Secure)
-	other := serve(t, false, jobs.Config{}, c)
+	again := httpapi.New(s.queue, c)
+	defer again.Close()
+	other := httptest.NewServer(again)
+	defer other.Close()
 	with := func(method, path string) *http.Response {
-		r, err := http.NewRequest(method, other.url+path, nil)
+		r, err := http.NewRequest(method, other.URL+path, nil)
 		require.NoError(t, err)
 		r.AddCookie(cookie)
 		answer, err := http.DefaultClient.Do(r)
@@ -82,13 +86,20 @@ func TestProxies(t *testing.T) {
 	assert.Equal(t, 204, out.StatusCode)
 	require.Len(t, out.Cookies(), 1)
 	assert.Negative(t, out.Cookies()[0].MaxAge)
+	assert.Equal(t, 401, with("GET", "/v1/jobs").StatusCode, "the cookie is worth nothing any more")
+	assert.Equal(t, 204, with("DELETE", "/v1/session").StatusCode)
+	cookie = login(s.url)
+	assert.Equal(t, 200, with("GET", "/v1/jobs").StatusCode)
+	again.SetTokens(c.Tokens[:1])
+	assert.Equal(t, 401, with("GET", "/v1/jobs").StatusCode, "the token is none any more")
 }
 
 // Senders that are slow hold up nobody else: they have shares, and no slot.
 func TestSlowSenders(t *testing.T) {
 	nsttest.Long(t)
 	s := serve(t, false, jobs.Config{}, httpapi.Config{})
-	body, kind := form(t, "content", jobstest.Demo(t, "content.png"), "style", jobstest.Demo(t, "style.png"), "options", `{"size":32}`)
+	body, kind := form(t, "content", jobstest.Demo(t, "content.png"), "style", jobstest.Demo(t, "style.png"), "options",
+		`{"size":32}`)
 	whole := body.Bytes()
 	var slow []net.Conn
 	for range 15 {
@@ -100,10 +111,10 @@ func TestSlowSenders(t *testing.T) {
 		require.NoError(t, err)
 		slow = append(slow, c)
 	}
-	began := time.Now()
-	status, _, text := s.post(nil, "content", jobstest.Demo(t, "content.png"), "style", jobstest.Demo(t, "style.png"), "options", `{"size":32}`)
+	// Were there a slot that the slow ones hold, this one would be told to come again.
+	status, _, text := s.post(nil, "content", jobstest.Demo(t, "content.png"), "style", jobstest.Demo(t, "style.png"),
+		"options", `{"size":32}`)
 	require.Equal(t, 201, status, string(text))
-	assert.Less(t, time.Since(began), time.Minute, "nobody waits for the slow ones")
 	// The seventeenth of one client is one too many.
 	answers := make(chan string, 2)
 	for range 2 {
@@ -151,8 +162,10 @@ func TestDownloads(t *testing.T) {
 	answer, data = get("Range", "bytes=10-19")
 	assert.Equal(t, 206, answer.StatusCode)
 	assert.Equal(t, large[10:20], data)
-	answer, _ = get("Range", "bytes=99999999-")
+	answer, data = get("Range", "bytes=99999999-")
 	assert.Equal(t, 416, answer.StatusCode)
+	assert.Equal(t, "application/problem+json", answer.Header.Get("Content-Type"))
+	assert.Contains(t, string(data), `the range \"bytes=99999999-\" is not in the picture, which has `)
 
 	var all sync.WaitGroup
 	for range 40 {
@@ -182,7 +195,8 @@ func TestDownloads(t *testing.T) {
 func TestKeyOfADeletedJob(t *testing.T) {
 	s := serve(t, false, jobs.Config{}, httpapi.Config{})
 	post := func() (int, string) {
-		status, _, text := s.post(map[string]string{"Idempotency-Key": "one"}, "content", jobstest.Demo(t, "content.png"), "style", jobstest.Demo(t, "style.png"), "options", `{"size":32}`)
+		status, _, text := s.post(map[string]string{"Idempotency-Key": "one"}, "content", jobstest.Demo(t, "content.png"),
+			"style", jobstest.Demo(t, "style.png"), "options", `{"size":32}`)
 		var j struct{ ID string }
 		require.NoError(t, json.Unmarshal(text, &j), string(text))
 		return status, j.ID
@@ -195,9 +209,7 @@ func TestKeyOfADeletedJob(t *testing.T) {
 		status, _, text := s.do(r)
 		require.Less(t, status, 300, string(text))
 	}
-	began := time.Now()
 	status, other := post()
-	assert.Equal(t, 201, status)
+	assert.Equal(t, 201, status, "the key is free")
 	assert.NotEqual(t, id, other)
-	assert.Less(t, time.Since(began), time.Minute, "the key is free")
 }

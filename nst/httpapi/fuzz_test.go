@@ -13,7 +13,8 @@ import (
 func FuzzOptions(f *testing.F) {
 	for _, seed := range []string{
 		`{}`, `{"size":512,"preset":"gatys"}`, `{"style_layers":["relu1_1=0.5","conv2_1"],"scales":"64,128"}`,
-		`{"memory_limit":"2G","tile":"512","style_weights":[1,0.5],"init":"picture"}`, `{"size":1e99}`, `[]`, `{"seed":-1}`, "null",
+		`{"memory_limit":"2G","tile":"512","style_weights":[1,0.5],"init":"picture"}`, `{"size":1e99}`,
+		`[]`, `{"seed":-1}`, "null",
 	} {
 		f.Add([]byte(seed))
 	}

@@ -135,7 +135,8 @@ func (p *tab) shoot(name string) {
 // set sets a form field as a person does.
 func (p *tab) set(id, value string) {
 	p.t.Helper()
-	ask(p, chromedp.Evaluate[bool]("(()=>{const e=document.getElementById('"+id+"');e.value='"+value+"';e.dispatchEvent(new Event('input',{bubbles:true}));return true})()"))
+	ask(p, chromedp.Evaluate[bool]("(()=>{const e=document.getElementById('"+id+"');e.value='"+value+"';"+
+		"e.dispatchEvent(new Event('input',{bubbles:true}));return true})()"))
 }
 
 const previews = "Number((document.getElementById('after').dataset.source||'').match(/n=(\\d+)/)?.[1]||0)"
@@ -182,7 +183,8 @@ func TestPage(t *testing.T) {
 	assert.Equal(t, 200.0, *list[0].Options.StyleWeight)
 
 	folder := t.TempDir()
-	tell(p, browser.SetDownloadBehavior, browser.SetDownloadBehaviorParams{Behavior: browser.SetDownloadBehaviorBehaviorAllow, DownloadPath: folder})
+	tell(p, browser.SetDownloadBehavior,
+		browser.SetDownloadBehaviorParams{Behavior: browser.SetDownloadBehaviorBehaviorAllow, DownloadPath: folder})
 	p.run(chromedp.Click("#download"))
 	var got []byte
 	require.Eventually(t, func() bool {
@@ -225,5 +227,9 @@ func TestPageAsksForToken(t *testing.T) {
 	p.set("token", "a token of the test")
 	p.run(chromedp.Click("#login button"), chromedp.WaitNotVisible("#login"))
 	p.until("document.getElementById('gallery-empty').textContent.startsWith('Nothing yet')")
+	p.run(chromedp.WaitVisible("#logout"))
+	p.shoot("signed-in")
+	p.run(chromedp.Click("#logout"), chromedp.WaitVisible("#login"))
+	p.until("document.getElementById('gallery-empty').textContent === 'Sign in to see it.'")
 	assert.Empty(t, p.errors())
 }

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -51,17 +52,13 @@ func (a *API) submit(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	defer body.Close()
-	timer := time.NewTimer(uploadWait)
-	defer timer.Stop()
-	select {
-	case a.uploads <- struct{}{}:
-		defer func() { <-a.uploads }()
-	case <-timer.C:
-		return problem{Status: 429, Title: "Busy", Detail: "too many pictures are being sent; try again",
-			retry: 2 * time.Second}
-	case <-r.Context().Done():
-		return r.Context().Err()
+	turn, cancel := context.WithTimeout(r.Context(), uploadWait)
+	defer cancel()
+	leave, err := a.uploads.wait(turn, a.group(r))
+	if err != nil {
+		return err
 	}
+	defer leave()
 	r.Body = body
 	request, err := read(r)
 	if err != nil {

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -47,10 +48,11 @@ type shares struct {
 	mutex       sync.Mutex
 	of          map[string]int
 	all         int
+	left        chan struct{} // closed when one leaves
 }
 
 func newShares(most, ofOne int) *shares {
-	return &shares{most: most, ofOne: ofOne, of: map[string]int{}}
+	return &shares{most: most, ofOne: ofOne, of: map[string]int{}, left: make(chan struct{})}
 }
 
 // enter says whether a client may do one more; leave is to be called when it has.
@@ -70,7 +72,26 @@ func (s *shares) enter(client string) (leave func(), err error) {
 		if s.of[client]--; s.of[client] == 0 {
 			delete(s.of, client)
 		}
+		close(s.left)
+		s.left = make(chan struct{})
 	}), nil
+}
+
+// wait is enter for a client that waits for its turn, until ctx is done.
+func (s *shares) wait(ctx context.Context, client string) (leave func(), err error) {
+	for {
+		s.mutex.Lock()
+		left := s.left
+		s.mutex.Unlock()
+		if leave, err = s.enter(client); err == nil {
+			return leave, nil
+		}
+		select {
+		case <-left:
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
 }
 
 // receive takes a request's body into a file, if it comes at the least rate.
@@ -123,10 +144,21 @@ func (a *API) receive(w http.ResponseWriter, r *http.Request) (*os.File, error) 
 type patient struct {
 	http.ResponseWriter
 	control *http.ResponseController
+	beyond  bool // the client wants what is not there: it is told so as it is told of all errors
+}
+
+// WriteHeader writes all but the answer to a range that there is not.
+func (p *patient) WriteHeader(status int) {
+	if p.beyond = status == http.StatusRequestedRangeNotSatisfiable; !p.beyond {
+		p.ResponseWriter.WriteHeader(status)
+	}
 }
 
 // Write gives the client new time.
-func (p patient) Write(data []byte) (int, error) {
+func (p *patient) Write(data []byte) (int, error) {
+	if p.beyond {
+		return len(data), nil
+	}
 	_ = p.control.SetWriteDeadline(time.Now().Add(patience + writeTime/2)) // for 32 KB
 	return p.ResponseWriter.Write(data)
 }
@@ -180,7 +212,13 @@ func (a *API) picture(w http.ResponseWriter, r *http.Request) error {
 	h.Set("Content-Type", kinds[format])
 	h.Set("Content-Security-Policy", "default-src 'none'; sandbox")
 	h.Set("Content-Disposition", fmt.Sprintf(`inline; filename="nst-%s-%s.%s"`, id[:8], name, format))
-	http.ServeContent(patient{w, http.NewResponseController(w)}, r, "", time.Time{}, file)
+	taker := &patient{ResponseWriter: w, control: http.NewResponseController(w)}
+	http.ServeContent(taker, r, "", time.Time{}, file)
+	if taker.beyond {
+		return problem{Status: 416, Title: "Range not satisfiable",
+			Detail: fmt.Sprintf("the range %q is not in the picture, which has %s", r.Header.Get("Range"),
+				strings.TrimPrefix(h.Get("Content-Range"), "bytes */")+" bytes")}
+	}
 	return nil
 }
 

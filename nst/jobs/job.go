@@ -190,6 +190,9 @@ var (
 		"jobs that are deleted make room")
 	ErrKeyUsed = errors.New("that key was used for another request")
 	ErrKeyBusy = errors.New("another request with that key is being made; try again")
+	// ErrStuck is Work's when a transfer hangs. Its engine cannot be closed, nor used any
+	// more: the process had better end.
+	ErrStuck = errors.New("a transfer hangs: it has finished neither a tile nor an iteration for too long")
 )
 
 // PictureError says which picture of a request cannot be used. It matches

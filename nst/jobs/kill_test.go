@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,6 +25,7 @@ import (
 	"github.com/seed9bb5c928/nst/nst/jobs/jobstest"
 	"github.com/seed9bb5c928/nst/nst/nsttest"
 	"github.com/seed9bb5c928/nst/nst/picture"
+	"github.com/seed9bb5c928/nst/torch"
 )
 
 // The tests' program is also the processes that they kill: role says which, and the
@@ -60,15 +62,51 @@ func workerProcess() error {
 	if err != nil {
 		return err
 	}
-	q, err := jobs.Open(ctx, nc, jobs.Config{Join: true, CheckpointEvery: hasty(1).CheckpointEvery})
+	c := jobs.Config{Join: true, CheckpointEvery: hasty(1).CheckpointEvery}
+	device := "cpu"
+	if os.Getenv(hangs) != "" {
+		device, c.Stall = "pretend:1", time.Second
+	}
+	q, err := jobs.Open(ctx, nc, c)
 	if err != nil {
 		return err
 	}
-	e, err := nst.Open(ctx, os.Getenv("NST_TEST_MODEL"), nst.OpenOptions{Device: "cpu"})
+	e, err := nst.Open(ctx, os.Getenv("NST_TEST_MODEL"), nst.OpenOptions{Device: device})
 	if err != nil {
 		return err
+	}
+	if os.Getenv(hangs) != "" {
+		if _, err := torch.ControlDevice("slow", time.Hour.Microseconds()); err != nil {
+			return err
+		}
 	}
 	return q.Work(ctx, e, "")
+}
+
+// hangs has a worker's device hang in its first operation.
+const hangs = "NST_TEST_HANGS"
+
+// A transfer that hangs in libtorch, which nothing can interrupt, is not its job's end: the
+// worker's process ends, and another worker makes the job.
+func TestStuck(t *testing.T) {
+	server, err := jobs.StartServer(jobs.ServerConfig{Dir: t.TempDir(), Listen: nsttest.Address(t)})
+	require.NoError(t, err)
+	t.Cleanup(server.Close)
+	f := newFarm(t, server.URL(), 1, 0)
+	j := f.submit(request(t, 32, 2))
+	library := filepath.Join(nsttest.Root(t), "build", "lib", "libpretend.so")
+	stuck := f.worker(hangs+"=yes", "NST_DEVICE_LIBRARY="+library)
+	var exit *exec.ExitError
+	require.ErrorAs(t, stuck.cmd.Wait(), &exit)
+	assert.Equal(t, 1, exit.ExitCode())
+	got, err := f.queue.Get(context.Background(), j.ID)
+	require.NoError(t, err)
+	assert.Equal(t, jobs.Running, got.State, "nobody has said otherwise")
+	f.worker()
+	got = until(t, f.queue, j.ID, finished)
+	assert.Equal(t, jobs.Done, got.State, got.Error)
+	assert.Equal(t, 2, got.Attempts)
+	assert.Equal(t, 1, got.Deaths)
 }
 
 // nodeProcess is a node of a cluster of NATS servers.
@@ -146,11 +184,12 @@ func kinds(t testing.TB) (all []jobs.Request) {
 // farm is processes and the queue that they share.
 type farm struct {
 	t       testing.TB
+	url     string
 	queue   *jobs.Queue
 	workers []*process
 }
 
-func newFarm(t testing.TB, natsURL string, replicas int) *farm {
+func newFarm(t testing.TB, natsURL string, replicas, workers int) *farm {
 	nc, err := jobs.Connect(context.Background(), natsURL)
 	require.NoError(t, err)
 	t.Cleanup(nc.Close)
@@ -159,11 +198,15 @@ func newFarm(t testing.TB, natsURL string, replicas int) *farm {
 	q, err := jobs.Open(ctx, nc, hasty(replicas))
 	require.NoError(t, err)
 	t.Cleanup(q.Close)
-	f := &farm{t: t, queue: q}
-	for range 2 {
-		f.workers = append(f.workers, start(t, "worker", "NST_TEST_URL="+natsURL, "NST_TEST_MODEL="+nsttest.Model(t)))
+	f := &farm{t: t, url: natsURL, queue: q}
+	for range workers {
+		f.workers = append(f.workers, f.worker())
 	}
 	return f
+}
+
+func (f *farm) worker(env ...string) *process {
+	return start(f.t, "worker", append(env, "NST_TEST_URL="+f.url, "NST_TEST_MODEL="+nsttest.Model(f.t))...)
 }
 
 // make submits n jobs of the kinds in turn, does what harms them while they run,
@@ -244,7 +287,7 @@ func TestNothingIsLostByKilling(t *testing.T) {
 		20*time.Second, 50*time.Millisecond)
 	natsURL, err := os.ReadFile(dir + "/" + jobs.URLFile)
 	require.NoError(t, err)
-	f := newFarm(t, strings.TrimSpace(string(natsURL)), 1)
+	f := newFarm(t, strings.TrimSpace(string(natsURL)), 1, 2)
 	want, attempts := f.make(4, nothing)
 	require.Equal(t, 4, attempts)
 
@@ -285,7 +328,7 @@ func TestClusterLosesANode(t *testing.T) {
 			"NST_TEST_PORT="+ports[i], "NST_TEST_ROUTE="+routes[i], "NST_TEST_ROUTES="+strings.Join(routes, ",")))
 		urls = append(urls, "nats://127.0.0.1:"+ports[i])
 	}
-	f := newFarm(t, strings.Join(urls, ","), 3)
+	f := newFarm(t, strings.Join(urls, ","), 3, 2)
 	want, _ := f.make(4, nothing)
 	killed := false
 	got, _ := f.make(8, func(done chan struct{}) {

@@ -47,6 +47,9 @@ type Config struct {
 	// CheckpointEvery is how often a worker keeps a running job's state (less often,
 	// where that takes long); 0 means 10 seconds.
 	CheckpointEvery time.Duration
+	// Stall is how long a transfer may go on without finishing a tile or an iteration: then
+	// it hangs, and Work ends with ErrStuck; 0 means 15 minutes.
+	Stall time.Duration
 	// MemoryLimit is what a worker's jobs may use of its memory, as nst.Options' is; a
 	// job's own can only be lower. 0 means what is free.
 	MemoryLimit int64
@@ -64,6 +67,7 @@ func (c Config) withDefaults() Config {
 	c.Replicas = cmp.Or(c.Replicas, 1)
 	c.MaxJobs = cmp.Or(c.MaxJobs, 100)
 	c.Patience = cmp.Or(c.Patience, 15*time.Second)
+	c.Stall = cmp.Or(c.Stall, 15*time.Minute)
 	c.CheckpointEvery = cmp.Or(c.CheckpointEvery, 10*time.Second)
 	c.Retention = cmp.Or(c.Retention, 7*24*time.Hour)
 	c.MaxPixels = cmp.Or(c.MaxPixels, 64<<20)
@@ -94,6 +98,7 @@ type Queue struct {
 	records  jetstream.KeyValue // by job; and "cancel.JOB", "key.HASH"
 	previews jetstream.KeyValue
 	workers  jetstream.KeyValue
+	sessions jetstream.KeyValue
 	objects  jetstream.ObjectStore
 
 	decoding chan struct{} // pictures that are decoded at once
@@ -182,6 +187,7 @@ func (q *Queue) join(ctx context.Context) (err error) {
 		return kv
 	}
 	q.records, q.previews, q.workers = keys("nst-jobs"), keys("nst-previews"), keys("nst-workers")
+	q.sessions = keys("nst-sessions")
 	if err == nil {
 		q.objects, err = q.js.ObjectStore(ctx, bucket)
 	}
@@ -233,6 +239,7 @@ func (q *Queue) make(ctx context.Context, nc *nats.Conn) (err error) {
 	q.records = keys("nst-jobs", 0)
 	q.previews = keys("nst-previews", 0)
 	q.workers = keys("nst-workers", 3*presence)
+	q.sessions = keys("nst-sessions", SessionAge)
 	if err != nil {
 		return err
 	}

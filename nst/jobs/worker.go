@@ -81,7 +81,7 @@ type worker struct {
 // Work takes jobs from the queue and makes them with the engine, which keeps its
 // network and what it knows of styles between them, until ctx is done: then the
 // job that runs is kept as a checkpoint and goes back to the queue. name, which is
-// to be unlike other workers' names, may be empty.
+// to be unlike other workers' names, may be empty. The error is nil or ErrStuck.
 func (q *Queue) Work(ctx context.Context, engine *nst.Engine, name string) error {
 	if name == "" {
 		host, _ := os.Hostname()
@@ -101,7 +101,9 @@ func (q *Queue) Work(ctx context.Context, engine *nst.Engine, name string) error
 		batch, err := q.work.Fetch(1, jetstream.FetchContext(ctx))
 		if err == nil {
 			for m := range batch.Messages() {
-				w.take(ctx, m)
+				if err := w.take(ctx, m); err != nil {
+					return err
+				}
 			}
 			err = batch.Error()
 		}
@@ -147,10 +149,15 @@ func hexName(name string) string { return fmt.Sprintf("%x", name) }
 var (
 	errCancelled = errors.New("the job was cancelled")
 	errLost      = errors.New("another worker has the job")
+	errStalled   = errors.New("the transfer finished neither a tile nor an iteration for too long")
 )
 
-// take deals with one message.
-func (w *worker) take(ctx context.Context, m jetstream.Msg) {
+// newerDelay is how long a job that a newer program wrote waits for a worker of it.
+const newerDelay = 30 * time.Second
+
+// take deals with one message. The error is ErrStuck: then others will find that this
+// worker has vanished.
+func (w *worker) take(ctx context.Context, m jetstream.Msg) error {
 	id := m.Subject()[len(workSubject):]
 	log := w.queue.config.Log.With("job", id, "worker", w.info.Name)
 	alive, died := context.WithCancel(context.WithoutCancel(ctx))
@@ -168,9 +175,16 @@ func (w *worker) take(ctx context.Context, m jetstream.Msg) {
 	case err == nil, errors.Is(err, ErrNotFound):
 		log.Info("finished", "state", j.State, "error", j.Error)
 		err = w.insist(ctx, func(ctx context.Context) error { return m.DoubleAck(ctx) })
+	case errors.Is(err, ErrStuck):
+		log.Error("it hangs; this worker ends", "stall", w.queue.config.Stall.String())
+		_ = m.Nak()
+		return err
 	case errors.Is(err, errLost):
 		log.Info("lost to another worker")
 		err = nil
+	case errors.Is(err, errVersion):
+		log.Warn("left to a newer worker", "error", err)
+		err = m.NakWithDelay(newerDelay)
 	case ctx.Err() != nil:
 		log.Info("given back, with its checkpoint")
 		err = m.Nak()
@@ -181,6 +195,7 @@ func (w *worker) take(ctx context.Context, m jetstream.Msg) {
 	if err != nil { // it will be delivered again, and found finished
 		log.Warn("the server was not told", "error", err)
 	}
+	return nil
 }
 
 // insist does something again until it succeeds, while a server may be away; even
@@ -299,6 +314,8 @@ func (w *worker) job(ctx context.Context, id string) (Job, error) {
 		err = w.stylize(ctx, run, cancel, j, o, content, styles)
 	}
 	switch cause := context.Cause(run); {
+	case errors.Is(err, ErrStuck):
+		return j, err
 	case err == nil:
 		return q.load(context.WithoutCancel(ctx), id)
 	case errors.Is(cause, errLost), errors.Is(err, errLost):
@@ -474,8 +491,16 @@ func (w *worker) stylize(ctx, run context.Context, cancel context.CancelCauseFun
 	w.bound(&o)
 	var saving sync.WaitGroup
 	saving.Go(func() { s.work(ctx) })
-	result, err := w.try(run, content, styles, o, nst.Hooks{StateEvery: w.every, Warn: s.warn,
+	signs := make(chan struct{}, 1)
+	sign := func() {
+		select {
+		case signs <- struct{}{}:
+		default:
+		}
+	}
+	hooks := nst.Hooks{StateEvery: w.every, Warn: s.warn, Tile: func(int, int) { sign() },
 		Progress: func(p nst.Progress) {
+			sign()
 			s.report(p, p.Last && ctx.Err() != nil && context.Cause(run) != errCancelled, resumed)
 			w.mutex.Lock()
 			w.info.Iterations++
@@ -483,7 +508,15 @@ func (w *worker) stylize(ctx, run context.Context, cancel context.CancelCauseFun
 				w.info.SecondsPerIteration = p.Seconds / float64(p.Iteration)
 			}
 			w.mutex.Unlock()
-		}})
+		}}
+	var result *nst.Result
+	err := w.watch(signs, cancel, func() (err error) {
+		result, err = w.try(run, content, styles, o, hooks)
+		return err
+	})
+	if errors.Is(err, ErrStuck) {
+		return err // and s is left to what hangs
+	}
 	close(s.todo)
 	saving.Wait()
 	if errors.Is(err, nst.ErrCheckpoint) && o.Resume != nil { // of another machine's version, say
@@ -492,10 +525,11 @@ func (w *worker) stylize(ctx, run context.Context, cancel context.CancelCauseFun
 		o.Resume = nil
 		return w.stylize(ctx, run, cancel, j, o, content, styles)
 	}
-	if err != nil {
+	if err != nil && !errors.Is(context.Cause(run), errStalled) {
 		return err
 	}
-	if err := context.Cause(run); errors.Is(err, errLost) || errors.Is(err, errCancelled) {
+	if err := context.Cause(run); errors.Is(err, errLost) || errors.Is(err, errCancelled) ||
+		errors.Is(err, errStalled) {
 		return err
 	}
 	comment, err := o.Record()
@@ -552,6 +586,33 @@ func (w *worker) memoryLimit() int64 {
 		limit = free
 	}
 	return limit
+}
+
+// watch does something that gives signs of life. Of what gives none for too long it is not
+// waited for any longer, if it does not heed the end of its context either.
+func (w *worker) watch(signs <-chan struct{}, cancel context.CancelCauseFunc, do func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- do() }()
+	stall := w.queue.config.Stall
+	timer := time.NewTimer(stall)
+	defer timer.Stop()
+	for cancelled := false; ; {
+		select {
+		case err := <-done:
+			return err
+		case <-signs:
+			if !cancelled {
+				timer.Reset(stall)
+			}
+		case <-timer.C:
+			if cancelled {
+				return ErrStuck
+			}
+			cancelled = true
+			cancel(errStalled)
+			timer.Reset(min(stall, time.Minute))
+		}
+	}
 }
 
 // try is Stylize, of which a panic is an error: it is one job's.

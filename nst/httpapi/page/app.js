@@ -26,14 +26,14 @@ const sentence = (text) => text ? text[0].toUpperCase() + text.slice(1) + (/[.?!
 
 // ---- The form
 
-const kinds = /^image\/(png|jpeg|webp|tiff|gif|bmp)$/;
+const kinds = /^image\/(png|jpeg|webp|tiff|gif|bmp|hei[cf]|avif|jxl)$/;
 
 function choose(which, list) {
   const chosen = [...list], error = $(which + "-error");
   error.textContent = "";
   const wrong = chosen.find((f) => f.type && !kinds.test(f.type));
   if (wrong) {
-    error.textContent = `${wrong.name} is not a picture of a known kind: PNG, JPEG, WebP, TIFF, GIF or BMP.`;
+    error.textContent = `${wrong.name} is not a picture of a known kind: PNG, JPEG, WebP, TIFF, GIF, BMP, HEIC, AVIF or JPEG XL.`;
     return;
   }
   files[which] = which === "content" ? chosen.slice(0, 1) : chosen;
@@ -263,6 +263,7 @@ async function gallery() {
     return;
   }
   show($("login"), false);
+  show($("logout"), signedIn());
   $("gallery-empty").textContent = "Nothing yet. What you make is kept here.";
   show($("gallery-empty"), list.jobs.length === 0);
   $("gallery").replaceChildren(...list.jobs.map((job) => {
@@ -286,9 +287,27 @@ $("login").addEventListener("submit", async (e) => {
   try {
     await call("/v1/session", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ token: $("token").value }) });
     $("token").value = $("login-error").textContent = "";
+    signedIn(true);
     gallery();
   } catch (problem) {
     $("login-error").textContent = problem.status === 401 ? "That is not the token." : sentence(problem.detail);
+  }
+});
+
+// Whether a session was begun here: its cookie is not for scripts.
+function signedIn(now) {
+  if (now !== undefined) localStorage.setItem("signed-in", now ? "yes" : "");
+  return localStorage.getItem("signed-in") === "yes";
+}
+
+$("logout").addEventListener("click", async () => {
+  try {
+    await call("/v1/session", { method: "DELETE" });
+    signedIn(false);
+    location.reload();
+  } catch (problem) {
+    $("gallery-empty").textContent = sentence(problem.detail);
+    show($("gallery-empty"), true);
   }
 });
 

@@ -1,0 +1,55 @@
+package jobs
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// SessionAge is how long a session lasts.
+const SessionAge = 30 * 24 * time.Hour
+
+// sessionKey names a session by its hash: who reads the store learns no session.
+func sessionKey(id string) string {
+	hash := sha256.Sum256([]byte(id))
+	return hex.EncodeToString(hash[:])
+}
+
+// BeginSession keeps for SessionAge, beside the jobs, that whoever names the id it returns
+// is owner, for which any text will do. So sessions hold in every process that serves the queue, and
+// outlive a restart. The error is the connection's.
+func (q *Queue) BeginSession(ctx context.Context, owner string) (id string, err error) {
+	id = strings.ToLower(rand.Text())
+	_, err = q.sessions.Put(ctx, sessionKey(id), []byte(owner))
+	return id, full(err)
+}
+
+// Session returns whose a session is. The error is ErrNotFound (it has ended, or never
+// began), or the connection's.
+func (q *Queue) Session(ctx context.Context, id string) (owner string, err error) {
+	if !validID(id) {
+		return "", ErrNotFound
+	}
+	e, err := q.sessions.Get(ctx, sessionKey(id))
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		return "", ErrNotFound
+	}
+	if err != nil {
+		return "", err
+	}
+	return string(e.Value()), nil
+}
+
+// EndSession ends a session everywhere, at once. Ended twice it is ended.
+func (q *Queue) EndSession(ctx context.Context, id string) error {
+	if !validID(id) {
+		return nil
+	}
+	return q.sessions.Purge(ctx, sessionKey(id))
+}
