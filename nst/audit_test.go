@@ -63,12 +63,15 @@ func iteration(t *testing.T, e *nst.Engine, pictures, size int, o nst.Options) [
 // refused are operations that CUDA does not record, does in no fixed order, or not at
 // all, by what is wrong with them.
 var refused = map[string]*regexp.Regexp{
-	"its result's size depends on values, which have to be read": regexp.MustCompile(`^aten::(nonzero|masked_select|_?unique|index\.Tensor|bincount|repeat_interleave\.Tensor)`),
+	"its result's size depends on values, which have to be read": regexp.MustCompile(`^aten::(nonzero|masked_select|` +
+		`_?unique|index\.Tensor|bincount|repeat_interleave\.Tensor)`),
 	"reads a value back": regexp.MustCompile(`^aten::(_local_scalar_dense|item|equal)`),
 	"resizes with antialiasing, whose taps have to fit 48 KiB": regexp.MustCompile(`^aten::_upsample_\w+_aa`),
-	"adds atomically, in no fixed order":                       regexp.MustCompile(`^aten::(upsample_\w+_backward|\w*pad[123]d_backward|index_add|index_put|scatter_add|put_|_adaptive_\w+_backward)`),
-	"computes the gradient from an input of full size":         regexp.MustCompile(`^aten::(convolution_backward|cudnn_convolution_backward)`),
-	"is a pass of its own that a convolution takes along":      regexp.MustCompile(`^aten::relu`),
+	"adds atomically, in no fixed order": regexp.MustCompile(`^aten::(upsample_\w+_backward|\w*pad[123]d_backward|` +
+		`index_add|index_put|scatter_add|put_|_adaptive_\w+_backward)`),
+	"computes the gradient from an input of full size": regexp.MustCompile(`^aten::(convolution_backward|` +
+		`cudnn_convolution_backward)`),
+	"is a pass of its own that a convolution takes along": regexp.MustCompile(`^aten::relu`),
 }
 
 // audit returns what is wrong with an iteration's lines. Its last line, the reading of

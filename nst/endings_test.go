@@ -157,7 +157,8 @@ func TestHookThatEndsItsGoroutine(t *testing.T) {
 	defer e.Close()
 	layers := []LayerWeight{{Layer: "relu2_1"}}
 	content, styles := noise(1, 48, 32), []*picture.Picture{noise(2, 40, 40)}
-	o := Options{Size: new(0), Scales: ScalesOff, Iterations: new(1), Tile: "16", ContentLayers: layers, StyleLayers: layers}
+	o := Options{Size: new(0), Scales: ScalesOff, Iterations: new(1), Tile: "16", ContentLayers: layers,
+		StyleLayers: layers}
 	for name, h := range map[string]Hooks{
 		"tile":     {Tile: func(int, int) { runtime.Goexit() }},
 		"progress": {Progress: func(Progress) { runtime.Goexit() }},

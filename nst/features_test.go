@@ -109,7 +109,8 @@ func TestMasks(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r, err := e.Stylize(context.Background(), content, c.styles, nst.Options{
-				Size: new(128), StyleSize: new(0), ContentMask: halves, StyleMasks: c.masks, StyleLoss: c.loss, Iterations: new(60), LearningRate: new(0.05),
+				Size: new(128), StyleSize: new(0), ContentMask: halves, StyleMasks: c.masks, StyleLoss: c.loss,
+				Iterations: new(60), LearningRate: new(0.05),
 			}, nst.Hooks{})
 			require.NoError(t, err)
 			left, right := crop(r.Picture, 0, 56), crop(r.Picture, 72, 128)
@@ -133,18 +134,23 @@ func TestUnusableMasks(t *testing.T) {
 		speck.Pixels[c*128*96+500] = 1
 	}
 	whole := bands(4, 3, 0)
-	for part, c := range map[string]struct{ content, style *picture.Picture }{
-		"ContentMask has no region of level 128, which the mask of the style picture has; the content has 0":            {whole, bands(4, 4, 0, 128)},
-		"StyleMasks have no region of level 128, which the content's mask has":                                          {bands(4, 3, 0, 128), bands(4, 4, 0)},
-		"ContentMask is 4×4, of another aspect than the content picture, 128×96":                                        {bands(4, 4, 0), bands(4, 4, 0)},
-		"StyleMasks is 4×3, of another aspect than the style picture, 96×96":                                            {whole, bands(4, 3, 0)},
-		"ContentMask is not grey: its pixel at 3,0 is red 255, green 0, blue 0":                                         {coloured, bands(4, 4, 0)},
-		"ContentMask has 128 grey levels; at most 32 regions will do":                                                   {soft, bands(4, 4, 0)},
-		"ContentMask has an empty region: level 255 covers 1 of its pixels, about 1 of the 128×96 that the content pic": {speck, bands(4, 4, 0)},
+	type masks struct{ content, style *picture.Picture }
+	for part, c := range map[string]masks{
+		"ContentMask has no region of level 128, which the mask of the style picture has; the content has 0": {
+			whole, bands(4, 4, 0, 128)},
+		"StyleMasks have no region of level 128, which the content's mask has": {
+			bands(4, 3, 0, 128), bands(4, 4, 0)},
+		"ContentMask is 4×4, of another aspect than the content picture, 128×96": {bands(4, 4, 0), bands(4, 4, 0)},
+		"StyleMasks is 4×3, of another aspect than the style picture, 96×96":     {whole, bands(4, 3, 0)},
+		"ContentMask is not grey: its pixel at 3,0 is red 255, green 0, blue 0":  {coloured, bands(4, 4, 0)},
+		"ContentMask has 128 grey levels; at most 32 regions will do":            {soft, bands(4, 4, 0)},
+		"ContentMask has an empty region: level 255 covers 1 of its pixels, about 1 of the 128×96 that the content pic": {
+			speck, bands(4, 4, 0)},
 	} {
 		t.Run(part, func(t *testing.T) {
 			_, err := e.Stylize(context.Background(), content, []*picture.Picture{style}, nst.Options{
-				Size: new(0), StyleSize: new(0), ContentMask: c.content, StyleMasks: []*picture.Picture{c.style}, Iterations: new(0),
+				Size: new(0), StyleSize: new(0), ContentMask: c.content, StyleMasks: []*picture.Picture{c.style},
+				Iterations: new(0),
 			}, nst.Hooks{})
 			require.ErrorIs(t, err, nst.ErrInvalidOption)
 			assert.ErrorContains(t, err, part)

@@ -138,11 +138,16 @@ func (m *item) coloured(p *picture.Picture) *picture.Picture {
 	return picture.Recolor(p, m.colours)
 }
 
+// styledItem is an item and the targets of its styles at a scale.
+type styledItem struct {
+	item    *item
+	targets []weightedTargets
+}
+
 // regions are what the objective of some items, made together, has of their styles'
 // targets, as tensors of the caller's scope. The items have the same masks.
-func regions(items []*item, targets [][]weightedTargets, spec *objective.Spec, device torch.Device,
-	at scale) (out []objective.Region) {
-	m := items[0]
+func regions(items []styledItem, spec *objective.Spec, device torch.Device, at scale) (out []objective.Region) {
+	m := items[0].item
 	var guides objective.Guides
 	levels := []objective.Level{0}
 	if m.contentMask != nil {
@@ -158,8 +163,8 @@ func regions(items []*item, targets [][]weightedTargets, spec *objective.Spec, d
 				r.Guide, there = guides[l.Stride][level]
 			}
 			var blended []objective.Statistics
-			for i := range items {
-				if b := blend(targets[i], l, level); b != nil {
+			for _, i := range items {
+				if b := blend(i.targets, l, level); b != nil {
 					blended = append(blended, b)
 				}
 			}

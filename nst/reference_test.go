@@ -93,7 +93,8 @@ func TestClassicFollowsTheReference(t *testing.T) {
 			var got []nst.Costs
 			_, err = e.Stylize(context.Background(), content, []*picture.Picture{style}, nst.Options{
 				Preset: nst.Classic, Size: new(0), StyleSize: new(0),
-				Start: nst.StartPicture, Picture: c.start, Pooling: want.Pooling, Precision: c.precision, Iterations: new(len(want.Totals)),
+				Start: nst.StartPicture, Picture: c.start, Pooling: want.Pooling, Precision: c.precision,
+				Iterations: new(len(want.Totals)),
 			}, nst.Hooks{Progress: func(p nst.Progress) { got = append(got, p.Costs) }})
 			require.NoError(t, err)
 			require.Len(t, got, len(want.Totals)+1)

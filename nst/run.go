@@ -451,19 +451,17 @@ func (r *run) evaluator(at scale) (eval *objective.Evaluator, err error) {
 	spec := r.spec
 	spec.Alpha = r.settings.alphaAt(at)
 	err = torch.Scoped(func() error {
-		var targets [][]weightedTargets
+		var styled []styledItem
 		var sized []*picture.Picture
 		for _, m := range r.items {
 			t, err := m.targets(r.engine.styles, r.pool, &spec, at)
 			if err != nil {
 				return err
 			}
-			targets = append(targets, t)
-		}
-		made := regions(r.items, targets, &spec, r.pool.Primary, at)
-		for _, m := range r.items {
+			styled = append(styled, styledItem{m, t})
 			sized = append(sized, resized(m.content, at.width, at.height))
 		}
+		made := regions(styled, &spec, r.pool.Primary, at)
 		var opacity objective.Opacity
 		if content := r.items[0].content; content.Alpha != nil {
 			opacity = objective.NewOpacity(alphaOf(content, at.width, at.height), spec.ContentLayers(), r.pool.Primary,

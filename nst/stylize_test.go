@@ -424,7 +424,8 @@ func TestOptionsAreChecked(t *testing.T) {
 		options     nst.Options
 		field, part string
 	}{
-		"preset":          {nst.Options{Preset: "fancy"}, "Preset", `"fancy" is unknown: known are balanced, classic and gatys`},
+		"preset": {nst.Options{Preset: "fancy"}, "Preset",
+			`"fancy" is unknown: known are balanced, classic and gatys`},
 		"optimizer":       {nst.Options{Optimizer: "sgd"}, "Optimizer", "known are adam and lbfgs"},
 		"negative weight": {nst.Options{ContentWeight: new(-1.0)}, "ContentWeight", "is -1; it cannot be negative"},
 		"NaN weight":      {nst.Options{StyleWeight: new(math.NaN())}, "StyleWeight", "is NaN"},

@@ -145,8 +145,8 @@ class Server:
             if how not in self.networks:
                 self.networks.clear()
                 self.networks[how] = Network(self.arguments.model, self.device, *how)
-            content, style = (picture(p, size, batch, self.device) for p in (self.arguments.content, self.arguments.style))
-            self.works[key] = Work(self.networks[how], content, style, c.get("compiled", False), c.get("graphed", False))
+            pictures = [picture(p, size, batch, self.device) for p in (self.arguments.content, self.arguments.style)]
+            self.works[key] = Work(self.networks[how], *pictures, c.get("compiled", False), c.get("graphed", False))
         return self.works[key]
 
     def answer(self, request):

@@ -41,7 +41,9 @@ class FeatureNetwork(nn.Module):
         self.convolutions = nn.ModuleList(m for m in features if isinstance(m, nn.Conv2d))
         ids = [f"{b + 1}_{c + 1}" for b, (n, _) in enumerate(BLOCKS) for c in range(n)]
         self.ids: List[str] = ids
-        self.pools: List[str] = [f"pool{b + 1}" if c + 1 == n else "" for b, (n, _) in enumerate(BLOCKS) for c in range(n)]
+        self.pools: List[str] = [
+            f"pool{b + 1}" if c + 1 == n else "" for b, (n, _) in enumerate(BLOCKS) for c in range(n)
+        ]
         self.names: List[str] = [
             name for i, p in zip(ids, self.pools) for name in ([f"conv{i}", f"relu{i}"] + ([p] if p else []))]
         self.pooling: str = "max"
@@ -108,7 +110,9 @@ def record(network: torch.jit.ScriptModule, names: List[str]) -> Dict[str, dict]
         with torch.no_grad():
             for name, f in zip(names, network(fixture_image(), names)):
                 out[f"{pooling} {padding} {name}"] = {
-                    "shape": list(f.shape), "mean": f.double().mean().item(), "l2": math.sqrt(f.double().pow(2).sum().item()),
+                    "shape": list(f.shape),
+                    "mean": f.double().mean().item(),
+                    "l2": math.sqrt(f.double().pow(2).sum().item()),
                     "first": f.flatten()[:4].tolist(), "last": f.flatten()[-4:].tolist()}
     network.pooling, network.padding = "max", "zeros"
     return out
@@ -127,7 +131,9 @@ def main() -> None:
     elif args.weights:
         state = torch.load(args.weights, map_location="cpu", weights_only=True)
         features = torchvision.models.vgg19(weights=None).features
-        features.load_state_dict({k.removeprefix("features."): v for k, v in state.items() if k.startswith("features.")})
+        features.load_state_dict(
+            {k.removeprefix("features."): v for k, v in state.items() if k.startswith("features.")}
+        )
         with open(args.weights, "rb") as f:
             source = f"{os.path.basename(args.weights)} sha256:{hashlib.sha256(f.read()).hexdigest()}"
     else:

@@ -16,8 +16,10 @@ func TestMemoryGroups(t *testing.T) {
 		"a/memory.max": "2147483648\n", "a/memory.current": "1000\n", "a/memory.stat": "anon 5\ninactive_file " +
 			"100\nactive_file 50\n",
 		"a/b/memory.max": "max\n", "a/b/memory.current": "900\n",
-		"a/b/c/memory.max": "1073741824\n", "a/b/c/memory.current": "1073741000\n", "a/b/c/memory.stat": "inactive_file 200\n",
-		"memory/old/memory.limit_in_bytes": "500000000\n", "memory/old/memory.usage_in_bytes": "400000000\n", "memory/old/memory.stat": "total_inactive_file 7\n",
+		"a/b/c/memory.max": "1073741824\n", "a/b/c/memory.current": "1073741000\n",
+		"a/b/c/memory.stat":                "inactive_file 200\n",
+		"memory/old/memory.limit_in_bytes": "500000000\n", "memory/old/memory.usage_in_bytes": "400000000\n",
+		"memory/old/memory.stat":       "total_inactive_file 7\n",
 		"memory/memory.limit_in_bytes": "9223372036854771712\n", "memory/memory.usage_in_bytes": "1\n",
 	} {
 		path := filepath.Join(mounted, name)

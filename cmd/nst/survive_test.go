@@ -161,7 +161,8 @@ func TestServeSurvives(t *testing.T) {
 	}
 	random := rand.New(rand.NewPCG(nsttest.Seed(t), 0))
 	s := startServing(t, "--workers", "2", "--patience", "2s", "--checkpoint-every", "250ms")
-	kinds := []string{`{"size":96,"iterations":30,"scales":"64,96"}`, `{"size":96,"iterations":40,"scales":"off","optimizer":"adam","init":"noise","seed":7}`}
+	kinds := []string{`{"size":96,"iterations":30,"scales":"64,96"}`,
+		`{"size":96,"iterations":40,"scales":"off","optimizer":"adam","init":"noise","seed":7}`}
 	var want []*picture.Picture
 	for _, options := range kinds {
 		want = append(want, s.result(s.submit(options)))

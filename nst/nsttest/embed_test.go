@@ -47,7 +47,8 @@ func TestEmbedding(t *testing.T) {
 
 	// Installed by CMake, the libraries need no scripts/env: what pkg-config says will do.
 	prefix := t.TempDir()
-	out, err := exec.Command("cmake", "--install", filepath.Join(root, "build", "native"), "--prefix", prefix).CombinedOutput()
+	build := filepath.Join(root, "build", "native")
+	out, err := exec.Command("cmake", "--install", build, "--prefix", prefix).CombinedOutput()
 	require.NoError(t, err, string(out))
 	found, err := filepath.Glob(filepath.Join(prefix, "*", "pkgconfig", "nsttorch.pc"))
 	require.NoError(t, err)

@@ -72,7 +72,8 @@ func fail(t *testing.T, command, setting string) string {
 // scripts/env prints what the shell can evaluate.
 func TestEnv(t *testing.T) {
 	root := nsttest.Root(t)
-	out, err := exec.Command("bash", "-c", `eval "$("$0")" && printf '%s\n' "$CGO_LDFLAGS"`, filepath.Join(root, "scripts", "env")).Output()
+	out, err := exec.Command("bash", "-c", `eval "$("$0")" && printf '%s\n' "$CGO_LDFLAGS"`,
+		filepath.Join(root, "scripts", "env")).Output()
 	require.NoError(t, err)
 	assert.Contains(t, string(out), "-Wl,-rpath,"+filepath.Join(root, "build", "lib"))
 }

@@ -98,7 +98,8 @@ func TestBombs(t *testing.T) {
 		"GIF of 10⁵ frames": {append(append(bytes.Clone(g.Bytes()[:13+6]), many...), ';'), ""},
 		"GIF of 32000² pixels": {append([]byte("GIF89a\x00\x7d\x00\x7d\x80\x00\x00"), g.Bytes()[13:]...),
 			"cut short"},
-		"BMP of 32000² pixels": {append([]byte("BM\x00\x00\x00\x00\x00\x00\x00\x00\x36\x00\x00\x00\x28\x00\x00\x00\x00\x7d\x00\x00\x00\x7d\x00\x00\x01\x00\x18\x00"), make([]byte, 100)...), "cut short"},
+		"BMP of 32000² pixels": {append([]byte("BM\x00\x00\x00\x00\x00\x00\x00\x00\x36\x00\x00\x00"+
+			"\x28\x00\x00\x00\x00\x7d\x00\x00\x00\x7d\x00\x00\x01\x00\x18\x00"), make([]byte, 100)...), "cut short"},
 		"TIFF of 32000² pixels": {tags([4]uint32{256, 4, 1, 32000}, [4]uint32{257, 4, 1, 32000},
 			[4]uint32{258, 3, 1, 8}, [4]uint32{259, 3, 1, 8}, [4]uint32{262, 3, 1, 1}, [4]uint32{273, 4, 1,
 				8}, [4]uint32{278, 4, 1, 32000}, [4]uint32{279, 4, 1, 50}), "cut short"},
@@ -109,7 +110,8 @@ func TestBombs(t *testing.T) {
 			bytes.Repeat([]byte{0xff}, 64)...), "has no pixels"},
 		"HEIC of 2³¹ pixels wide": {huge, "claims"},
 		"JPEG XL cut short":       {cut, "cut short"},
-		"JPEG of 30000² pixels":   {[]byte("\xff\xd8\xff\xc0\x00\x0b\x08\x75\x30\x75\x30\x01\x01\x11\x00\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00\x00\xff\xd9"), "cut short"},
+		"JPEG of 30000² pixels": {[]byte("\xff\xd8\xff\xc0\x00\x0b\x08\x75\x30\x75\x30" +
+			"\x01\x01\x11\x00\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00\x00\xff\xd9"), "cut short"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var before, after runtime.MemStats

@@ -151,7 +151,8 @@ struct Lbfgs final : Optimizer {
   at::Tensor precondition(const at::Tensor& x) const {
     constexpr int64_t kLevels = 7;
     std::vector<at::Tensor> halves{x.view({-1, t.size(1), t.size(2), t.size(3)})};
-    while (static_cast<int64_t>(halves.size()) <= kLevels && std::min(halves.back().size(2), halves.back().size(3)) >= 4)
+    while (static_cast<int64_t>(halves.size()) <= kLevels &&
+           std::min(halves.back().size(2), halves.back().size(3)) >= 4)
       halves.push_back(at::avg_pool2d(halves.back(), {4, 4}, {2, 2}, {1, 1}));
     auto sum = halves.back();
     for (size_t k = halves.size() - 1; k > 0; k--) {

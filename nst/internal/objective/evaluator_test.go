@@ -403,7 +403,8 @@ func TestGradientIsAutograds(t *testing.T) {
 					side, workers, passes int
 					recompute             bool
 				}{{0, 1, 1, false}, {16, 2, 3, false}, {32, 1, 1, true}} {
-					pool.Size, pool.Passes, pool.Recompute, pool.Workers = tiling.Size{Side: how.side}, how.passes, how.recompute, all[:how.workers]
+					pool.Size, pool.Passes = tiling.Size{Side: how.side}, how.passes
+					pool.Recompute, pool.Workers = how.recompute, all[:how.workers]
 					require.NoError(t, e.recut())
 					values, gradient, err := e.Evaluate(x)
 					require.NoError(t, err)

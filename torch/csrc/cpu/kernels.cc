@@ -278,7 +278,8 @@ int64_t block_tiles(int64_t tiles, int64_t in, int64_t out, int64_t threads) {
 void winograd(const float* x, const float* mask, Maps in, const float* transformed, const float* bias, bool relu,
               float* y, int64_t out, const Parallel& parallel) {
   const Tiles tiles{in};
-  const int64_t panels = round_up(out, kPanel) / kPanel, block = block_tiles(tiles.count(), in.c, out, parallel.threads);
+  const int64_t panels = round_up(out, kPanel) / kPanel;
+  const int64_t block = block_tiles(tiles.count(), in.c, out, parallel.threads);
   const int64_t blocks = parts_of(tiles.count(), block);
   // A row more than its channels, so that rows do not fall into one cache set.
   const int64_t v_row = in.c + 16, m_row = panels * kPanel + 16;
@@ -313,7 +314,8 @@ void first(const float* x, Maps in, const float* weights, const float* bias, boo
   for (int64_t o = 0; o < out; o++)
     for (int64_t c = 0; c < in.c; c++)
       for (int64_t t = 0; t < 9; t++)
-        b.data[((o / kPanel * 3 + t / 3) * k + t % 3 * in.c + c) * kPanel + o % kPanel] = weights[(o * in.c + c) * 9 + t];
+        b.data[((o / kPanel * 3 + t / 3) * k + t % 3 * in.c + c) * kPanel + o % kPanel] =
+            weights[(o * in.c + c) * 9 + t];
   const int64_t padded = (in.w + 2) * in.c;
   each(parallel, in.n * in.h, [&](int64_t begin, int64_t end) {
     const Buffer lines(3 * padded), sums(in.w * panels * kPanel);
@@ -334,7 +336,8 @@ void first(const float* x, Maps in, const float* weights, const float* bias, boo
       for (int64_t p = 0; p < panels; p++)
         for (int64_t t = 0; t < 3; t++)
           if (t == 0)
-            product<false>(in.w, lines.data, {in.c, 1}, b.data + p * 3 * k * kPanel, kPanel, k, sums.data + p * kPanel, row);
+            product<false>(in.w, lines.data, {in.c, 1}, b.data + p * 3 * k * kPanel, kPanel, k, sums.data + p * kPanel,
+                           row);
           else
             product<true>(in.w, lines.data + t * padded, {in.c, 1}, b.data + (p * 3 + t) * k * kPanel, kPanel, k,
                           sums.data + p * kPanel, row);
@@ -503,7 +506,8 @@ void syrk(const float* f, int64_t positions, int64_t c, float scale, float* sum,
       const int64_t last = least(positions, (part + 1) * part_chunks * kChunk);
       for (int64_t p = part * part_chunks * kChunk; p < last; p += kChunk)
         for (int64_t column = 0; column < c; column += kPanel)  // up to the diagonal
-          product<true>(column + kPanel, f + p * c, {1, c}, f + p * c + column, c, least(kChunk, last - p), own + column, c);
+          product<true>(column + kPanel, f + p * c, {1, c}, f + p * c + column, c, least(kChunk, last - p),
+                        own + column, c);
     }
   });
   each(parallel, c, [&](int64_t begin, int64_t end) {
@@ -543,7 +547,8 @@ extern const Kernels kernels;
 const Kernels kernels = {
 #define NST_TEXT_OF(x) #x
 #define NST_TEXT(x) NST_TEXT_OF(x)
-    NST_TEXT(NST_ISA), winograd_size, winograd_weights, winograd, first, first_backward, average_pool, average_pool_backward, max_pool,
+    NST_TEXT(NST_ISA), winograd_size, winograd_weights, winograd, first, first_backward, average_pool,
+    average_pool_backward, max_pool,
     max_pool_backward, syrk, addmm};
 
 }  // namespace nst::cpu::NST_ISA

@@ -164,7 +164,8 @@ void convolutions_are_libtorchs() {
     succeeds(nst_convolution_new(weight, bias, &c), "convolution");
     for (int relu = 0; relu < 2; relu++) {
       nst_tensor y[2], dx[2];
-      for (int fast = 0; fast < 2; fast++) succeeds(nst_convolution_forward(c, x, {fast, 0, 0}, relu, &y[fast]), "forward");
+      for (int fast = 0; fast < 2; fast++)
+        succeeds(nst_convolution_forward(c, x, {fast, 0, 0}, relu, &y[fast]), "forward");
       near(y[1], y[0], 5e-6, name + " forward");
       for (int fast = 0; fast < 2; fast++)
         succeeds(nst_convolution_backward(c, gradient, relu ? y[0] : nullptr, {fast, 0, 0}, &dx[fast]), "backward");
@@ -182,7 +183,8 @@ void nan_is_not_lost() {
     std::vector<float> values(in * 12 * 12 * 2, 0.5f);
     values[17] = std::nanf("");
     int64_t sizes[] = {2, in, 12, 12};
-    nst_tensor x = nullptr, weight = noise({32, in, 3, 3}, 2), bias = noise({32}, 3), y = nullptr, half = nullptr, chosen = nullptr;
+    nst_tensor x = nullptr, y = nullptr, half = nullptr, chosen = nullptr;
+    nst_tensor weight = noise({32, in, 3, 3}, 2), bias = noise({32}, 3);
     succeeds(nst_tensor_from_floats(values.data(), sizes, 4, "cpu", &x), "upload");
     nst_convolution c = nullptr;
     succeeds(nst_convolution_new(weight, bias, &c), "convolution");
@@ -228,7 +230,8 @@ void pools_and_products_are_libtorchs() {
     for (auto t : {x, gradient, zero}) nst_tensor_free(t);
   }
   for (int64_t positions : {1, 63, 1000}) {
-    nst_tensor maps = noise({2, 96, positions, 1}, 7, true), sums = noise({2, 96, positions, 1}, 8, true), f, s, wf, ws, g, wg, d;
+    nst_tensor maps = noise({2, 96, positions, 1}, 7, true), sums = noise({2, 96, positions, 1}, 8, true);
+    nst_tensor f, s, wf, ws, g, wg, d;
     succeeds(nst_tensor_cast(maps, 7, &wf), "cast");
     for (auto [from, to] : {std::pair{&maps, &f}, {&sums, &s}}) {
       *to = new at::Tensor(static_cast<at::Tensor*>(*from)->flatten(2, 3));

@@ -351,7 +351,8 @@ void as_cuda_refuses(const std::string& operation, const at::ArrayRef<c10::IValu
   };
   const int64_t item = values[0].toTensor().itemsize();
   TORCH_CHECK(item * (32 * taps(1) + 33 * taps(0)) <= 49152,
-              "Provided interpolation parameters can not be handled with current algorithm implementation: ", operation);
+              "Provided interpolation parameters can not be handled with current algorithm implementation: ",
+              operation);
 }
 
 // Every operation without a kernel here: its tensors are aliased as CPU
@@ -400,7 +401,8 @@ void fallback(const c10::OperatorHandle& op, c10::DispatchKeySet, torch::jit::St
       for (size_t i = 0; i < arguments.size(); i++) {
         const auto& name = arguments[i].name();
         auto& v = (*values)[values->size() - arguments.size() + i];
-        if (name == "batch1" || name == "batch2" || name == "mat2" || (name == "self" && op.schema().name() == "aten::bmm"))
+        if (name == "batch1" || name == "batch2" || name == "mat2" ||
+            (name == "self" && op.schema().name() == "aten::bmm"))
           v = for_product(v.toTensor());
       }
     }
@@ -494,7 +496,8 @@ at::Tensor empty_strided(c10::SymIntArrayRef sizes, c10::SymIntArrayRef strides,
 at::Tensor copy_from(const at::Tensor& from, const at::Tensor& to, bool) {
   if (from.device().is_cpu()) with_host(state.to_device, "a copy from the host");
   if (to.device().is_cpu()) with_host(state.to_host, "a copy to the host");
-  if (!from.device().is_cpu() && !to.device().is_cpu()) journal.add("aten::copy_ " + describe(to) + " " + describe(from));
+  if (!from.device().is_cpu() && !to.device().is_cpu())
+    journal.add("aten::copy_ " + describe(to) + " " + describe(from));
   auto copy = [target = on_cpu(to), source = on_cpu(from)] { target.copy_(source); };
   if (recording != nullptr) {
     recording->writes(on_cpu(to));
@@ -517,18 +520,21 @@ at::Tensor convolution(const at::Tensor& input, const at::Tensor& weight,
   auto b = bias.value_or(at::Tensor());
   for (const auto& t : {input, weight, b}) one.see(t);
   for (const auto& t : {input, weight, b}) one.check(t);
-  auto compute = [in = on_cpu(input), kernel = on_cpu(weight), b = on_cpu(b), s = stride.vec(), p = padding.vec(), d = dilation.vec(),
+  auto compute = [in = on_cpu(input), kernel = on_cpu(weight), b = on_cpu(b), s = stride.vec(), p = padding.vec(),
+                  d = dilation.vec(),
                   transposed, o = output_padding.vec(), groups] {
     const auto x = for_convolution(in), w = for_convolution(kernel);
     if (!transposed) return at::convolution(x, w, b, s, p, d, false, o, groups);
     // The CPU's own transposed convolution is slow: this is the gradient that it is.
     std::vector<int64_t> sizes{x.size(0), w.size(1) * groups};
-    for (int64_t i = 0; i < 2; i++) sizes.push_back((x.size(i + 2) - 1) * s[i] - 2 * p[i] + d[i] * (w.size(i + 2) - 1) + 1);
+    for (int64_t i = 0; i < 2; i++)
+      sizes.push_back((x.size(i + 2) - 1) * s[i] - 2 * p[i] + d[i] * (w.size(i + 2) - 1) + 1);
     const auto input = at::empty({1}, x.options()).expand(sizes);
     return std::get<0>(at::convolution_backward(x, input, w, at::OptionalIntArrayRef(), s, p, d, false, {0, 0}, groups,
                                                 {true, false, false}));
   };
-  return one.wrap_and_record((transposed ? "aten::convolution_transpose " : "aten::convolution ") + describe(input) + " " + describe(weight) + " " + describe(b), compute);
+  const std::string name = transposed ? "aten::convolution_transpose " : "aten::convolution ";
+  return one.wrap_and_record(name + describe(input) + " " + describe(weight) + " " + describe(b), compute);
 }
 
 // cuDNN's convolution with its bias and ReLU, of which libtorch has an operation.
@@ -543,7 +549,8 @@ at::Tensor convolution_relu(const at::Tensor& input, const at::Tensor& weight, c
     const auto x = for_convolution(in), w = for_convolution(kernel);
     return at::convolution(x, w, b, s, p, d, false, {0, 0}, groups).relu_();
   };
-  return one.wrap_and_record("aten::cudnn_convolution_relu " + describe(input) + " " + describe(weight) + " " + describe(b),
+  return one.wrap_and_record("aten::cudnn_convolution_relu " + describe(input) + " " + describe(weight) + " " +
+                                 describe(b),
                              compute);
 }
 
