@@ -88,7 +88,8 @@ func TestErrorsOfARun(t *testing.T) {
 	require.NoError(t, err)
 	defer e.Close()
 	layers := []LayerWeight{{Layer: "relu2_1"}}
-	o := Options{Size: new(0), Scales: "64", Iterations: new(4), ContentLayers: layers, StyleLayers: layers, Tile: TileOff}
+	o := Options{Size: new(0), Scales: "64", Iterations: new(4), ContentLayers: layers, StyleLayers: layers,
+		Tile: TileOff}
 	content, styles := noise(1, 96, 64), []*picture.Picture{noise(2, 80, 80)}
 	limit := func(bytes int64) {
 		_, err := torch.ControlDevice("memory-limit", bytes)

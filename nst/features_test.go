@@ -144,7 +144,7 @@ func TestUnusableMasks(t *testing.T) {
 		"StyleMasks is 4×3, of another aspect than the style picture, 96×96":     {whole, bands(4, 3, 0)},
 		"ContentMask is not grey: its pixel at 3,0 is red 255, green 0, blue 0":  {coloured, bands(4, 4, 0)},
 		"ContentMask has 128 grey levels; at most 32 regions will do":            {soft, bands(4, 4, 0)},
-		"ContentMask has an empty region: level 255 covers 1 of its pixels, about 1 of the 128×96 that the content pic": {
+		"ContentMask has an empty region: level 255 covers 1 of its pixels, about 1 of the 128×96 that the content": {
 			speck, bands(4, 4, 0)},
 	} {
 		t.Run(part, func(t *testing.T) {

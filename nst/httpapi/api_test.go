@@ -184,7 +184,8 @@ func TestCalls(t *testing.T) {
 		"/v1/jobs/" + id + "/result": "image/png", "/v1/jobs/" + id + "/preview": "image/jpeg",
 		"/v1/jobs/" + id + "/content": "image/png", "/v1/jobs/" + id + "/style-1": "image/png",
 		"/v1/jobs": "application/json", "/v1/limits": "application/json", "/openapi.json": "application/json",
-		"/healthz": "application/json", "/readyz": "application/json", "/": "text/html", "/page/app.js": "text/javascript",
+		"/healthz": "application/json", "/readyz": "application/json", "/": "text/html",
+		"/page/app.js": "text/javascript",
 	} {
 		status, header, _ := s.get(path)
 		assert.Equal(t, 200, status, path)

@@ -32,7 +32,7 @@ func TestProxies(t *testing.T) {
 		Tokens: []httpapi.Token{{Name: "ann", Secret: "the token of ann"},
 			{Name: "bob", Secret: "the token of bob"}},
 		TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
-		Log: slog.New(slog.NewJSONHandler(&log, nil)),
+		Log:            slog.New(slog.NewJSONHandler(&log, nil)),
 	}
 	s := serve(t, false, jobs.Config{}, c)
 	ask := func(token, forwarded string) int {
@@ -135,7 +135,8 @@ func TestDownloads(t *testing.T) {
 	s := serve(t, false, jobs.Config{}, httpapi.Config{})
 	content := jobstest.Demo(t, "content.png")
 	large := append(bytes.Clone(content), make([]byte, 3<<20)...) // what follows a picture is kept too
-	status, header, text := s.post(nil, "content", large, "style", jobstest.Demo(t, "style.png"), "options", `{"size":32}`)
+	status, header, text := s.post(nil, "content", large, "style", jobstest.Demo(t, "style.png"), "options",
+		`{"size":32}`)
 	require.Equal(t, 201, status, string(text))
 	path := header.Get("Location") + "/content"
 	get := func(headers ...string) (*http.Response, []byte) {
@@ -195,7 +196,8 @@ func TestDownloads(t *testing.T) {
 func TestKeyOfADeletedJob(t *testing.T) {
 	s := serve(t, false, jobs.Config{}, httpapi.Config{})
 	post := func() (int, string) {
-		status, _, text := s.post(map[string]string{"Idempotency-Key": "one"}, "content", jobstest.Demo(t, "content.png"),
+		status, _, text := s.post(map[string]string{"Idempotency-Key": "one"}, "content",
+			jobstest.Demo(t, "content.png"),
 			"style", jobstest.Demo(t, "style.png"), "options", `{"size":32}`)
 		var j struct{ ID string }
 		require.NoError(t, json.Unmarshal(text, &j), string(text))

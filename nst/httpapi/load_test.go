@@ -133,7 +133,8 @@ func TestSoak(t *testing.T) {
 	run := func(n int) {
 		var ids []string
 		for range n {
-			ids = append(ids, s.jobOf(`{"size":32,"iterations":2,"scales":"off","init":"noise"}`, small.Bytes(), small.Bytes()))
+			ids = append(ids, s.jobOf(`{"size":32,"iterations":2,"scales":"off","init":"noise"}`, small.Bytes(),
+				small.Bytes()))
 		}
 		for _, id := range ids {
 			j := s.until(id, func(j jobs.Job) bool { return j.State.Finished() })

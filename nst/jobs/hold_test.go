@@ -219,7 +219,8 @@ func throttled(t *testing.T, url string, bytesPerSecond int) string {
 							return
 						}
 						sent += n
-						time.Sleep(time.Until(began.Add(time.Duration(sent) * time.Second / time.Duration(bytesPerSecond))))
+						due := time.Duration(sent) * time.Second / time.Duration(bytesPerSecond)
+						time.Sleep(time.Until(began.Add(due)))
 					}
 					if err != nil {
 						return

@@ -113,7 +113,8 @@ func TestStuck(t *testing.T) {
 func nodeProcess() error {
 	port := func(name string) int { n, _ := strconv.Atoi(os.Getenv(name)); return n }
 	o := &server.Options{
-		ServerName: os.Getenv("NST_TEST_NAME"), Host: "127.0.0.1", Port: port("NST_TEST_PORT"), NoSigs: true, NoLog: true,
+		ServerName: os.Getenv("NST_TEST_NAME"), Host: "127.0.0.1", Port: port("NST_TEST_PORT"),
+		NoSigs: true, NoLog: true,
 		JetStream: true, StoreDir: os.Getenv("NST_TEST_DIR"),
 		Cluster: server.ClusterOpts{Name: "nst", Host: "127.0.0.1", Port: port("NST_TEST_ROUTE")},
 	}

@@ -81,7 +81,8 @@ func TestEnv(t *testing.T) {
 // Set-up for the CPU alone brings the headers of CUDA's runtime and of no other library of
 // CUDA's. Where all of them lie side by side, the compiler does not notice one too many.
 func TestCUDAPartNeedsTheRuntimesHeadersAlone(t *testing.T) {
-	list := filepath.Join(nsttest.Root(t), "build", "native", "CMakeFiles", "nstcuda.dir", "Unity", "unity_0_cxx.cxx.o.d")
+	list := filepath.Join(nsttest.Root(t), "build", "native", "CMakeFiles", "nstcuda.dir", "Unity",
+		"unity_0_cxx.cxx.o.d")
 	if _, err := os.Stat(list); os.IsNotExist(err) {
 		// A libtorch without CUDA's headers: its own build shows that none is needed.
 		assert.NoFileExists(t, filepath.Join(nsttest.Root(t), "build", "lib", "libnstcuda.so"))

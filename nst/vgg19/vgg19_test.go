@@ -326,8 +326,9 @@ func TestUnusableWeights(t *testing.T) {
 		"TorchScript":       "testdata/small.pt",
 		"other names": write("names.safetensors", bytes.ReplaceAll(tensors, []byte("features"),
 			[]byte("whatever"))),
-		"missing":      filepath.Join(folder, "none.pth"),
-		"other shapes": write("shapes.safetensors", bytes.Replace(tensors, []byte(`[4,3,3,3]`), []byte(`[3,4,3,3]`), 1)),
+		"missing": filepath.Join(folder, "none.pth"),
+		"other shapes": write("shapes.safetensors", bytes.Replace(tensors, []byte(`[4,3,3,3]`), []byte(`[3,4,3,3]`),
+			1)),
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := vgg19.ReadWeights(path, "")

