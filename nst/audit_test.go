@@ -137,7 +137,7 @@ func operations(lines []string) (n int, kinds map[string]int) {
 
 func TestIterationIsFitForCUDA(t *testing.T) {
 	nsttest.Long(t)
-	e := engine(t, "pretend")
+	e := slim(t, "pretend")
 	halves := bands(451, 300, 30, 220)
 	cases := map[string]struct {
 		options  nst.Options
@@ -173,7 +173,7 @@ func TestIterationIsFitForCUDA(t *testing.T) {
 // what it is sent.
 func TestOperationsOfAnIteration(t *testing.T) {
 	nsttest.Long(t)
-	e := engine(t, "pretend")
+	e := slim(t, "pretend")
 	for _, c := range []struct {
 		precision nst.Precision
 		size      int
@@ -235,7 +235,7 @@ func TestAuditFindsFaults(t *testing.T) {
 // What CUDA's libraries say when memory is short halves the tiles.
 func TestShortagesAreToldByTheirTexts(t *testing.T) {
 	nsttest.Long(t)
-	e := engine(t, "pretend")
+	e := slim(t, "pretend")
 	run(t, e, nst.Options{Size: new(64), Iterations: new(1)}) // once, the device is tried out
 	for kind := int64(1); kind < 8; kind++ {
 		warned := 0
@@ -264,7 +264,7 @@ func TestRoundingOfPrecisions(t *testing.T) {
 	_, err := torch.ControlDevice("tf32", 1) // before networks are recognised, which may not be rounded either
 	require.NoError(t, err)
 	defer torch.ControlDevice("tf32", 0)
-	e := engines(t, "cpu", "pretend")
+	e := engines(t, nsttest.Model(t), "cpu", "pretend")
 	content, style := open(t, nsttest.Demo(t, "content.png")), open(t, nsttest.Demo(t, "style.png"))
 	evaluate := func(e *nst.Engine, p nst.Precision) (nst.Costs, []float32) {
 		costs, gradient, err := e.Evaluate(context.Background(), content, style,

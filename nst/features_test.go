@@ -267,7 +267,7 @@ func record(t *testing.T, e *nst.Engine, o nst.Options, stop func(nst.Progress) 
 // costs and the picture of one that was not, to the last bit.
 func TestResume(t *testing.T) {
 	nsttest.Long(t)
-	e := engine(t, "cpu")
+	e := slim(t, "cpu")
 	for _, precision := range []nst.Precision{nst.Exact, nst.Double} {
 		for _, optimizer := range []nst.Optimizer{nst.Adam, nst.LBFGS} {
 			t.Run(fmt.Sprint(optimizer, " ", precision), func(t *testing.T) {
@@ -360,9 +360,9 @@ func TestScalesPay(t *testing.T) {
 	work := 0.0
 	r, err := e.Stylize(context.Background(), open(t, nsttest.Demo(t, "content.png")),
 		[]*picture.Picture{open(t, nsttest.Demo(t, "style.png"))},
-		nst.Options{Size: new(224), Iterations: new(75)}, nst.Hooks{Progress: func(p nst.Progress) {
+		nst.Options{Size: new(160), Iterations: new(60)}, nst.Hooks{Progress: func(p nst.Progress) {
 			if !p.Last {
-				work += math.Pow(float64(p.Scale)/224, 2)
+				work += math.Pow(float64(p.Scale)/160, 2)
 			} else {
 				assert.Equal(t, 1.0, p.Fraction)
 			}
@@ -370,7 +370,7 @@ func TestScalesPay(t *testing.T) {
 	require.NoError(t, err)
 	alone, err := e.Stylize(context.Background(), open(t, nsttest.Demo(t, "content.png")),
 		[]*picture.Picture{open(t, nsttest.Demo(t, "style.png"))},
-		nst.Options{Size: new(224), Scales: nst.ScalesOff, Iterations: new(int(math.Ceil(work)))}, nst.Hooks{})
+		nst.Options{Size: new(160), Scales: nst.ScalesOff, Iterations: new(int(math.Ceil(work)))}, nst.Hooks{})
 	require.NoError(t, err)
 	assert.Less(t, r.Costs.Total, alone.Costs.Total)
 	t.Logf("from coarse to fine %.3f; %.0f iterations at full size alone %.3f", r.Costs.Total, math.Ceil(work),
@@ -381,7 +381,7 @@ func TestScalesPay(t *testing.T) {
 // either optimiser, through scales, the totals within 1e-5 at every iteration.
 func TestTogetherAsAlone(t *testing.T) {
 	nsttest.Long(t)
-	e := engine(t, "cpu")
+	e := slim(t, "cpu")
 	demo := func(name string) *picture.Picture { return open(t, nsttest.Demo(t, name)) }
 	content, style := demo("content.png"), demo("style.png")
 	flipped := picture.New(content.Width, content.Height)

@@ -39,16 +39,22 @@ func open(t testing.TB, path string) *picture.Picture {
 
 func engine(t testing.TB, device string) *nst.Engine {
 	t.Helper()
-	return engines(t, device)[0]
+	return engines(t, nsttest.Model(t), device)[0]
+}
+
+// slim opens an engine with a network that is small, for what does not depend on weights.
+func slim(t testing.TB, device string) *nst.Engine {
+	t.Helper()
+	return engines(t, nsttest.Slim(t), device)[0]
 }
 
 // engines opens one engine for each device, and closes them all before it looks
 // for leaks: each remembers style targets.
-func engines(t testing.TB, devices ...string) (out []*nst.Engine) {
+func engines(t testing.TB, model string, devices ...string) (out []*nst.Engine) {
 	t.Helper()
 	nsttest.NoLeaks(t)
 	for _, device := range devices {
-		e, err := nst.Open(context.Background(), nsttest.Model(t), nst.OpenOptions{Device: device})
+		e, err := nst.Open(context.Background(), model, nst.OpenOptions{Device: device})
 		require.NoError(t, err)
 		t.Cleanup(e.Close)
 		out = append(out, e)

@@ -85,7 +85,7 @@ func TestTilesKeepTheWay(t *testing.T) {
 func TestSeveralDevices(t *testing.T) {
 	nsttest.Long(t)
 	open := func(devices string) *Engine {
-		e, err := Open(context.Background(), nsttest.Model(t), OpenOptions{Device: devices})
+		e, err := Open(context.Background(), nsttest.Slim(t), OpenOptions{Device: devices})
 		require.NoError(t, err)
 		t.Cleanup(e.Close)
 		return e
@@ -140,7 +140,7 @@ func TestSeveralDevices(t *testing.T) {
 func TestWhatIsShared(t *testing.T) {
 	nsttest.Long(t)
 	run := func(devices string, tile Tile) *Result {
-		e, err := Open(context.Background(), nsttest.Model(t), OpenOptions{Device: devices})
+		e, err := Open(context.Background(), nsttest.Slim(t), OpenOptions{Device: devices})
 		require.NoError(t, err)
 		defer e.Close()
 		o := Options{Size: new(96), Iterations: new(5), Optimizer: LBFGS, Tile: tile}

@@ -9,7 +9,10 @@ It serves requests, so that two programs can be timed in turns on one machine: a
 {"seconds": [one for each iteration], "first": seconds, "total": J, "peak_memory_bytes": N} on
 standard output, or {"error": TEXT}. With "ahead" only the last iteration is waited for, and the
 seconds are those of one, on the average. The first line that it writes lists the configurations:
-{"configurations": [NAME, ...], "torch": VERSION}. VGG19.pt is a network that nst wrote.
+{"configurations": [NAME, ...], "more": [NAME, ...], "torch": VERSION}; those under "more" run only
+where they are asked for. VGG19.pt is a network that nst wrote.
+
+The configuration "spst" makes pictures of any size by blocks: see BlockWork.
 """
 import argparse
 import json
@@ -108,6 +111,75 @@ class Work:
         return self.total
 
 
+class BlockWork(Work):
+    """The arithmetic of SPST (Galerne et al., Scaling Painting Style Transfer, arXiv:2212.13459): Gram
+    sums over blocks of 512 pixels that overlap by 256, first without a gradient, then, when the
+    whole picture's Gram matrices are known, each block again with its gradient. Written from the
+    paper. The costs are those of the whole picture; a position counts in the block that has it
+    in its middle, and what the block's margin lacks of what the deepest layer sees, is lost."""
+
+    BLOCK, OVERLAP = 512, 256
+
+    def __init__(self, network, content, style):
+        super().__init__(network, content, style, False, False)
+        height, width = content.shape[2:]
+        spans = [self.spans(n) for n in (height, width)]
+        self.blocks = [(rows, columns) for rows in spans[0] for columns in spans[1]]
+        evaluated = sum((r[1] - r[0]) * (c[1] - c[0]) for r, c in self.blocks)
+        self.pixels_per_pixel = evaluated / (height * width)
+
+    def spans(self, n):
+        """(first, last) of each block, then of its middle, along a side."""
+        step, margin = self.BLOCK - self.OVERLAP, self.OVERLAP // 2
+        middles = [(at, min(at + step, n)) for at in range(0, n, step)]
+        return [(max(0, a - margin), min(n, b + margin), a, b) for a, b in middles]
+
+    def features(self, x, block):
+        """The maps at the positions of the block's middle."""
+        (top, _, first, last), (left, _, start, end) = block
+        found = self.network(x, (CONTENT,) + STYLE)
+        for name, f in found.items():
+            s = 2 ** (int(name[4]) - 1)
+            found[name] = f[:, :, (first - top) // s : (last - top) // s, (start - left) // s : (end - left) // s]
+        return found
+
+    def iterate(self):
+        blocks = [(b, self.x.detach()[:, :, b[0][0] : b[0][1], b[1][0] : b[1][1]]) for b in self.blocks]
+        n = {k: self.x.shape[2] // 2 ** (int(k[4]) - 1) * (self.x.shape[3] // 2 ** (int(k[4]) - 1)) for k in STYLE}
+        grams = {k: torch.zeros_like(g) for k, g in self.style.items()}
+        with torch.no_grad():
+            for block, x in blocks:
+                for k, f in self.features(x, block).items():
+                    if k in grams:
+                        f = f.flatten(2)
+                        grams[k] += f @ f.transpose(1, 2) / n[k]
+        leaves = {k: g.requires_grad_(True) for k, g in grams.items()}
+        total = BETA * sum(
+            (leaves[k] - self.style[k]).square().sum((1, 2)) / self.style_unit[k] for k in STYLE
+        ).sum() / len(STYLE)
+        total.backward()
+        gradient, total = torch.zeros_like(self.x), total.detach()
+        for block, x in blocks:
+            x = x.clone().requires_grad_(True)
+            f = self.features(x, block)
+            (_, _, top, bottom), (_, _, left, right) = block
+            target = self.content[:, :, top // 8 : bottom // 8, left // 8 : right // 8]
+            part = (f[CONTENT] - target).square().sum((1, 2, 3)) / self.content[0].numel() / self.content_unit
+            local = ALPHA * part.sum()
+            total += local.detach()
+            for k in STYLE:
+                m = f[k].flatten(2)
+                local = local + (leaves[k].grad * (m @ m.transpose(1, 2))).sum() / n[k]
+            local.backward()
+            gradient[:, :, block[0][0] : block[0][1], block[1][0] : block[1][1]] += x.grad
+        self.x.grad = gradient
+        self.optimizer.step()
+        with torch.no_grad():
+            self.x.clamp_(0, 1)
+        self.total = total
+        return self.total
+
+
 def picture(path, size, batch, device):
     """The picture with its longest side made size; nst hands over PNG files."""
     import numpy
@@ -124,6 +196,7 @@ class Server:
     def __init__(self, arguments):
         self.arguments, self.device = arguments, torch.device(arguments.device)
         self.networks, self.works = {}, {}
+        self.more = {"spst": {"channels_last": True, "blocks": True}}
         self.configurations = {"nchw": {}, "channels-last": {"channels_last": True}}
         if not arguments.no_compile:
             self.configurations["compiled"] = {"channels_last": True, "compiled": True}
@@ -140,18 +213,22 @@ class Server:
         key = (name, size, batch)
         if key not in self.works:
             self.works.clear()  # one at a time, as in a run: nst starts a process for each configuration
-            c = self.configurations[name]
+            c = (self.configurations | self.more)[name]
             how = (c.get("channels_last", False), c.get("scalar", torch.float32))
             if how not in self.networks:
                 self.networks.clear()
                 self.networks[how] = Network(self.arguments.model, self.device, *how)
             pictures = [picture(p, size, batch, self.device) for p in (self.arguments.content, self.arguments.style)]
-            self.works[key] = Work(self.networks[how], *pictures, c.get("compiled", False), c.get("graphed", False))
+            network = self.networks[how]
+            if c.get("blocks"):
+                self.works[key] = BlockWork(network, *pictures)
+            else:
+                self.works[key] = Work(network, *pictures, c.get("compiled", False), c.get("graphed", False))
         return self.works[key]
 
     def answer(self, request):
         name = request["configuration"]
-        exact = not self.configurations[name].get("tf32", False)
+        exact = not (self.configurations | self.more)[name].get("tf32", False)
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = True
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = not exact
@@ -174,7 +251,10 @@ class Server:
             peak = torch.cuda.max_memory_allocated(self.device)
         else:
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        return {"seconds": seconds, "total": total, "peak_memory_bytes": peak}
+        answer = {"seconds": seconds, "total": total, "peak_memory_bytes": peak}
+        if hasattr(work, "pixels_per_pixel"):
+            answer["pixels_per_pixel"] = work.pixels_per_pixel
+        return answer
 
 
 def main():
@@ -184,7 +264,8 @@ def main():
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     server = Server(parser.parse_args())
-    print(json.dumps({"configurations": list(server.configurations), "torch": torch.__version__}), flush=True)
+    hello = {"configurations": list(server.configurations), "more": list(server.more), "torch": torch.__version__}
+    print(json.dumps(hello), flush=True)
     for line in sys.stdin:
         try:
             reply = server.answer(json.loads(line))

@@ -19,6 +19,7 @@ import (
 
 	"github.com/seed9bb5c928/nst/nst/httpapi"
 	"github.com/seed9bb5c928/nst/nst/jobs"
+	"github.com/seed9bb5c928/nst/nst/jobs/jobstest"
 	"github.com/seed9bb5c928/nst/nst/nsttest"
 )
 
@@ -145,7 +146,8 @@ const previews = "Number((document.getElementById('after').dataset.source||'').m
 // and tries a file that is no picture.
 func TestPage(t *testing.T) {
 	nsttest.Long(t)
-	s := serve(t, true, jobs.Config{}, httpapi.Config{})
+	s := serve(t, false, jobs.Config{}, httpapi.Config{})
+	jobstest.Work(t, s.queue, jobstest.EngineOf(t, nsttest.Model(t)))
 	p := browse(t, s.url)
 	p.shoot("empty")
 

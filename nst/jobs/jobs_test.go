@@ -100,7 +100,7 @@ func TestJobIsMade(t *testing.T) {
 // A worker that is told to end gives its job back, and another goes on with it.
 func TestJobIsGivenBack(t *testing.T) {
 	q, e := jobstest.Open(t, jobs.Config{}), jobstest.Engine(t)
-	j := submit(t, q, request(t, 96, 60))
+	j := submit(t, q, request(t, 96, 600))
 	stop := jobstest.Work(t, q, e)
 	until(t, q, j.ID, func(j jobs.Job) bool { return j.Progress != nil && j.Progress.Iteration > 3 })
 	stop()
@@ -111,7 +111,7 @@ func TestJobIsGivenBack(t *testing.T) {
 	assert.GreaterOrEqual(t, j.Progress.Iteration, at)
 	j = until(t, q, j.ID, finished)
 	assert.Equal(t, jobs.Done, j.State, j.Error)
-	assert.Equal(t, 60, j.Result.Iterations)
+	assert.Equal(t, 600, j.Result.Iterations)
 }
 
 func TestCancel(t *testing.T) {

@@ -174,7 +174,7 @@ func kinds(t testing.TB) (all []jobs.Request) {
 			Seed: 7},
 		{Scales: nst.ScalesOff, Optimizer: nst.LBFGS, Color: nst.ColorContent}, {Scales: "64,96", Optimizer: nst.Adam},
 	} {
-		r := request(t, 96, 40+3*i)
+		r := request(t, 96, 150+3*i)
 		o.Size, o.Iterations = r.Options.Size, r.Options.Iterations
 		r.Options = o
 		all = append(all, r)
@@ -186,6 +186,7 @@ func kinds(t testing.TB) (all []jobs.Request) {
 type farm struct {
 	t       testing.TB
 	url     string
+	model   string
 	queue   *jobs.Queue
 	workers []*process
 }
@@ -199,7 +200,7 @@ func newFarm(t testing.TB, natsURL string, replicas, workers int) *farm {
 	q, err := jobs.Open(ctx, nc, hasty(replicas))
 	require.NoError(t, err)
 	t.Cleanup(q.Close)
-	f := &farm{t: t, url: natsURL, queue: q}
+	f := &farm{t: t, url: natsURL, model: nsttest.Slim(t), queue: q}
 	for range workers {
 		f.workers = append(f.workers, f.worker())
 	}
@@ -207,7 +208,7 @@ func newFarm(t testing.TB, natsURL string, replicas, workers int) *farm {
 }
 
 func (f *farm) worker(env ...string) *process {
-	return start(f.t, "worker", append(env, "NST_TEST_URL="+f.url, "NST_TEST_MODEL="+nsttest.Model(f.t))...)
+	return start(f.t, "worker", append(env, "NST_TEST_URL="+f.url, "NST_TEST_MODEL="+f.model)...)
 }
 
 // make submits n jobs of the kinds in turn, does what harms them while they run,

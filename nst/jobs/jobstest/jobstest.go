@@ -36,15 +36,21 @@ func Open(t testing.TB, c jobs.Config) *jobs.Queue {
 	return q
 }
 
-// Engine opens an engine on the CPU, until the test ends.
+// Engine opens an engine on the CPU, with a network that is small, until the test ends.
 func Engine(t testing.TB, options ...nst.OpenOptions) *nst.Engine {
+	t.Helper()
+	return EngineOf(t, nsttest.Slim(t), options...)
+}
+
+// EngineOf is Engine with a network of one's own.
+func EngineOf(t testing.TB, model string, options ...nst.OpenOptions) *nst.Engine {
 	t.Helper()
 	o := nst.OpenOptions{}
 	if len(options) > 0 {
 		o = options[0]
 	}
 	o.Device = "cpu"
-	e, err := nst.Open(context.Background(), nsttest.Model(t), o)
+	e, err := nst.Open(context.Background(), model, o)
 	if err != nil {
 		t.Fatal(err)
 	}
