@@ -180,7 +180,7 @@ type Input struct {
 // made of several. An error is that of all.
 func (e *Engine) StylizeBatch(ctx context.Context, inputs []Input, o Options, h Hooks) ([]*Result, error) {
 	if len(inputs) == 0 {
-		return nil, nil
+		return nil, o.Validate()
 	}
 	r, err := e.newRun(inputs, o, h)
 	if err != nil {

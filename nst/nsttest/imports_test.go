@@ -41,7 +41,7 @@ var allowed = map[string][]string{
 	"/nst/jobs":               {"/torch", "/nst", "/nst/picture"},
 	"/nst/httpapi":            {"/nst", "/nst/jobs", "/nst/picture"},
 	"/nst/jobs/jobstest":      {"/nst", "/nst/jobs", "/nst/nsttest"},
-	"/nst/nsttest":            {"/torch"},
+	"/nst/nsttest":            {"/torch", "/nst/vgg19"},
 	"/cmd/nst/internal/bench": {"/torch", "/nst", "/nst/vgg19", "/nst/picture"},
 	"/cmd/nst": {
 		"/cmd/nst/internal/bench",
