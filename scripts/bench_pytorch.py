@@ -6,8 +6,8 @@ usage: bench_pytorch.py VGG19.pt CONTENT.png STYLE.png [--device cpu]
 
 It serves requests, so that two programs can be timed in turns on one machine: a line
 {"configuration": NAME, "size": N, "batch": N, "iterations": N, "ahead": false} on standard input is answered by
-{"seconds": [one for each iteration], "first": seconds, "total": J, "peak_memory_bytes": N} on
-standard output, or {"error": TEXT}. With "ahead" only the last iteration is waited for, and the
+{"seconds": [one for each iteration], "total": J, "peak_memory_bytes": N} on standard output (where
+more pixels are evaluated than the picture has, with "pixels_per_pixel"), or {"error": TEXT}. With "ahead" only the last iteration is waited for, and the
 seconds are those of one, on the average. The first line that it writes lists the configurations:
 {"configurations": [NAME, ...], "more": [NAME, ...], "torch": VERSION}; those under "more" run only
 where they are asked for. VGG19.pt is a network that nst wrote.
@@ -70,10 +70,9 @@ class Work:
     """One configuration at one size: pictures, targets and optimiser."""
 
     def __init__(self, network, content, style, compiled, graphed):
+        self.network = network
         with torch.no_grad():
-            self.content = network(content, [CONTENT])[CONTENT]
-            self.style = {k: gram(v) for k, v in network(style, STYLE).items()}
-        self.network, n = network, content.shape[0]
+            self.content, self.style = self.targets(content, style)
         self.content_unit = self.content.square().mean((1, 2, 3))
         self.style_unit = {k: g.square().sum((1, 2)) for k, g in self.style.items()}
         self.x = content.clone().requires_grad_(True)
@@ -90,6 +89,9 @@ class Work:
             with torch.cuda.graph(graph):
                 self.iterate()
             self.graph = graph
+
+    def targets(self, content, style):
+        return self.network(content, [CONTENT])[CONTENT], {k: gram(v) for k, v in self.network(style, STYLE).items()}
 
     def cost(self, x):
         f = self.network(x, (CONTENT,) + STYLE)
@@ -122,11 +124,37 @@ class BlockWork(Work):
 
     def __init__(self, network, content, style):
         super().__init__(network, content, style, False, False)
-        height, width = content.shape[2:]
-        spans = [self.spans(n) for n in (height, width)]
-        self.blocks = [(rows, columns) for rows in spans[0] for columns in spans[1]]
+        self.blocks = self.cut(content)
         evaluated = sum((r[1] - r[0]) * (c[1] - c[0]) for r, c in self.blocks)
-        self.pixels_per_pixel = evaluated / (height * width)
+        self.pixels_per_pixel = evaluated / (content.shape[2] * content.shape[3])
+
+    def cut(self, x):
+        return [(rows, columns) for rows in self.spans(x.shape[2]) for columns in self.spans(x.shape[3])]
+
+    def windows(self, x):
+        return [(b, x[:, :, b[0][0] : b[0][1], b[1][0] : b[1][1]]) for b in self.cut(x)]
+
+    def targets(self, content, style):
+        kept = content.new_empty(content.shape[0], 512, content.shape[2] // 8, content.shape[3] // 8)
+        for block, x in self.windows(content):
+            (_, _, top, bottom), (_, _, left, right) = block
+            kept[:, :, top // 8 : bottom // 8, left // 8 : right // 8] = self.features(x, block)[CONTENT]
+        return kept, self.grams(style)
+
+    def grams(self, picture):
+        """The Gram matrices of a picture, summed over its blocks."""
+        sums = {k: 0 for k in STYLE}
+        for block, x in self.windows(picture):
+            for k, f in self.features(x, block).items():
+                if k in sums:
+                    f = f.flatten(2)
+                    sums[k] = sums[k] + f @ f.transpose(1, 2) / self.positions(picture, k)
+        return sums
+
+    @staticmethod
+    def positions(picture, name):
+        s = 2 ** (int(name[4]) - 1)
+        return picture.shape[2] // s * (picture.shape[3] // s)
 
     def spans(self, n):
         """(first, last) of each block, then of its middle, along a side."""
@@ -144,22 +172,15 @@ class BlockWork(Work):
         return found
 
     def iterate(self):
-        blocks = [(b, self.x.detach()[:, :, b[0][0] : b[0][1], b[1][0] : b[1][1]]) for b in self.blocks]
-        n = {k: self.x.shape[2] // 2 ** (int(k[4]) - 1) * (self.x.shape[3] // 2 ** (int(k[4]) - 1)) for k in STYLE}
-        grams = {k: torch.zeros_like(g) for k, g in self.style.items()}
         with torch.no_grad():
-            for block, x in blocks:
-                for k, f in self.features(x, block).items():
-                    if k in grams:
-                        f = f.flatten(2)
-                        grams[k] += f @ f.transpose(1, 2) / n[k]
+            grams = self.grams(self.x)
         leaves = {k: g.requires_grad_(True) for k, g in grams.items()}
         total = BETA * sum(
             (leaves[k] - self.style[k]).square().sum((1, 2)) / self.style_unit[k] for k in STYLE
         ).sum() / len(STYLE)
         total.backward()
         gradient, total = torch.zeros_like(self.x), total.detach()
-        for block, x in blocks:
+        for block, x in self.windows(self.x.detach()):
             x = x.clone().requires_grad_(True)
             f = self.features(x, block)
             (_, _, top, bottom), (_, _, left, right) = block
@@ -169,7 +190,7 @@ class BlockWork(Work):
             total += local.detach()
             for k in STYLE:
                 m = f[k].flatten(2)
-                local = local + (leaves[k].grad * (m @ m.transpose(1, 2))).sum() / n[k]
+                local = local + (leaves[k].grad * (m @ m.transpose(1, 2))).sum() / self.positions(self.x, k)
             local.backward()
             gradient[:, :, block[0][0] : block[0][1], block[1][0] : block[1][1]] += x.grad
         self.x.grad = gradient
@@ -190,6 +211,23 @@ def picture(path, size, batch, device):
     image = image.resize([max(1, round(s * factor)) for s in image.size], Image.BICUBIC)
     t = torch.from_numpy(numpy.asarray(image).copy()).permute(2, 0, 1).float().div(255)
     return t.expand(batch, -1, -1, -1).contiguous().to(device)
+
+
+def forget_peak_of_host():
+    """Has the kernel count the peak of this process's memory anew; where it cannot, the peak is of all so far."""
+    try:
+        with open("/proc/self/clear_refs", "w") as f:
+            f.write("5")
+    except OSError:
+        pass
+
+
+def peak_of_host():
+    try:
+        with open("/proc/self/status") as f:
+            return next(int(line.split()[1]) * 1024 for line in f if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 class Server:
@@ -229,6 +267,9 @@ class Server:
     def answer(self, request):
         name = request["configuration"]
         exact = not (self.configurations | self.more)[name].get("tf32", False)
+        if (name, request["size"], request.get("batch", 1)) not in self.works:
+            self.works.clear()
+            forget_peak_of_host()
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = True
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = not exact
@@ -250,7 +291,7 @@ class Server:
         if self.device.type == "cuda":
             peak = torch.cuda.max_memory_allocated(self.device)
         else:
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            peak = peak_of_host()
         answer = {"seconds": seconds, "total": total, "peak_memory_bytes": peak}
         if hasattr(work, "pixels_per_pixel"):
             answer["pixels_per_pixel"] = work.pixels_per_pixel

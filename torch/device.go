@@ -102,7 +102,7 @@ func Card(device Device) string {
 }
 
 // CardBus is where a CUDA device's card is on the PCI bus, as NVIDIA's tools name it
-// (00000000:65:00.0); "" for other devices.
+// (0000:65:00.0); "" for other devices.
 func CardBus(device Device) string {
 	d, free := cString(string(device))
 	defer free()

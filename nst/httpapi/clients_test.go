@@ -166,7 +166,10 @@ func TestDownloads(t *testing.T) {
 	answer, data = get("Range", "bytes=99999999-")
 	assert.Equal(t, 416, answer.StatusCode)
 	assert.Equal(t, "application/problem+json", answer.Header.Get("Content-Type"))
-	assert.Contains(t, string(data), `the range \"bytes=99999999-\" is not in the picture, which has `)
+	assert.Contains(t, string(data), `the range \"bytes=99999999-\" is none of the picture, which has 3`)
+	answer, data = get("Range", "some of it")
+	assert.Equal(t, 416, answer.StatusCode)
+	assert.Contains(t, string(data), `is none of the picture, which has 3`)
 
 	var all sync.WaitGroup
 	for range 40 {

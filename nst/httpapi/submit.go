@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -56,7 +57,7 @@ func (a *API) submit(w http.ResponseWriter, r *http.Request) error {
 	defer cancel()
 	leave, err := a.uploads.wait(turn, a.group(r))
 	if err != nil {
-		return err
+		return cmp.Or(r.Context().Err(), err) // who has gone is not told to come again
 	}
 	defer leave()
 	r.Body = body

@@ -215,9 +215,13 @@ func (a *API) picture(w http.ResponseWriter, r *http.Request) error {
 	taker := &patient{ResponseWriter: w, control: http.NewResponseController(w)}
 	http.ServeContent(taker, r, "", time.Time{}, file)
 	if taker.beyond {
+		info, err := file.Stat()
+		if err != nil {
+			return err
+		}
 		return problem{Status: 416, Title: "Range not satisfiable",
-			Detail: fmt.Sprintf("the range %q is not in the picture, which has %s", r.Header.Get("Range"),
-				strings.TrimPrefix(h.Get("Content-Range"), "bytes */")+" bytes")}
+			Detail: fmt.Sprintf("the range %q is none of the picture, which has %d bytes", r.Header.Get("Range"),
+				info.Size())}
 	}
 	return nil
 }

@@ -187,7 +187,6 @@ func (q *Queue) join(ctx context.Context) (err error) {
 		return kv
 	}
 	q.records, q.previews, q.workers = keys("nst-jobs"), keys("nst-previews"), keys("nst-workers")
-	q.sessions = keys("nst-sessions")
 	if err == nil {
 		q.objects, err = q.js.ObjectStore(ctx, bucket)
 	}

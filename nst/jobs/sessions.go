@@ -22,11 +22,15 @@ func sessionKey(id string) string {
 }
 
 // BeginSession keeps for SessionAge, beside the jobs, that whoever names the id it returns
-// is owner, for which any text will do. So sessions hold in every process that serves the queue, and
-// outlive a restart. The error is the connection's.
+// is owner, for which any text will do. So sessions hold in every process that serves the
+// queue, and outlive a restart. The error is ErrNoSpace, or the connection's.
 func (q *Queue) BeginSession(ctx context.Context, owner string) (id string, err error) {
+	sessions, err := q.kept(ctx)
+	if err != nil {
+		return "", err
+	}
 	id = strings.ToLower(rand.Text())
-	_, err = q.sessions.Put(ctx, sessionKey(id), []byte(owner))
+	_, err = sessions.Put(ctx, sessionKey(id), []byte(owner))
 	return id, full(err)
 }
 
@@ -36,7 +40,11 @@ func (q *Queue) Session(ctx context.Context, id string) (owner string, err error
 	if !validID(id) {
 		return "", ErrNotFound
 	}
-	e, err := q.sessions.Get(ctx, sessionKey(id))
+	sessions, err := q.kept(ctx)
+	if err != nil {
+		return "", err
+	}
+	e, err := sessions.Get(ctx, sessionKey(id))
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
 		return "", ErrNotFound
 	}
@@ -51,5 +59,18 @@ func (q *Queue) EndSession(ctx context.Context, id string) error {
 	if !validID(id) {
 		return nil
 	}
-	return q.sessions.Purge(ctx, sessionKey(id))
+	sessions, err := q.kept(ctx)
+	if err != nil {
+		return err
+	}
+	return full(sessions.Purge(ctx, sessionKey(id)))
+}
+
+// kept is where sessions are: whoever keeps the queue has made the place, and who joins it
+// looks for it when it is wanted.
+func (q *Queue) kept(ctx context.Context) (jetstream.KeyValue, error) {
+	if q.sessions != nil {
+		return q.sessions, nil
+	}
+	return q.js.KeyValue(ctx, "nst-sessions")
 }

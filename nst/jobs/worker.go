@@ -94,14 +94,22 @@ func (q *Queue) Work(ctx context.Context, engine *nst.Engine, name string) error
 	ctx, cancel := context.WithCancel(ctx)
 	var present sync.WaitGroup
 	present.Go(func() { w.present(ctx) })
-	defer present.Wait()
-	defer cancel()
+	stuck := false
+	defer func() {
+		cancel()
+		if stuck { // whoever asks the device how much memory it has may wait for what hangs
+			time.Sleep(time.Second)
+			return
+		}
+		present.Wait()
+	}()
 	q.config.Log.Info("working", "worker", name, "device", w.info.Device)
 	for ctx.Err() == nil {
 		batch, err := q.work.Fetch(1, jetstream.FetchContext(ctx))
 		if err == nil {
 			for m := range batch.Messages() {
 				if err := w.take(ctx, m); err != nil {
+					stuck = true
 					return err
 				}
 			}
@@ -483,14 +491,6 @@ var errGone = errors.New("is gone from the store")
 // stylize runs the transfer, and stores what it makes.
 func (w *worker) stylize(ctx, run context.Context, cancel context.CancelCauseFunc, j Job, o nst.Options,
 	content *picture.Picture, styles []*picture.Picture) error {
-	s := &saver{worker: w, job: j, cancel: cancel, todo: make(chan saved, 1)}
-	resumed := 0
-	if o.Resume != nil {
-		resumed = o.Resume.Iteration()
-	}
-	w.bound(&o)
-	var saving sync.WaitGroup
-	saving.Go(func() { s.work(ctx) })
 	signs := make(chan struct{}, 1)
 	sign := func() {
 		select {
@@ -498,6 +498,14 @@ func (w *worker) stylize(ctx, run context.Context, cancel context.CancelCauseFun
 		default:
 		}
 	}
+	s := &saver{worker: w, job: j, cancel: cancel, todo: make(chan saved, 1), sign: sign}
+	resumed := 0
+	if o.Resume != nil {
+		resumed = o.Resume.Iteration()
+	}
+	w.bound(&o)
+	var saving sync.WaitGroup
+	saving.Go(func() { s.work(ctx) })
 	hooks := nst.Hooks{StateEvery: w.every, Warn: s.warn, Tile: func(int, int) { sign() },
 		Progress: func(p nst.Progress) {
 			sign()
@@ -510,7 +518,7 @@ func (w *worker) stylize(ctx, run context.Context, cancel context.CancelCauseFun
 			w.mutex.Unlock()
 		}}
 	var result *nst.Result
-	err := w.watch(signs, cancel, func() (err error) {
+	err := w.watch(ctx, signs, cancel, func() (err error) {
 		result, err = w.try(run, content, styles, o, hooks)
 		return err
 	})
@@ -525,11 +533,13 @@ func (w *worker) stylize(ctx, run context.Context, cancel context.CancelCauseFun
 		o.Resume = nil
 		return w.stylize(ctx, run, cancel, j, o, content, styles)
 	}
-	if err != nil && !errors.Is(context.Cause(run), errStalled) {
+	if err != nil && errors.Is(context.Cause(run), errStalled) {
+		return errStalled
+	}
+	if err != nil {
 		return err
 	}
-	if err := context.Cause(run); errors.Is(err, errLost) || errors.Is(err, errCancelled) ||
-		errors.Is(err, errStalled) {
+	if err := context.Cause(run); errors.Is(err, errLost) || errors.Is(err, errCancelled) {
 		return err
 	}
 	comment, err := o.Record()
@@ -589,28 +599,33 @@ func (w *worker) memoryLimit() int64 {
 }
 
 // watch does something that gives signs of life. Of what gives none for too long it is not
-// waited for any longer, if it does not heed the end of its context either.
-func (w *worker) watch(signs <-chan struct{}, cancel context.CancelCauseFunc, do func() error) error {
+// waited for any longer, if it does not heed the end of its context either. When ctx is done,
+// it has a minute to end.
+func (w *worker) watch(ctx context.Context, signs <-chan struct{}, cancel context.CancelCauseFunc,
+	do func() error) error {
 	done := make(chan error, 1)
 	go func() { done <- do() }()
 	stall := w.queue.config.Stall
 	timer := time.NewTimer(stall)
 	defer timer.Stop()
-	for cancelled := false; ; {
+	told, cancelled := ctx.Done(), false
+	const grace = time.Minute // after which it is to have ended
+	for {
 		select {
+		case <-told:
+			cancelled, told, stall = true, nil, min(stall, grace)
+			timer.Reset(stall)
 		case err := <-done:
 			return err
 		case <-signs:
-			if !cancelled {
-				timer.Reset(stall)
-			}
+			timer.Reset(stall)
 		case <-timer.C:
 			if cancelled {
 				return ErrStuck
 			}
-			cancelled = true
+			cancelled, stall = true, min(stall, grace)
 			cancel(errStalled)
-			timer.Reset(min(stall, time.Minute))
+			timer.Reset(stall)
 		}
 	}
 }
@@ -633,6 +648,7 @@ type saver struct {
 	worker *worker
 	cancel context.CancelCauseFunc
 	todo   chan saved
+	sign   func() // of life
 
 	mutex sync.Mutex
 	job   Job // its progress, costs, curve and warnings
@@ -687,9 +703,13 @@ func (s *saver) report(p nst.Progress, last bool, resumed int) {
 			next.checkpoint, s.checkpoint = c, now
 		}
 	}
-	if p.Last {
-		s.todo <- next
-		return
+	for p.Last { // what is being written may take long
+		select {
+		case s.todo <- next:
+			return
+		case <-time.After(time.Second):
+			s.sign()
+		}
 	}
 	if next.checkpoint != nil {
 		select { // a preview that waits may go

@@ -168,7 +168,7 @@ const char* nst_load_cuda(void);
 const char* nst_try_device(const char* name);
 // A CUDA device's card and compute capability.
 const char* nst_device_card(const char* name, char** card);
-// Where it is on the PCI bus, as NVIDIA's tools name it: 00000000:65:00.0.
+// Where it is on the PCI bus, as NVIDIA's tools name it: 0000:65:00.0.
 const char* nst_device_bus(const char* name, char** bus);
 const char* nst_device_count(const char* type, int64_t* count);
 const char* nst_device_synchronize(const char* device);

@@ -14,7 +14,7 @@ async function call(path, options) {
   } catch {
     throw { detail: "The service does not answer. Is it still running?" };
   }
-  if (answer.status === 401) { show($("login"), true); $("token").focus(); }
+  if (answer.status === 401) { show($("login"), true); show($("logout"), false); $("token").focus(); }
   if (answer.ok) return answer.status === 204 ? null : answer.json();
   let problem = { detail: `The service answered ${answer.status}.` };
   try { problem = await answer.json(); } catch { /* not ours */ }
@@ -296,8 +296,12 @@ $("login").addEventListener("submit", async (e) => {
 
 // Whether a session was begun here: its cookie is not for scripts.
 function signedIn(now) {
-  if (now !== undefined) localStorage.setItem("signed-in", now ? "yes" : "");
-  return localStorage.getItem("signed-in") === "yes";
+  try {
+    if (now !== undefined) localStorage.setItem("signed-in", now ? "yes" : "");
+    return localStorage.getItem("signed-in") === "yes";
+  } catch { // the browser keeps nothing for this site
+    return false;
+  }
 }
 
 $("logout").addEventListener("click", async () => {

@@ -152,9 +152,9 @@ const char* nstcuda_card(int32_t index, char** name) {
 
 const char* nstcuda_bus(int32_t index, char** bus) {
   return guard([&] {
-    const auto* card = at::cuda::getDeviceProperties(static_cast<c10::DeviceIndex>(index));
-    char text[32];
-    std::snprintf(text, sizeof text, "%08x:%02x:%02x.0", card->pciDomainID, card->pciBusID, card->pciDeviceID);
+    char text[32] = "";
+    const auto error = cudaDeviceGetPCIBusId(text, sizeof text, index);
+    TORCH_CHECK(error == cudaSuccess, cudaGetErrorString(error));
     *bus = nst::copy(text);
   });
 }

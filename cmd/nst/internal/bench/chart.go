@@ -38,7 +38,7 @@ func (b *Report) Draw(path string) error {
 		var seconds, memory plotter.XYs
 		for _, r := range b.Results {
 			s, m := at(r)
-			if r.Batch == b.Results[0].Batch && s > 0 {
+			if r.Batch == b.Results[0].Batch && r.Whole == nil && s > 0 {
 				seconds = append(seconds, plotter.XY{X: float64(r.Size), Y: s})
 				memory = append(memory, plotter.XY{X: float64(r.Size), Y: float64(m) / (1 << 30)})
 			}

@@ -19,14 +19,18 @@ type Difference struct {
 	// P is how likely a difference like this is if there is none (Mann and Whitney's U test
 	// of all repetitions).
 	P float64 `json:"p"`
-	// Beyond says that the difference is beyond the noise: P is below 0.05, and the medians
-	// are further apart than the half of each one's quartiles.
+	// Beyond says that the difference is beyond the noise: P is below 0.05, the medians are
+	// further apart than half of the quartiles' distance, and by more than BetweenRuns, which
+	// two runs of one program may differ by.
 	Beyond bool   `json:"beyond_noise"`
 	Note   string `json:"note,omitempty"`
 }
 
 // significance is the P from which on a difference is taken for one.
 const significance = 0.05
+
+// BetweenRuns is by how much medians of two runs may differ though nothing has changed.
+const BetweenRuns = 0.03
 
 // Compare holds the results of two reports against each other, in the order of the first. The
 // work of only one of them is in alone.
@@ -64,19 +68,22 @@ func Compare(before, after *Report) (all []Difference, alone []string) {
 
 func differ(what string, a, b Series) Difference {
 	d := Difference{Workload: what, Before: a.Median, After: b.Median, Ratio: b.Median / a.Median}
-	test := benchmath.AssumeNothing.Compare(benchmath.NewSample(a.Seconds, &benchmath.DefaultThresholds),
-		benchmath.NewSample(b.Seconds, &benchmath.DefaultThresholds))
+	test := benchmath.AssumeNothing.Compare(benchmath.NewSample(slices.Clone(a.Seconds), &benchmath.DefaultThresholds),
+		benchmath.NewSample(slices.Clone(b.Seconds), &benchmath.DefaultThresholds))
 	d.P = test.P
 	apart, within := d.After-d.Before, (a.Upper-a.Lower+b.Upper-b.Lower)/4
-	d.Beyond = d.P < significance && max(apart, -apart) > within
+	d.Beyond = d.P < significance && max(apart, -apart) > max(within, BetweenRuns*a.Median)
 	for _, w := range test.Warnings {
 		d.Note = w.Error()
 	}
 	return d
 }
 
-// WriteComparison writes differences as a table.
-func WriteComparison(w io.Writer, all []Difference, alone []string) error {
+// WriteComparison writes what Compare finds as a table.
+func WriteComparison(w io.Writer, before, after *Report) error {
+	fmt.Fprintf(w, "before: %s %s, %s\n", before.Device, before.Precision, before.Machine.text())
+	fmt.Fprintf(w, "after:  %s %s, %s\n\n", after.Device, after.Precision, after.Machine.text())
+	all, alone := Compare(before, after)
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "workload\tbefore\tafter\tratio\tp\t")
 	for _, d := range all {

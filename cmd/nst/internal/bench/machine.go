@@ -1,13 +1,16 @@
 package bench
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/prometheus/procfs"
 	"github.com/prometheus/procfs/sysfs"
@@ -83,15 +86,18 @@ func describe(card *card, threads int, program string) Machine {
 	if all[0].CoreID != "" {
 		m.CPU.Cores = new(len(cores))
 	}
-	if frequencies := cpufreq(); len(frequencies) > 0 {
-		if f := frequencies[0]; f.Governor != "" {
-			m.CPU.Governor = new(f.Governor)
-		}
-		if f := frequencies[0].CpuinfoMaximumFrequency; f != nil {
-			m.CPU.MaxClock = new(float64(*f) / 1000)
-		}
+	m.CPU.Governor = known(firstLine("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"))
+	if khz, err := strconv.ParseFloat(firstLine("/sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq"), 64); err == nil {
+		m.CPU.MaxClock = new(khz / 1000)
 	}
 	return m
+}
+
+// firstLine is a file's, or "".
+func firstLine(path string) string {
+	text, _ := os.ReadFile(path)
+	line, _, _ := strings.Cut(string(text), "\n")
+	return strings.TrimSpace(line)
 }
 
 // family tells processors apart whose name is their maker's alone, as in virtual machines.
@@ -102,40 +108,39 @@ func family(one procfs.CPUInfo) string {
 	return fmt.Sprintf(" (family %s, model %s)", one.CPUFamily, one.Model)
 }
 
-func cpufreq() []sysfs.SystemCPUCpufreqStats {
-	fs, err := sysfs.NewDefaultFS()
-	if err != nil {
-		return nil
-	}
-	all, err := fs.SystemCpufreq()
-	if err != nil {
-		return nil
-	}
+// clockFiles are where the kernel says what clocks the processors have.
+var clockFiles = sync.OnceValue(func() []string {
+	all, _ := filepath.Glob("/sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq")
 	return all
-}
+})
 
-// cpuClock is the mean of the processors' clocks in MHz; NaN if unknown.
-func cpuClock() float64 {
-	sum, n := 0.0, 0
-	for _, f := range cpufreq() {
-		if f.ScalingCurrentFrequency != nil {
-			sum += float64(*f.ScalingCurrentFrequency) / 1000
-			n++
+// cpuClock is the mean clock, in MHz, of as many processors as compute: the fastest, since
+// others rest. It is NaN if unknown, and of a card's work.
+func (w *watcher) cpuClock() float64 {
+	if w.card != nil {
+		return math.NaN()
+	}
+	var clocks []float64
+	for _, path := range clockFiles() {
+		if khz, err := strconv.ParseFloat(firstLine(path), 64); err == nil {
+			clocks = append(clocks, khz/1000)
 		}
 	}
-	if fs, err := procfs.NewDefaultFS(); err == nil && n == 0 {
+	if fs, err := procfs.NewDefaultFS(); err == nil && len(clocks) == 0 {
 		all, _ := fs.CPUInfo()
 		for _, one := range all {
 			if one.CPUMHz > 0 {
-				sum += one.CPUMHz
-				n++
+				clocks = append(clocks, one.CPUMHz)
 			}
 		}
 	}
-	if n == 0 {
-		return math.NaN()
+	slices.SortFunc(clocks, func(a, b float64) int { return cmp.Compare(b, a) })
+	clocks = clocks[:min(len(clocks), max(1, w.threads))]
+	sum := 0.0
+	for _, c := range clocks {
+		sum += c
 	}
-	return sum / float64(n)
+	return sum / float64(len(clocks)) // NaN of none
 }
 
 // rapl is the energy that the processors' packages have used, in microjoules, by zone; nil if
@@ -151,8 +156,10 @@ func rapl() (used, wraps map[string]uint64) {
 	}
 	used, wraps = map[string]uint64{}, map[string]uint64{}
 	for _, z := range zones {
-		if !strings.HasPrefix(z.Name, "package") || strings.Count(filepath.Base(z.Path), ":") != 1 {
-			continue // a part of a package
+		// intel-rapl:N is a package, on AMD's processors too; intel-rapl:N:M a part of one, and
+		// intel-rapl-mmio:N the same one again.
+		if base := filepath.Base(z.Path); !strings.HasPrefix(base, "intel-rapl:") || strings.Count(base, ":") != 1 {
+			continue
 		}
 		text, err := os.ReadFile(filepath.Join(z.Path, "energy_uj"))
 		if err != nil {

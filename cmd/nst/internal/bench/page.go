@@ -111,12 +111,13 @@ func WritePage(w io.Writer, reports []NamedReport) error {
 func aboutOf(r Result) string {
 	for _, suite := range Suites {
 		for _, w := range suite {
-			if w.Name == r.Workload && w.Version == r.WorkloadVersion && string(w.Options.Optimizer) == r.Optimizer {
+			o, err := w.Options.Resolve()
+			if err == nil && w.Name == r.Workload && w.Version == r.WorkloadVersion && string(o.Optimizer) == r.Optimizer {
 				return w.About
 			}
 		}
 	}
-	return Iteration(r.Size, r.Batch).About
+	return r.Flags
 }
 
 func row(r NamedReport, of Result, device string) rowView {
@@ -127,7 +128,7 @@ func row(r NamedReport, of Result, device string) rowView {
 	if of.Sustained != nil {
 		v.Sustained = secondsText(of.Sustained.Median)
 	}
-	if e := of.Telemetry.EnergyPerPicture; e != nil {
+	if e := of.Telemetry.EnergyPerIteration; e != nil {
 		v.Energy = fmt.Sprintf("%.3g J", *e)
 	}
 	if of.Whole != nil {

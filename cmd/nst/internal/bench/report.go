@@ -15,7 +15,8 @@ import (
 	"github.com/seed9bb5c928/nst/torch"
 )
 
-// Version is that of the reports' schema. It grows when a field changes its meaning or goes.
+// Version is that of the reports' schema. It grows when a field changes its meaning or goes;
+// fields that are added are none to a program that does not know them.
 const Version = 1
 
 // Schema is the JSON schema of reports.
@@ -36,8 +37,9 @@ type Report struct {
 	Peak      float64      `json:"matrix_gflops"` // of a matrix product on this device
 	Machine   Machine      `json:"machine"`
 	// Load is what opening the network took.
-	Load    float64  `json:"load_seconds"`
-	Results []Result `json:"results"`
+	Load    float64   `json:"load_seconds"`
+	Results []Result  `json:"results"`
+	Failed  []Failure `json:"failed,omitempty"`
 }
 
 // Result is a workload's.
@@ -47,6 +49,8 @@ type Result struct {
 	Size            int    `json:"size"`
 	Batch           int    `json:"batch"`
 	Optimizer       string `json:"optimizer"`
+	// Flags are what a workload that is no recipe (version 0) was asked for beside its size.
+	Flags string `json:"flags,omitempty"`
 	// SecondsPerIteration and Min are Burst's. An iteration is waited for before the next.
 	SecondsPerIteration float64 `json:"seconds_per_iteration"`
 	Min                 float64 `json:"min"`
@@ -54,17 +58,19 @@ type Result struct {
 	// Ahead is of one iteration, if 32 are sent without waiting; null on the CPU.
 	Ahead *float64 `json:"seconds_ahead"`
 	// GFLOPs is by the network's arithmetic; null where that is not known.
-	GFLOPs     *float64   `json:"gflops"`
-	PeakMemory int64      `json:"peak_memory_bytes"`
-	Tiles      int        `json:"tiles"`
-	First      float64    `json:"first_iteration_seconds"`
-	Autotune   float64    `json:"autotune_seconds"`
-	Replayed   int        `json:"replayed_iterations"` // from a graph, of all
-	WarmUp     WarmUp     `json:"warm_up"`
-	Burst      Series     `json:"burst"`
-	Telemetry  Telemetry  `json:"telemetry"` // of Burst or, of a whole picture, of it
-	Sustained  *Sustained `json:"sustained"`
-	Whole      *Whole     `json:"whole"`
+	GFLOPs     *float64 `json:"gflops"`
+	PeakMemory int64    `json:"peak_memory_bytes"`
+	Tiles      int      `json:"tiles"`
+	First      float64  `json:"first_iteration_seconds"`
+	Autotune   float64  `json:"autotune_seconds"`
+	Replayed   int      `json:"replayed_iterations"` // from a graph, of all
+	WarmUp     *WarmUp  `json:"warm_up"`             // null of a whole picture
+	// Burst is of iterations one after the other; of a whole picture, those at its last
+	// scale, short ones taken together.
+	Burst     Series     `json:"burst"`
+	Telemetry Telemetry  `json:"telemetry"` // of Burst or, of a whole picture, of it
+	Sustained *Sustained `json:"sustained"`
+	Whole     *Whole     `json:"whole"`
 	// Warnings say what makes the figures doubtful.
 	Warnings []string              `json:"warnings"`
 	Peers    map[string]PeerResult `json:"peers,omitempty"`
@@ -92,11 +98,23 @@ type Whole struct {
 	// Extrapolated: what was not an iteration, and as many as there would have been.
 	Measured     int  `json:"measured_iterations"`
 	Extrapolated bool `json:"extrapolated"`
+	// Energy is extrapolated as Seconds is.
+	Energy *float64 `json:"energy_joules"`
+}
+
+// Failure is a workload that could not be measured.
+type Failure struct {
+	Workload string `json:"workload"`
+	Error    string `json:"error"`
 }
 
 // Key says which results are of the same work.
 func (r Result) Key() string {
-	return fmt.Sprintf("%s@%d/%s/batch=%d", r.Workload, r.WorkloadVersion, r.Optimizer, r.Batch)
+	key := fmt.Sprintf("%s@%d/%s/batch=%d", r.Workload, r.WorkloadVersion, r.Optimizer, r.Batch)
+	if r.Flags != "" {
+		key += " " + r.Flags
+	}
+	return key
 }
 
 var schema = sync.OnceValues(func() (*jsonschema.Schema, error) {
@@ -105,6 +123,7 @@ var schema = sync.OnceValues(func() (*jsonschema.Schema, error) {
 		return nil, err
 	}
 	compiler := jsonschema.NewCompiler()
+	compiler.AssertFormat()
 	if err := compiler.AddResource("schema.json", document); err != nil {
 		return nil, err
 	}

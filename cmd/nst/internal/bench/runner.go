@@ -1,13 +1,13 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"math"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -25,8 +25,7 @@ type Runner struct {
 	// published ones. Foreign says that its arithmetic is not known at all.
 	Channels map[string]int
 	Foreign  bool
-	// Iterations are how many are measured of each workload; 0: as many as take BurstTime,
-	// between 5 and 50.
+	// Iterations are how many are measured of each workload; 0: as many as its time wants.
 	Iterations int
 	// Sustain is how long a device is to go on after that; 0: it does not.
 	Sustain time.Duration
@@ -34,19 +33,21 @@ type Runner struct {
 	// Stage is told what is being done, and how far it is (0 to 1; below 0: not known).
 	Stage func(what string, fraction float64)
 
-	card *card
+	card    *card
+	threads int // the engine's, which cannot be asked while a run stands still
 }
 
-// Times that a measurement takes, or may take.
+// A burst takes about so long: on a GPU, whose iterations are short, long enough for its
+// sensors. It has at least, and at most, so many iterations.
 const (
-	BurstTime   = 15 * time.Second
-	warmUpLimit = time.Minute
+	burstTime, leastBurst, mostBurst          = 15 * time.Second, 5, 50
+	burstTimeGPU, leastBurstGPU, mostBurstGPU = 5 * time.Second, 30, 2000
 )
 
 const (
-	leastBurst, mostBurst = 5, 50
-	rounds                = 3  // turns that nst and its peers take
-	ahead                 = 32 // iterations sent without waiting
+	warmUpLimit = 30 * time.Second
+	rounds      = 3  // turns that nst and its peers take
+	ahead       = 32 // iterations sent without waiting
 	// A median that moves by less than this stands still.
 	still = 0.02
 	// From these on figures are doubtful: quartiles this far apart, over the median; other
@@ -59,7 +60,7 @@ const (
 // NewReport is one without results.
 func (r *Runner) NewReport(ctx context.Context, program string) (*Report, error) {
 	device := r.Engine.Device()
-	r.card = cardOf(device)
+	r.card, r.threads = cardOf(device), r.Engine.Threads()
 	peak, err := matrixGFLOPS(ctx, device)
 	if err != nil {
 		return nil, err
@@ -69,8 +70,8 @@ func (r *Runner) NewReport(ctx context.Context, program string) (*Report, error)
 		return nil, err
 	}
 	return &Report{Schema: Version, Time: time.Now().UTC().Truncate(time.Second), Device: device,
-		Precision: string(resolved.Precision), Kernels: torch.KernelsName(), Threads: r.Engine.Threads(), Peak: peak,
-		Machine: describe(r.card, r.Engine.Threads(), program)}, nil
+		Precision: string(resolved.Precision), Kernels: torch.KernelsName(), Threads: r.threads, Peak: peak,
+		Machine: describe(r.card, r.threads, program)}, nil
 }
 
 func (r *Runner) stage(what string, fraction float64) {
@@ -86,7 +87,7 @@ func (r *Runner) Measure(ctx context.Context, w Workload) (out Result, err error
 	if err != nil {
 		return out, err
 	}
-	out = Result{Workload: w.Name, WorkloadVersion: w.Version, Size: w.Size, Batch: w.Batch,
+	out = Result{Workload: w.Name, WorkloadVersion: w.Version, Flags: w.Flags, Size: w.Size, Batch: w.Batch,
 		Optimizer: string(resolved.Optimizer), Warnings: []string{}}
 	if w.Whole > 0 {
 		err = r.whole(ctx, w, &out)
@@ -98,7 +99,10 @@ func (r *Runner) Measure(ctx context.Context, w Workload) (out Result, err error
 	}
 	out.SecondsPerIteration, out.Min = out.Burst.Median, out.Burst.Min
 	out.IterationsPerSecond = float64(w.Batch) / out.SecondsPerIteration
-	if !r.Foreign && w.Options.Scales == nst.ScalesOff || w.Whole == 0 && !r.Foreign {
+	if out.Tiles > 1 && w.Options.Tile == "" {
+		out.warn("it was made in %d tiles for want of memory", out.Tiles)
+	}
+	if !r.Foreign {
 		work, err := flops(w.Options, w.Size, r.Channels)
 		if err != nil {
 			return out, err
@@ -123,24 +127,21 @@ func (r *Runner) iterations(ctx context.Context, w Workload, out *Result) (err e
 	if err != nil {
 		return err
 	}
-	out.First = first[0]
+	out.First, out.WarmUp = first[0], &WarmUp{}
 	var seconds float64 // of one
-	if out.WarmUp, seconds, err = warmUp(run); err != nil {
+	if *out.WarmUp, seconds, err = warmUp(run); err != nil {
 		return err
 	}
 	if !out.WarmUp.Steady {
 		out.warn("the times had not become steady after %.0f s of warming up", out.WarmUp.Seconds)
 	}
-	n := r.Iterations
-	if n == 0 {
-		n = min(max(int(BurstTime.Seconds()/seconds), leastBurst), mostBurst)
-	}
+	n := r.burst(seconds)
 	turns := 1
 	if len(r.Peers) > 0 {
 		turns = min(rounds, n)
 		out.Peers = map[string]PeerResult{}
 	}
-	watcher := watch(r.card)
+	watcher := r.watch()
 	var own []float64
 	for turn := range turns {
 		r.stage("measuring", float64(turn)/float64(turns))
@@ -160,7 +161,7 @@ func (r *Runner) iterations(ctx context.Context, w Workload, out *Result) (err e
 			}
 		}
 	}
-	out.Burst, out.Telemetry = SeriesOf(own), watcher.telemetry(len(own), w.Batch)
+	out.Burst, out.Telemetry = SeriesOf(own), watcher.telemetry(len(own))
 	out.judge(out.Burst, out.Telemetry, watcher, "")
 	if r.Sustain > 0 {
 		if err := r.sustain(run, w, out); err != nil {
@@ -168,12 +169,26 @@ func (r *Runner) iterations(ctx context.Context, w Workload, out *Result) (err e
 		}
 	}
 	result, err := run.Stop()
-	if err != nil {
+	if err = cmp.Or(err, ctx.Err()); err != nil { // peers end with ctx, too
 		return err
 	}
 	out.took(result)
 	return r.sendAhead(ctx, w, out)
 }
+
+// burst is how many iterations are measured that take so long each.
+func (r *Runner) burst(seconds float64) int {
+	switch {
+	case r.Iterations > 0:
+		return r.Iterations
+	case r.Engine.Device() == torch.CPU:
+		return min(max(int(burstTime.Seconds()/seconds), leastBurst), mostBurst)
+	}
+	return min(max(int(burstTimeGPU.Seconds()/seconds), leastBurstGPU), mostBurstGPU)
+}
+
+// watch watches what the device is: its card, or the processors that compute.
+func (r *Runner) watch() *watcher { return watch(r.card, r.threads) }
 
 func (out *Result) took(result *nst.Result) {
 	out.PeakMemory, out.Replayed, out.Tiles = result.PeakMemory, result.Replayed, result.Tiles
@@ -192,10 +207,12 @@ func (out *Result) judge(s Series, t Telemetry, w *watcher, which string) {
 	if t.Others != nil && *t.Others > othersShare {
 		out.warn("other programs took %.0f %% of the processors' time", 100**t.Others)
 	}
-	for sensor, what := range map[string]string{"sm": "the card's clock", "cpu": "the processors' clock"} {
-		if from, to := w.fell(sensor); to < fallen*from {
-			out.warn("%s fell from %.0f to %.0f MHz", what, from, to)
-		}
+	sensor, what := "cpu", "the processors' clock"
+	if w.card != nil {
+		sensor, what = "sm", "the card's clock"
+	}
+	if from, to := w.fell(sensor); to < fallen*from {
+		out.warn("%s fell from %.0f to %.0f MHz", what, from, to)
 	}
 	if len(t.Throttled) > 0 {
 		out.warn("the card was held back: %s", strings.Join(t.Throttled, ", "))
@@ -203,22 +220,24 @@ func (out *Result) judge(s Series, t Telemetry, w *watcher, which string) {
 }
 
 // warmUp iterates until the median of what takes a quarter of a second, or three iterations,
-// moves no more.
+// moves no more than it would by chance.
 func warmUp(run *Meter) (w WarmUp, seconds float64, err error) {
 	began := time.Now()
 	n, before := 2, math.Inf(1)
-	for !w.Steady && time.Since(began) < warmUpLimit {
+	for windows := 0; !w.Steady && (windows < 3 || time.Since(began) < warmUpLimit); windows++ {
 		some, err := run.Iterate(n)
 		if err != nil {
 			return w, 0, err
 		}
 		w.Iterations += n
-		seconds = median(some)
-		w.Steady = math.Abs(seconds-before) <= still*seconds
+		s := SeriesOf(some)
+		seconds = s.Median
+		// What is only noise does not become less by warming up.
+		w.Steady = math.Abs(seconds-before) <= max(still*seconds, (s.Upper-s.Lower)/2)
 		before = seconds
 		n = min(max(int(0.25/seconds), 3), 64)
 		if seconds > 2 {
-			n = 2
+			n = 1
 		}
 	}
 	w.Seconds = time.Since(began).Seconds()
@@ -228,7 +247,7 @@ func warmUp(run *Meter) (w WarmUp, seconds float64, err error) {
 // sustain has a device go on for long.
 func (r *Runner) sustain(run *Meter, w Workload, out *Result) error {
 	var all []float64
-	watcher := watch(r.card)
+	watcher := r.watch()
 	watcher.resume()
 	for began := time.Now(); time.Since(began) < r.Sustain; {
 		r.stage("sustaining", float64(time.Since(began))/float64(r.Sustain))
@@ -241,7 +260,7 @@ func (r *Runner) sustain(run *Meter, w Workload, out *Result) error {
 		all = append(all, some...)
 	}
 	watcher.pause()
-	out.Sustained = &Sustained{SeriesOf(all), watcher.telemetry(len(all), w.Batch)}
+	out.Sustained = &Sustained{SeriesOf(all), watcher.telemetry(len(all))}
 	out.judge(out.Sustained.Series, out.Sustained.Telemetry, watcher, "sustained ")
 	return nil
 }
@@ -291,48 +310,67 @@ func (r *Runner) whole(ctx context.Context, w Workload, out *Result) error {
 	o, n := w.Options, w.iterations(r.Engine.Device())
 	o.Size, o.StyleSize, o.Iterations = new(0), new(0), &n
 	content, style := squared(r.Content, w.Size), squared(r.Style, w.Size)
-	var seconds []float64 // of each iteration
-	var last nst.Progress
-	var sum float64
-	watcher := watch(r.card)
+	var times groups
+	watcher := r.watch()
 	watcher.resume()
 	began := time.Now()
-	result, err := r.Engine.Stylize(ctx, content, []*picture.Picture{style}, o,
-		nst.Hooks{Progress: func(p nst.Progress) {
-			r.stage("making the picture", p.Fraction)
-			// Where the evaluation of a scale's start is told of, it was no iteration.
-			if done := p.Iteration - last.Iteration; done > 0 && p.Scale == last.Scale {
-				each := (p.Seconds - last.Seconds) / float64(done)
-				seconds = append(seconds, slices.Repeat([]float64{each}, done)...)
-				sum += p.Seconds - last.Seconds
-			} else if out.First == 0 {
-				out.First = time.Since(began).Seconds()
-			}
-			last = p
-		}})
+	result, err := r.Engine.Stylize(ctx, content, []*picture.Picture{style}, o, nst.Hooks{Progress: func(p nst.Progress) {
+		r.stage("making the picture", p.Fraction)
+		if out.First == 0 {
+			out.First = time.Since(began).Seconds()
+		}
+		times.add(p)
+	}})
 	if err == nil {
 		err = result.Picture.Save(filepath.Join(folder, "out.png"), picture.Encoding{})
 	}
 	took := time.Since(began).Seconds()
 	watcher.pause()
-	if err == nil && len(seconds) == 0 {
+	if err = cmp.Or(err, ctx.Err()); err == nil && len(times.each) == 0 {
 		err = errors.New("the run was over before it was timed")
 	}
 	if err != nil {
 		return err
 	}
 	out.took(result)
-	times := float64(w.Whole) / float64(n)
-	out.Whole = &Whole{Seconds: took - sum + times*sum, Iterations: w.Whole, Measured: n, Extrapolated: n < w.Whole}
-	out.WarmUp.Steady = true // a picture is made as it comes
-	out.Burst, out.Telemetry = SeriesOf(seconds), watcher.telemetry(n, 1)
-	// Scales take different times: their iterations are no repetitions of each other.
-	if o.Scales == nst.ScalesOff {
-		out.judge(out.Burst, out.Telemetry, watcher, "")
-	} else {
-		out.judge(Series{}, out.Telemetry, watcher, "")
+	missing := float64(w.Whole-n) / float64(n)
+	out.Whole = &Whole{Seconds: took + missing*times.sum, Iterations: w.Whole, Measured: n, Extrapolated: n < w.Whole}
+	out.WarmUp = nil // a picture is made as it comes
+	out.Burst, out.Telemetry = SeriesOf(times.each), watcher.telemetry(n)
+	if e := out.Telemetry.Energy; e != nil {
+		out.Whole.Energy = new(*e * out.Whole.Seconds / took)
 	}
+	out.judge(out.Burst, out.Telemetry, watcher, "")
 	return nil
+}
+
+// groups times the iterations of a run at its last scale. Costs are read, and told of,
+// several iterations at a time, so iterations are taken together that lie closer than
+// groupTime: each group has one mean.
+type groups struct {
+	each  []float64
+	sum   float64 // of all iterations of all scales
+	last  nst.Progress
+	begin nst.Progress // of the group
+}
+
+const groupTime = 0.15
+
+func (g *groups) add(p nst.Progress) {
+	same := p.Scale == g.last.Scale
+	if same { // else the evaluation of a scale's start is told of, which is no iteration
+		g.sum += p.Seconds - g.last.Seconds
+	} else {
+		g.begin, g.each = p, nil
+	}
+	if n := p.Iteration - g.begin.Iteration; same && n > 0 && p.Seconds-g.begin.Seconds >= groupTime {
+		g.each = append(g.each, (p.Seconds-g.begin.Seconds)/float64(n))
+		g.begin = p
+	}
+	if n := p.Iteration - g.begin.Iteration; p.Last && len(g.each) == 0 && n > 0 { // a small picture
+		g.each = append(g.each, (p.Seconds-g.begin.Seconds)/float64(n))
+	}
+	g.last = p
 }
 
 // share is how many of n fall to turn i.

@@ -30,15 +30,21 @@ func (b *Report) Print(w io.Writer) {
 		if r.GFLOPs != nil {
 			flops, part = fmt.Sprintf("%.0f", *r.GFLOPs), fmt.Sprintf("%.0f %%", 100**r.GFLOPs/b.Peak)
 		}
-		fmt.Fprintf(table, "%s\t%d\t%s\t%s–%s\t%s\t%s\t%.3g\t%s\t%s\t%s\t%s\t%.1f s\t\n", r.name(), r.Batch,
+		warm := ""
+		if r.WarmUp != nil {
+			warm = secondsText(r.WarmUp.Seconds)
+		}
+		fmt.Fprintf(table, "%s\t%d\t%s\t%s–%s\t%s\t%s\t%.3g\t%s\t%s\t%s\t%s\t%s\t\n", r.name(), r.Batch,
 			secondsText(r.SecondsPerIteration), secondsText(r.Burst.Lower), secondsText(r.Burst.Upper), sustained,
 			ahead,
-			r.IterationsPerSecond, flops, part, humanize.IBytes(uint64(r.PeakMemory)), secondsText(r.First),
-			r.WarmUp.Seconds)
+			r.IterationsPerSecond, flops, part, humanize.IBytes(uint64(r.PeakMemory)), secondsText(r.First), warm)
 	}
 	table.Flush()
 	for _, r := range b.Results {
 		r.printMore(w)
+	}
+	for _, f := range b.Failed {
+		fmt.Fprintf(w, "%s could not be measured: %s\n", f.Workload, f.Error)
 	}
 }
 
@@ -58,8 +64,8 @@ func (r Result) printMore(w io.Writer) {
 		}
 		fmt.Fprintf(w, "%s: the whole picture %.1f s (%d iterations%s)\n", r.name(), t.Seconds, t.Iterations, how)
 	}
-	if e := r.Telemetry.EnergyPerPicture; e != nil {
-		fmt.Fprintf(w, "%s: %.3g J an iteration of a picture (by %s)\n", r.name(), *e, *r.Telemetry.EnergySource)
+	if e := r.Telemetry.EnergyPerIteration; e != nil {
+		fmt.Fprintf(w, "%s: %.3g J an iteration (by %s)\n", r.name(), *e, *r.Telemetry.EnergySource)
 	}
 	for _, warning := range r.Warnings {
 		fmt.Fprintf(w, "%s: doubtful: %s\n", r.name(), warning)

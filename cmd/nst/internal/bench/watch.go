@@ -2,6 +2,7 @@ package bench
 
 import (
 	"math"
+	"runtime"
 	"slices"
 	"sync"
 	"syscall"
@@ -19,13 +20,12 @@ type Telemetry struct {
 	Temperature *Track   `json:"temperature_celsius"`
 	Throttled   []string `json:"throttle_reasons"` // seen at any moment; null: not known
 	MemoryUsed  *int64   `json:"memory_used_bytes"`
-	// Energy is by the card's counter (nvml) or the processors' (rapl), over the whole time,
-	// in joules: for each iteration, and each picture of one.
+	// Energy is by the card's counter (nvml) or the processors' (rapl), over the whole time.
 	EnergySource       *string  `json:"energy_source"`
+	Energy             *float64 `json:"energy_joules"`
 	EnergyPerIteration *float64 `json:"energy_joules_per_iteration"`
-	EnergyPerPicture   *float64 `json:"energy_joules_per_picture"`
-	// Others is the share of the processors' time that other programs took, or that a
-	// virtual machine's host kept.
+	// Others is how much other programs worked, or a virtual machine's host kept, of the time
+	// of the processors that this program may use.
 	Others *float64 `json:"others_share"`
 }
 
@@ -38,31 +38,37 @@ type Track struct {
 	After  float64 `json:"after"`
 }
 
-// senseEvery is how often the sensors are read: seldom enough to cost nothing.
-const senseEvery = 200 * time.Millisecond
+// How often a card's sensors are read, and processors': seldom enough to cost nothing, where
+// each reading of a clock may take the kernel milliseconds.
+const (
+	senseEvery    = 200 * time.Millisecond
+	senseCPUEvery = time.Second
+)
 
 // watcher reads sensors while something is timed, which may be in several turns.
 type watcher struct {
 	card    *card
+	threads int           // that compute on the processors
 	end     chan struct{} // of a turn
 	ended   sync.WaitGroup
 	reading map[string][]float64 // by sensor
 	reasons []string             // of throttling
 	told    bool                 // there are reasons, if only none
 
-	now, all marks // when the turn began, and the sums of all turns
+	now, all  marks             // when the turn began, and the sums of all turns
+	used      map[string]uint64 // by rapl, when it was read last
+	cpuJoules float64
 }
 
 // marks are counters that only grow; those that cannot be read are NaN.
 type marks struct {
-	seconds, busy, own, cardJoules, cpuJoules float64
-	used, wraps                               map[string]uint64 // rapl's
+	seconds, busy, own, cardJoules float64
 }
 
-// watch reads the sensors of the processors and, if there is one, of a card: for the first
-// time now.
-func watch(c *card) *watcher {
-	w := &watcher{card: c, reading: map[string][]float64{}}
+// watch reads the sensors of a card or, without one, of the processors on which so many
+// threads compute: for the first time now.
+func watch(c *card, threads int) *watcher {
+	w := &watcher{card: c, threads: threads, reading: map[string][]float64{}}
 	w.sense()
 	return w
 }
@@ -70,15 +76,19 @@ func watch(c *card) *watcher {
 func (w *watcher) mark() (m marks) {
 	m.seconds, m.busy, m.own = float64(time.Now().UnixNano())/1e9, busySeconds(), ownSeconds()
 	m.cardJoules = w.card.joules()
-	m.used, m.wraps = rapl()
 	return m
 }
 
 // resume begins a turn.
 func (w *watcher) resume() {
+	w.used, _ = rapl()
 	w.now, w.end = w.mark(), make(chan struct{})
 	w.ended.Go(func() {
-		tick := time.NewTicker(senseEvery)
+		every := senseEvery
+		if w.card == nil {
+			every = senseCPUEvery
+		}
+		tick := time.NewTicker(every)
 		defer tick.Stop()
 		for {
 			select {
@@ -86,9 +96,22 @@ func (w *watcher) resume() {
 				return
 			case <-tick.C:
 				w.sense()
+				w.count()
 			}
 		}
 	})
+}
+
+// count adds what the processors have used since it was called last: often enough for the
+// counter not to begin anew twice.
+func (w *watcher) count() {
+	used, wraps := rapl()
+	spent, known := joules(w.used, used, wraps)
+	if !known {
+		spent = math.NaN()
+	}
+	w.used = used
+	w.cpuJoules += spent
 }
 
 // pause ends a turn.
@@ -96,19 +119,15 @@ func (w *watcher) pause() {
 	m := w.mark()
 	close(w.end)
 	w.ended.Wait()
+	w.count()
 	w.all.seconds += m.seconds - w.now.seconds
 	w.all.busy += m.busy - w.now.busy
 	w.all.own += m.own - w.now.own
 	w.all.cardJoules += m.cardJoules - w.now.cardJoules
-	spent, known := joules(w.now.used, m.used, w.now.wraps)
-	if !known {
-		spent = math.NaN()
-	}
-	w.all.cpuJoules += spent
 }
 
 func (w *watcher) sense() {
-	for name, value := range map[string]float64{"cpu": cpuClock(), "sm": w.card.clock(clockSM),
+	for name, value := range map[string]float64{"cpu": w.cpuClock(), "sm": w.card.clock(clockSM),
 		"memory": w.card.clock(clockMemory), "power": w.card.watts(), "temperature": w.card.celsius()} {
 		if !math.IsNaN(value) {
 			w.reading[name] = append(w.reading[name], value)
@@ -123,9 +142,8 @@ func (w *watcher) sense() {
 	}
 }
 
-// telemetry is what was read, for the last time now: iterations were timed meanwhile, of so
-// many pictures each.
-func (w *watcher) telemetry(iterations, pictures int) (t Telemetry) {
+// telemetry is what was read, for the last time now: so many iterations were timed meanwhile.
+func (w *watcher) telemetry(iterations int) (t Telemetry) {
 	w.sense()
 	t.CPUClock, t.SMClock, t.MemoryClock = w.track("cpu"), w.track("sm"), w.track("memory")
 	t.Power, t.Temperature = w.track("power"), w.track("temperature")
@@ -137,16 +155,20 @@ func (w *watcher) telemetry(iterations, pictures int) (t Telemetry) {
 	}
 	spent, source := w.all.cardJoules, "nvml"
 	if w.card == nil {
-		spent, source = w.all.cpuJoules, "rapl"
+		spent, source = w.cpuJoules, "rapl"
 	}
-	if !math.IsNaN(spent) && iterations > 0 {
-		t.EnergySource = &source
-		t.EnergyPerIteration = new(spent / float64(iterations))
-		t.EnergyPerPicture = new(spent / float64(iterations*pictures))
+	if t.Energy = finite(spent); t.Energy != nil && iterations > 0 {
+		t.EnergySource, t.EnergyPerIteration = &source, new(spent/float64(iterations))
 	}
-	t.Others = finite(max(0, w.all.busy-w.all.own) / (w.all.seconds * float64(processors())))
+	// The system counts in hundredths of a second: of short times it says nothing.
+	if w.all.own >= leastCPUSeconds && w.all.busy >= w.all.own-leastCPUSeconds {
+		t.Others = finite(max(0, w.all.busy-w.all.own) / (w.all.seconds * float64(runtime.NumCPU())))
+	}
 	return t
 }
+
+// leastCPUSeconds is from which on others are told from this program.
+const leastCPUSeconds = 1.0
 
 // track is a sensor's readings, of which the first and the last are not of the time itself.
 func (w *watcher) track(name string) *Track {
@@ -174,19 +196,6 @@ func busySeconds() float64 {
 	}
 	c := s.CPUTotal
 	return c.User + c.Nice + c.System + c.IRQ + c.SoftIRQ + c.Steal
-}
-
-// processors is how many the time of busySeconds is of.
-func processors() int {
-	fs, err := procfs.NewDefaultFS()
-	if err != nil {
-		return 0
-	}
-	s, err := fs.Stat()
-	if err != nil {
-		return 0
-	}
-	return len(s.CPU)
 }
 
 // ownSeconds is how long they have worked for this process.

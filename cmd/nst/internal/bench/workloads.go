@@ -18,9 +18,12 @@ type Workload struct {
 	// Size is the side of the square pictures, Batch how many are made at once.
 	Size, Batch int
 	Options     nst.Options
-	// Whole has a whole picture made, of so many iterations: on a CPU only of OnCPU, from
-	// which the rest is extrapolated.
+	// Whole has a whole picture made, of so many iterations. On a CPU only OnCPU of them are
+	// run, if it is not 0, and the rest is extrapolated: not of a picture made from coarse to
+	// fine, since fewer iterations have other scales.
 	Whole, OnCPU int
+	// Flags are what a workload that is no recipe (version 0) was asked for beside its size.
+	Flags string
 }
 
 // Iteration is the workload of single iterations of a size, by the default objective and
@@ -54,7 +57,7 @@ var Suites = map[string][]Workload{
 			Options: nst.Options{Optimizer: nst.Adam, Tile: "1024"}},
 		gatys(nst.Adam), gatys(nst.LBFGS),
 		{Name: "balanced-1024", Version: 1, About: "the default picture at 1024 px, to the finished file", Size: 1024,
-			Batch: 1, Whole: balancedIterations, OnCPU: balancedIterations / 4},
+			Batch: 1, Whole: balancedIterations},
 	},
 }
 
