@@ -7,8 +7,9 @@ usage: bench_pytorch.py VGG19.pt CONTENT.png STYLE.png [--device cpu]
 It serves requests, so that two programs can be timed in turns on one machine: a line
 {"configuration": NAME, "size": N, "batch": N, "iterations": N, "ahead": false} on standard input is answered by
 {"seconds": [one for each iteration], "total": J, "peak_memory_bytes": N} on standard output (where
-more pixels are evaluated than the picture has, with "pixels_per_pixel"), or {"error": TEXT}. With "ahead" only the last iteration is waited for, and the
-seconds are those of one, on the average. The first line that it writes lists the configurations:
+more pixels are evaluated than the picture has, with "pixels_per_pixel"), or {"error": TEXT}. With
+"ahead" only the last iteration is waited for, and the seconds are those of one, on the average.
+The first line that it writes lists the configurations:
 {"configurations": [NAME, ...], "more": [NAME, ...], "torch": VERSION}; those under "more" run only
 where they are asked for. VGG19.pt is a network that nst wrote.
 

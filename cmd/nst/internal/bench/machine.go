@@ -87,7 +87,8 @@ func describe(card *card, threads int, program string) Machine {
 		m.CPU.Cores = new(len(cores))
 	}
 	m.CPU.Governor = known(firstLine("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"))
-	if khz, err := strconv.ParseFloat(firstLine("/sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq"), 64); err == nil {
+	khz, err := strconv.ParseFloat(firstLine("/sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq"), 64)
+	if err == nil {
 		m.CPU.MaxClock = new(khz / 1000)
 	}
 	return m

@@ -112,7 +112,8 @@ func aboutOf(r Result) string {
 	for _, suite := range Suites {
 		for _, w := range suite {
 			o, err := w.Options.Resolve()
-			if err == nil && w.Name == r.Workload && w.Version == r.WorkloadVersion && string(o.Optimizer) == r.Optimizer {
+			same := w.Name == r.Workload && w.Version == r.WorkloadVersion
+			if err == nil && same && string(o.Optimizer) == r.Optimizer {
 				return w.About
 			}
 		}

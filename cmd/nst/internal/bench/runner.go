@@ -314,13 +314,14 @@ func (r *Runner) whole(ctx context.Context, w Workload, out *Result) error {
 	watcher := r.watch()
 	watcher.resume()
 	began := time.Now()
-	result, err := r.Engine.Stylize(ctx, content, []*picture.Picture{style}, o, nst.Hooks{Progress: func(p nst.Progress) {
+	progress := func(p nst.Progress) {
 		r.stage("making the picture", p.Fraction)
 		if out.First == 0 {
 			out.First = time.Since(began).Seconds()
 		}
 		times.add(p)
-	}})
+	}
+	result, err := r.Engine.Stylize(ctx, content, []*picture.Picture{style}, o, nst.Hooks{Progress: progress})
 	if err == nil {
 		err = result.Picture.Save(filepath.Join(folder, "out.png"), picture.Encoding{})
 	}
