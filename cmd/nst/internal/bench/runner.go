@@ -40,7 +40,7 @@ type Runner struct {
 // A burst takes about so long: on a GPU, whose iterations are short, long enough for its
 // sensors. It has at least, and at most, so many iterations.
 const (
-	burstTime, leastBurst, mostBurst          = 15 * time.Second, 5, 50
+	burstTime, leastBurst, mostBurst          = 15 * time.Second, 3, 50
 	burstTimeGPU, leastBurstGPU, mostBurstGPU = 5 * time.Second, 30, 2000
 )
 
@@ -224,7 +224,7 @@ func (out *Result) judge(s Series, t Telemetry, w *watcher, which string) {
 func warmUp(run *Meter) (w WarmUp, seconds float64, err error) {
 	began := time.Now()
 	n, before := 2, math.Inf(1)
-	for windows := 0; !w.Steady && (windows < 3 || time.Since(began) < warmUpLimit); windows++ {
+	for windows := 0; !w.Steady && (windows < 2 || time.Since(began) < warmUpLimit); windows++ {
 		some, err := run.Iterate(n)
 		if err != nil {
 			return w, 0, err
