@@ -192,6 +192,23 @@ func TestPretendAcceleratorAgreesWithTheCPU(t *testing.T) {
 	})
 }
 
+// Edges, too, are the CPU's: whatever else is wrong with them, a network whose layers do not
+// agree with its module is computed as the module, for good.
+func TestPretendAcceleratorsEdges(t *testing.T) {
+	both := engines(t, nsttest.Slim(t), "cpu", "pretend:0")
+	content, style := open(t, nsttest.Demo(t, "content.png")), open(t, nsttest.Demo(t, "style.png"))
+	for _, precision := range []nst.Precision{nst.Exact, nst.Double, nst.Exact} {
+		var totals []float64
+		for _, e := range both {
+			costs, _, err := e.Evaluate(context.Background(), content, style, nst.Options{
+				Size: new(48), Precision: precision, Padding: vgg19.ReplicatePadding, Start: nst.StartNoise})
+			require.NoError(t, err)
+			totals = append(totals, costs.Total)
+		}
+		near(t, "total", totals[0], totals[1], 1e-6)
+	}
+}
+
 // counts are what the pretend accelerator has counted.
 func counts(t *testing.T) map[string]int64 {
 	out := map[string]int64{}

@@ -130,6 +130,9 @@ const char* nst_module_forward(nst_module m, nst_tensor image, const char* names
     std::istringstream lines(names);
     for (std::string line; std::getline(lines, line);) layers.push_back(line);
     const nst::Math math(tensor(image));
+    // The executor's fuser refuses devices that it does not know, sooner or later, by the
+    // values that it has seen; and a convolution gains nothing of it.
+    const torch::jit::GraphOptimizerEnabledGuard plain(false);
     auto result = module(m).forward({tensor(image), layers});
     TORCH_CHECK(result.isTensorList(), "forward returned ", result.tagKind(), ", not a list of tensors");
     auto features = result.toTensorVector();

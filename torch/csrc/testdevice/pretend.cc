@@ -20,6 +20,7 @@
 #include <ATen/detail/PrivateUse1HooksInterface.h>
 #include <ATen/ops/_local_scalar_dense.h>
 #include <ATen/ops/_reshape_alias_native.h>
+#include <ATen/ops/replication_pad2d.h>
 #include <ATen/ops/as_strided_native.h>
 #include <ATen/ops/baddbmm.h>
 #include <ATen/ops/convolution.h>
@@ -512,6 +513,16 @@ at::Scalar local_scalar_dense(const at::Tensor& t) {
   return at::_local_scalar_dense(on_cpu(t));
 }
 
+// By libtorch's own way for a device without a kernel, the operation with an output, the
+// values came out wrong here, and not the same each time.
+at::Tensor replication_pad2d(const at::Tensor& input, at::IntArrayRef padding) {
+  OneDevice one("aten::replication_pad2d");
+  one.see(input);
+  one.check(input);
+  auto compute = [in = on_cpu(input), p = padding.vec()] { return at::replication_pad2d(in, p); };
+  return one.wrap_and_record("aten::replication_pad2d " + describe(input), compute);
+}
+
 at::Tensor convolution(const at::Tensor& input, const at::Tensor& weight,
                        const std::optional<at::Tensor>& bias, at::IntArrayRef stride,
                        at::IntArrayRef padding, at::IntArrayRef dilation, bool transposed,
@@ -637,6 +648,7 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   m.impl("view", at::native::view);
   m.impl("_reshape_alias", at::native::_reshape_alias);
   m.impl("convolution_overrideable", convolution);
+  m.impl("replication_pad2d", replication_pad2d);
   m.impl("cudnn_convolution_relu", convolution_relu);
   m.impl("baddbmm.dtype_out", baddbmm_dtype);
   m.impl("convolution_backward_overrideable", convolution_backward);
