@@ -238,7 +238,7 @@ func (q *Queue) make(ctx context.Context, nc *nats.Conn) (err error) {
 	q.records = keys("nst-jobs", 0)
 	q.previews = keys("nst-previews", 0)
 	q.workers = keys("nst-workers", 3*presence)
-	q.sessions = keys("nst-sessions", SessionAge)
+	q.sessions = keys(sessionBucket, SessionAge)
 	if err != nil {
 		return err
 	}
@@ -614,8 +614,13 @@ func (q *Queue) Ready(ctx context.Context) error {
 }
 
 func keyName(key string) string {
-	hash := sha256.Sum256([]byte(key))
-	return "key." + hex.EncodeToString(hash[:])
+	return "key." + hashed(key)
+}
+
+// hashed is a text as part of a key of the store, who reads which does not learn it.
+func hashed(text string) string {
+	hash := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(hash[:])
 }
 
 // claimRecord says whose a key is.

@@ -3,8 +3,6 @@ package jobs
 import (
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"strings"
 	"time"
@@ -15,11 +13,7 @@ import (
 // SessionAge is how long a session lasts.
 const SessionAge = 30 * 24 * time.Hour
 
-// sessionKey names a session by its hash: who reads the store learns no session.
-func sessionKey(id string) string {
-	hash := sha256.Sum256([]byte(id))
-	return hex.EncodeToString(hash[:])
-}
+const sessionBucket = "nst-sessions"
 
 // BeginSession keeps for SessionAge, beside the jobs, that whoever names the id it returns
 // is owner, for which any text will do. So sessions hold in every process that serves the
@@ -30,7 +24,7 @@ func (q *Queue) BeginSession(ctx context.Context, owner string) (id string, err 
 		return "", err
 	}
 	id = strings.ToLower(rand.Text())
-	_, err = sessions.Put(ctx, sessionKey(id), []byte(owner))
+	_, err = sessions.Put(ctx, hashed(id), []byte(owner))
 	return id, full(err)
 }
 
@@ -44,7 +38,7 @@ func (q *Queue) Session(ctx context.Context, id string) (owner string, err error
 	if err != nil {
 		return "", err
 	}
-	e, err := sessions.Get(ctx, sessionKey(id))
+	e, err := sessions.Get(ctx, hashed(id))
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
 		return "", ErrNotFound
 	}
@@ -63,7 +57,7 @@ func (q *Queue) EndSession(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	return full(sessions.Purge(ctx, sessionKey(id)))
+	return full(sessions.Purge(ctx, hashed(id)))
 }
 
 // kept is where sessions are: whoever keeps the queue has made the place, and who joins it
@@ -72,5 +66,5 @@ func (q *Queue) kept(ctx context.Context) (jetstream.KeyValue, error) {
 	if q.sessions != nil {
 		return q.sessions, nil
 	}
-	return q.js.KeyValue(ctx, "nst-sessions")
+	return q.js.KeyValue(ctx, sessionBucket)
 }

@@ -22,8 +22,6 @@ type nvml struct {
 	init         func() int32
 	driver       func(version *byte, length uint32) int32
 	byBus        func(bus string, handle *uintptr) int32
-	name         func(handle uintptr, name *byte, length uint32) int32
-	capability   func(handle uintptr, major, minor *int32) int32
 	clock        func(handle uintptr, kind uint32, mhz *uint32) int32
 	maxClock     func(handle uintptr, kind uint32, mhz *uint32) int32
 	power        func(handle uintptr, milliwatts *uint32) int32
@@ -60,8 +58,7 @@ func openNVML(name string) (n *nvml, err error) {
 	n = &nvml{}
 	for symbol, function := range map[string]any{
 		"nvmlInit_v2": &n.init, "nvmlSystemGetDriverVersion": &n.driver,
-		"nvmlDeviceGetHandleByPciBusId_v2": &n.byBus, "nvmlDeviceGetName": &n.name,
-		"nvmlDeviceGetCudaComputeCapability": &n.capability, "nvmlDeviceGetClockInfo": &n.clock,
+		"nvmlDeviceGetHandleByPciBusId_v2": &n.byBus, "nvmlDeviceGetClockInfo": &n.clock,
 		"nvmlDeviceGetMaxClockInfo": &n.maxClock, "nvmlDeviceGetPowerUsage": &n.power,
 		"nvmlDeviceGetEnforcedPowerLimit": &n.powerLimit, "nvmlDeviceGetTotalEnergyConsumption": &n.energy,
 		"nvmlDeviceGetTemperature": &n.temperature, "nvmlDeviceGetCurrentClocksThrottleReasons": &n.throttled,

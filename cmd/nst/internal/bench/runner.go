@@ -336,7 +336,6 @@ func (r *Runner) whole(ctx context.Context, w Workload, out *Result) error {
 	out.took(result)
 	missing := float64(w.Whole-n) / float64(n)
 	out.Whole = &Whole{Seconds: took + missing*times.sum, Iterations: w.Whole, Measured: n, Extrapolated: n < w.Whole}
-	out.WarmUp = nil // a picture is made as it comes
 	out.Burst, out.Telemetry = SeriesOf(times.each), watcher.telemetry(n)
 	if e := out.Telemetry.Energy; e != nil {
 		out.Whole.Energy = new(*e * out.Whole.Seconds / took)

@@ -16,10 +16,6 @@ int nvmlDeviceGetHandleByPciBusId_v2(const char *bus, void **handle) {
   *handle = &card;
   return strcmp(bus, "00000000:65:00.0") == 0 ? 0 : 6; /* not found */
 }
-int nvmlDeviceGetName(void *handle, char *name, unsigned length) {
-  strncpy(name, "Pretend Card", length);
-  return handle == &card ? 0 : 2;
-}
 int nvmlDeviceGetClockInfo(void *handle, unsigned kind, unsigned *mhz) {
   *mhz = kind == 1 ? 1900 - 10 * clocks++ : 10501;
   return handle == &card ? 0 : 2;
