@@ -187,14 +187,17 @@ func (r *run) inputs() (map[string]string, error) {
 	m, s := r.items[0], r.settings
 	hash := func(f fingerprint) string { return hex.EncodeToString(f[:]) }
 	out := map[string]string{"network": network, "content picture": hash(fingerprintOf(m.content))}
-	for i, id := range m.styleIDs {
-		out[styleName(i, len(m.styleIDs))] = hash(id)
+	for i, one := range m.styles {
+		out[styleName(i, len(m.styles))] = hash(one.id)
 	}
 	if m.contentMask != nil {
 		out["content mask"] = hash(fingerprintOf(s.ContentMask))
 		for i, mask := range s.StyleMasks {
-			out["mask of the "+styleName(i, len(m.styleIDs))] = hash(fingerprintOf(mask))
+			out["mask of the "+styleName(i, len(m.styles))] = hash(fingerprintOf(mask))
 		}
+	}
+	if s.StrengthMask != nil {
+		out["strength mask"] = hash(fingerprintOf(s.StrengthMask))
 	}
 	if s.Start == StartPicture {
 		out["picture to start from"] = hash(fingerprintOf(s.Picture))

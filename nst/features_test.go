@@ -427,3 +427,123 @@ func TestTogetherAsAlone(t *testing.T) {
 		nst.Options{Size: new(64)}, nst.Hooks{})
 	assert.ErrorIs(t, err, nst.ErrInvalidOption, "of two sizes")
 }
+
+// Transfers of colour and of lightness: the one keeps the content's lines and has the
+// style's colours, the other the content's chroma.
+func TestTransfers(t *testing.T) {
+	e := slim(t, "cpu")
+	content, style := open(t, nsttest.Demo(t, "content.png")), open(t, nsttest.Demo(t, "style.png"))
+	o := nst.Options{Size: new(64), Transfer: nst.TransferColor, StyleMargin: new(0.0)}
+	var ends []nst.Progress
+	coloured, err := e.Stylize(context.Background(), content, []*picture.Picture{style}, o,
+		nst.Hooks{Progress: func(p nst.Progress) { ends = append(ends, p) }})
+	require.NoError(t, err)
+	require.Len(t, ends, 1)
+	assert.True(t, ends[0].Last)
+	assert.Equal(t, 0, coloured.Iterations)
+	at := resized(t, content, coloured.Picture.Width, coloured.Picture.Height)
+	assert.Equal(t, picture.MatchColors(at, style).Pixels, coloured.Picture.Pixels)
+	alone, err := nst.TransferColors(content, []*picture.Picture{style, content}, o)
+	require.NoError(t, err)
+	assert.Less(t, nsttest.Difference(alone.Pixels, at.Pixels), nsttest.Difference(coloured.Picture.Pixels, at.Pixels),
+		"half of the colours are the content's own")
+
+	o = nst.Options{Size: new(64), Transfer: nst.TransferLuminance, Iterations: new(8)}
+	grey, err := e.Stylize(context.Background(), content, []*picture.Picture{style}, o, nst.Hooks{})
+	require.NoError(t, err)
+	same := picture.Recolor(grey.Picture, at)
+	assert.Less(t, nsttest.Difference(grey.Picture.Pixels, same.Pixels), 0.02, "the content's chroma, but for rounding")
+	o.Transfer = nst.TransferStyle
+	full, err := e.Stylize(context.Background(), content, []*picture.Picture{style}, o, nst.Hooks{})
+	require.NoError(t, err)
+	assert.Greater(t, nsttest.Difference(full.Picture.Pixels, grey.Picture.Pixels), 0.02)
+
+	_, err = nst.TransferColors(content, []*picture.Picture{style},
+		nst.Options{Transfer: nst.TransferColor, Color: nst.ColorMatch})
+	assert.ErrorContains(t, err, "Color is match, and Transfer color")
+}
+
+// A soft mask blends the styles between two regions; the same mask without MaskSoft has
+// regions that no style has.
+func TestSoftMasks(t *testing.T) {
+	nsttest.Long(t)
+	e := engine(t, "cpu")
+	content := resized(t, open(t, nsttest.Demo(t, "content.png")), 128, 96)
+	one := resized(t, open(t, nsttest.Reference(t, "style-120x96.png")), 96, 96)
+	other := resized(t, open(t, nsttest.Demo(t, "style.png")), 96, 96)
+	o := nst.Options{
+		Size: new(128), StyleSize: new(0), Iterations: new(40), MaskSoft: true,
+		ContentMask: bands(64, 48, 30, 80, 130, 180, 230), StyleMasks: []*picture.Picture{bands(8, 8, 30), bands(8, 8, 230)},
+	}
+	styles := []*picture.Picture{one, other}
+	r, err := e.Stylize(context.Background(), content, styles, o, nst.Hooks{})
+	require.NoError(t, err)
+	// How much nearer a part is to the one style than to the other.
+	lean := func(from, to int) float64 {
+		part := crop(r.Picture, from, to)
+		return math.Log(distance(t, part, other) / distance(t, part, one))
+	}
+	left, middle, right := lean(0, 32), lean(48, 80), lean(96, 128)
+	t.Logf("left %.2f, middle %.2f, right %.2f", left, middle, right)
+	assert.Greater(t, left, middle)
+	assert.Greater(t, middle, right)
+	o.MaskSoft = false
+	_, err = e.Stylize(context.Background(), content, styles, o, nst.Hooks{})
+	assert.ErrorContains(t, err, "StyleMasks have no region of level 80")
+}
+
+// Where the mask of strength is black the picture stays the content.
+func TestStrengthMask(t *testing.T) {
+	e := slim(t, "cpu")
+	content := resized(t, open(t, nsttest.Demo(t, "content.png")), 96, 64)
+	style := open(t, nsttest.Demo(t, "style.png"))
+	o := nst.Options{Size: new(96), Iterations: new(12), StrengthMask: bands(60, 40, 0, 255)}
+	change := func(o nst.Options) (left, right float64) {
+		r, err := e.Stylize(context.Background(), content, []*picture.Picture{style}, o, nst.Hooks{})
+		require.NoError(t, err)
+		at := func(from, to int) float64 {
+			return nsttest.Difference(crop(r.Picture, from, to).Pixels, crop(content, from, to).Pixels)
+		}
+		return at(0, 32), at(64, 96)
+	}
+	left, right := change(o)
+	t.Logf("changed: left %.4f, right %.4f", left, right)
+	assert.Less(t, 5*left, right)
+	o.StrengthMask = bands(60, 40, 255)
+	plainLeft, plainRight := change(o)
+	o.StrengthMask = nil
+	wantLeft, wantRight := change(o)
+	assert.InEpsilon(t, wantLeft, plainLeft, 0.05, "white is all of it")
+	assert.InEpsilon(t, wantRight, plainRight, 0.05)
+
+	for part, mask := range map[string]*picture.Picture{
+		"is all black": bands(60, 40, 0), "of another aspect": bands(40, 60, 255), "is not grey": style} {
+		o.StrengthMask = mask
+		_, err := e.Stylize(context.Background(), content, []*picture.Picture{style}, o, nst.Hooks{})
+		assert.ErrorContains(t, err, "StrengthMask")
+		assert.ErrorContains(t, err, part)
+	}
+}
+
+// Turned by 90°, stripes have the other direction; by 0° they are what they were.
+func TestStyleRotate(t *testing.T) {
+	e := slim(t, "cpu")
+	stripes := picture.New(64, 64)
+	for i := range stripes.Pixels {
+		stripes.Pixels[i] = float32(i / 64 / 4 % 2)
+	}
+	cost := func(angles ...float64) float64 {
+		r, err := e.Stylize(context.Background(), stripes.Rotated(90), []*picture.Picture{stripes}, nst.Options{
+			Size: new(64), ContentWeight: new(0.0), Iterations: new(0), StyleRotate: angles,
+			StyleMargin: new(0.0),
+		}, nst.Hooks{})
+		require.NoError(t, err)
+		return r.Costs.Total
+	}
+	plain, zero, quarter, both := cost(), cost(0), cost(90), cost(0, 90)
+	t.Logf("as it is %.4g, by 90° %.4g, both %.4g", plain, quarter, both)
+	assert.Equal(t, plain, zero)
+	assert.Less(t, quarter, 0.01*plain)
+	assert.Less(t, quarter, both)
+	assert.Less(t, both, plain)
+}

@@ -2,6 +2,7 @@ package nst
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 
 	"github.com/seed9bb5c928/nst/nst/internal/descent"
@@ -15,12 +16,20 @@ import (
 type item struct {
 	settings    *settings
 	content     *picture.Picture
-	styles      []*picture.Picture
-	styleIDs    []fingerprint
-	contentMask *mask   // nil without masks
-	styleMasks  []*mask // as many as styles
+	contentMask *mask // nil without masks
+	styles      []style
 
-	colours *picture.Picture // the content at the result's size, for ColorContent
+	chroma  *picture.Picture // whose chroma the result has; nil: its own
+	colours *picture.Picture // the same at the result's size
+}
+
+// style is a style picture as it is used.
+type style struct {
+	picture *picture.Picture
+	id      fingerprint
+	mask    *mask   // nil: all of it counts alike
+	share   float64 // of the blend
+	part    float64 // its longest side by that of the picture it was turned and cut from
 }
 
 // newItem finds out all that it can before the work begins.
@@ -40,28 +49,70 @@ func newItem(s *settings, in Input) (m *item, err error) {
 	if content, styles, err = s.withAlpha(content, styles); err != nil {
 		return nil, err
 	}
-	m = &item{settings: s, content: content, styles: styles}
+	m = &item{settings: s, content: content}
 	if err := s.checkTogether(content, styles); err != nil {
 		return nil, err
 	}
-	if m.contentMask, m.styleMasks, err = s.checkMasks(content, styles); err != nil {
+	for i, p := range styles {
+		m.styles = append(m.styles, s.cut(p, s.share(i, len(styles)))...)
+	}
+	contentMask, masks, err := s.checkMasks(content, styles, m.stylePictures())
+	if err != nil {
 		return nil, err
 	}
-	if s.Color == ColorMatch {
-		m.styles = nil
-		for _, p := range styles {
-			m.styles = append(m.styles, picture.MatchColors(p, content))
-		}
+	m.contentMask = contentMask
+	if s.Color == ColorContent || s.Transfer == TransferLuminance {
+		m.chroma = content
 	}
-	for _, p := range m.styles {
-		m.styleIDs = append(m.styleIDs, fingerprintOf(p))
+	if s.Transfer == TransferLuminance {
+		m.content = picture.Luminance(content)
+	}
+	for i := range m.styles {
+		one := &m.styles[i]
+		one.mask = masks[i]
+		if s.Transfer == TransferLuminance {
+			one.picture = picture.Luminance(one.picture)
+		}
+		if s.Color == ColorMatch || s.Transfer == TransferLuminance {
+			one.picture = picture.MatchColors(one.picture, m.content)
+		}
+		one.id = fingerprintOf(one.picture)
 	}
 	return m, nil
 }
 
+// cut is a style picture without its margin, at the angles of StyleRotate, which share its
+// share.
+func (s *settings) cut(p *picture.Picture, share float64) (out []style) {
+	angles := s.StyleRotate
+	if len(angles) == 0 {
+		angles = []float64{0}
+	}
+	for _, angle := range angles {
+		q := s.trimmed(p.Rotated(angle))
+		part := float64(longest(q.Width, q.Height)) / float64(longest(p.Width, p.Height))
+		out = append(out, style{picture: q, share: share / float64(len(angles)), part: part})
+	}
+	return out
+}
+
+// trimmed is a style picture, or its mask, without its margin.
+func (s *settings) trimmed(p *picture.Picture) *picture.Picture {
+	edge := int(math.Round(*s.StyleMargin * float64(longest(p.Width, p.Height))))
+	return p.Trimmed(min(edge, min(p.Width, p.Height)/4))
+}
+
+// stylePictures are the styles' pictures.
+func (m *item) stylePictures() (out []*picture.Picture) {
+	for _, one := range m.styles {
+		out = append(out, one.picture)
+	}
+	return out
+}
+
 // tensor is a picture at a size, in the precision of the run.
 func (s *settings) tensor(p *picture.Picture, device torch.Device, width, height int) torch.Tensor {
-	return torch.Cast(tensorOf(p, device, width, height), s.Precision.scalar())
+	return torch.Cast(tensorOf(p, device, width, height, s.wrap()), s.Precision.scalar())
 }
 
 // part is what a tile sees of a picture, on the CPU, in the precision of the run.
@@ -76,6 +127,11 @@ func (m *item) start(at scale) *picture.Picture {
 	switch m.settings.Start {
 	case StartNoise:
 		p = noise(m.settings.Seed, at.width, at.height)
+	case StartFaint:
+		p = noise(m.settings.Seed, at.width, at.height)
+		for i, v := range p.Pixels {
+			p.Pixels[i] = 0.5 + 0.1*(v-0.5)
+		}
 	case StartGray:
 		p = picture.New(at.width, at.height)
 		for i := range p.Pixels {
@@ -106,7 +162,7 @@ func one(pictures torch.Tensor, i int) torch.Tensor {
 func (m *item) result(d *descent.Descent, i int, final scale) *picture.Picture {
 	best := one(d.Best(), i)
 	if shape := torch.Shape(best); int(shape[3]) != final.width || int(shape[2]) != final.height {
-		best = torch.Resize(best, int64(final.height), int64(final.width))
+		best = torch.Resize(best, int64(final.height), int64(final.width), m.settings.wrap())
 	}
 	return m.finish(pictureOf(best))
 }
@@ -117,7 +173,7 @@ func (m *item) finish(p *picture.Picture) *picture.Picture {
 		return p
 	}
 	out := *p
-	out.Alpha = resizedPlanes(m.content.Alpha, m.content, p.Width, p.Height)
+	out.Alpha = resizedPlanes(m.content.Alpha, m.content, p.Width, p.Height, m.settings.wrap())
 	plane := p.Width * p.Height
 	for i, a := range out.Alpha {
 		if a == 0 { // nothing was optimised there
@@ -129,11 +185,11 @@ func (m *item) finish(p *picture.Picture) *picture.Picture {
 
 // coloured gives a picture its colours.
 func (m *item) coloured(p *picture.Picture) *picture.Picture {
-	if m.settings.Color != ColorContent {
+	if m.chroma == nil {
 		return p
 	}
 	if m.colours == nil || m.colours.Width != p.Width || m.colours.Height != p.Height {
-		m.colours = resized(m.content, p.Width, p.Height)
+		m.colours = resized(m.chroma, p.Width, p.Height, m.settings.wrap())
 	}
 	return picture.Recolor(p, m.colours)
 }
@@ -151,7 +207,8 @@ func regions(items []styledItem, spec *objective.Spec, device torch.Device, at s
 	var guides objective.Guides
 	levels := []objective.Level{0}
 	if m.contentMask != nil {
-		guides = m.contentMask.guides(spec.StyleLayers(), device, m.settings.Precision.scalar(), at.width, at.height)
+		guides = m.contentMask.guides(spec.StyleLayers(), device, m.settings.Precision.scalar(), at.width, at.height,
+			spec.Wrap)
 		levels = m.contentMask.levels()
 	}
 	for _, l := range spec.StyleLayers() {
@@ -159,7 +216,7 @@ func regions(items []styledItem, spec *objective.Spec, device torch.Device, at s
 			r := objective.Region{Layer: l, Share: 1}
 			there := true
 			if m.contentMask != nil {
-				r.Share = float64(m.contentMask.count[level]) / float64(len(m.contentMask.level))
+				r.Share = m.contentMask.shares[level]
 				r.Guide, there = guides[l.Stride][level]
 			}
 			var blended []objective.Statistics

@@ -83,6 +83,7 @@ const (
 	StartContent Start = "content" // the content picture
 	StartNoise   Start = "noise"   // uniform noise, by Seed
 	StartGray    Start = "gray"    // 50 % gray
+	StartFaint   Start = "faint"   // 50 % gray with a tenth of the noise
 	StartPicture Start = "picture" // Options.Picture, resized if its size differs
 )
 
@@ -95,6 +96,44 @@ const (
 	// MomentsLoss compares the means and the Gram matrices of the centred
 	// features (their covariance).
 	MomentsLoss StyleLoss = "moments"
+	// WassersteinLoss compares the Gaussian distributions that have the features'
+	// means and covariances by their Wasserstein-2 distance.
+	WassersteinLoss StyleLoss = "w2"
+)
+
+// Wrap is in which directions the picture comes round, so that it can be set beside
+// itself without a seam: every convolution, pool and resize sees, beyond one edge, what
+// lies at the other. There its sides are rounded to multiples of the deepest layer's
+// stride (16 pixels for relu5_1).
+type Wrap string
+
+// The directions.
+const (
+	WrapOff Wrap = "off"
+	WrapX   Wrap = "x"  // left and right: a panorama of 360°
+	WrapY   Wrap = "y"  // top and bottom
+	WrapXY  Wrap = "xy" // both: a texture
+)
+
+// MaxRotations is how many angles Options.StyleRotate may have.
+const MaxRotations = 16
+
+// MaxStyleMargin is the largest Options.StyleMargin.
+const MaxStyleMargin = 0.2
+
+// Transfer is what of the style the result has.
+type Transfer string
+
+const (
+	// TransferStyle is all that the network sees of it.
+	TransferStyle Transfer = "style"
+	// TransferLuminance is that of lightness alone: the network sees grey pictures, the
+	// style's with the mean and the deviation of the content's, and the result has the
+	// content's chroma (Gatys et al. 2017, arXiv:1611.07865, section 5).
+	TransferLuminance Transfer = "luminance"
+	// TransferColor is its colours alone, by picture.MatchColors; of several styles the
+	// weighted mean. There is no iteration and no network: see TransferColors.
+	TransferColor Transfer = "color"
 )
 
 // Color names whose colours the result has.
@@ -233,6 +272,15 @@ type Options struct {
 	// the preset's: relu4_2, and relu1_1, relu2_1, relu3_1, relu4_1, relu5_1.
 	ContentLayers []LayerWeight `json:"content_layers,omitempty"`
 	StyleLayers   []LayerWeight `json:"style_layers,omitempty"`
+	// StyleRotate are the angles in degrees, clockwise, at which each style picture is
+	// used: with several its strokes run in all of these directions. Empty: as it is. It
+	// is not for styles with masks.
+	StyleRotate []float64 `json:"style_rotate,omitempty"`
+	// StyleMargin is the part of each style picture's longest side that is cut off at each
+	// of its edges, from 0 to MaxStyleMargin, but at most a quarter of its shorter side:
+	// there a scan often has the canvas or the frame, which the result would have along
+	// its own edges.
+	StyleMargin *float64 `json:"style_margin,omitempty"`
 	// StyleLoss is GramLoss if empty.
 	StyleLoss StyleLoss `json:"style_loss,omitempty"`
 	// Optimizer is the preset's if empty.
@@ -248,6 +296,10 @@ type Options struct {
 	Pooling vgg19.Pooling `json:"pooling,omitempty"`
 	// Padding is vgg19.ZeroPadding if empty.
 	Padding vgg19.Padding `json:"padding,omitempty"`
+	// Transfer is TransferStyle if empty.
+	Transfer Transfer `json:"transfer,omitempty"`
+	// Wrap is WrapOff if empty.
+	Wrap Wrap `json:"wrap,omitempty"`
 	// Color is ColorStyle if empty.
 	Color Color `json:"color,omitempty"`
 	// Alpha is AlphaKeep, if empty, where the content picture has transparent pixels,
@@ -259,6 +311,13 @@ type Options struct {
 	// aspect, in any size. Both or neither.
 	ContentMask *picture.Picture   `json:"-"`
 	StyleMasks  []*picture.Picture `json:"-"`
+	// MaskSoft has the grey levels of the content's mask that lie between two regions'
+	// belong to both, the more the nearer: the styles blend there.
+	MaskSoft bool `json:"mask_soft,omitempty"`
+	// StrengthMask is how strong the style is by place: where it is black the style cost
+	// does not reach, and where it is grey a position counts by the square of its level
+	// (0 to 1), as with transparent pixels. It has the content's aspect, in any size.
+	StrengthMask *picture.Picture `json:"-"`
 	// Precision is Fast if empty.
 	Precision Precision `json:"precision,omitempty"`
 	// Tile is TileAuto if empty. MemoryLimit is what the process may use of the
@@ -298,6 +357,19 @@ const autotunePays = 2e10
 func (s *settings) autotunes(at scale, pictures int) bool {
 	work := float64(at.width) * float64(at.height) * float64(at.iterations) * float64(pictures)
 	return !s.repeats() && (s.Autotune == AutotuneOn || s.Autotune == AutotuneAuto && work >= autotunePays)
+}
+
+// Texture is what Stylize makes a texture of width×height of: a picture without content,
+// and the options with no weight on content and, where Start is empty, a start from faint
+// noise (much of which the costs would not take away). In a texture no style picture is enlarged, but by StyleScale. The error is of a size that
+// no picture has.
+func Texture(o Options, width, height int) (*picture.Picture, Options, error) {
+	o.Size, o.ContentWeight, o.Start = new(max(width, height)), new(0.0), either(o.Start, StartFaint)
+	if min(width, height) < 1 || int64(width)*int64(height) > picture.MaxPixels {
+		return nil, o, invalid("Size", "makes a texture of %d×%d; at least 1 and at most %d million pixels will do", width,
+			height, picture.MaxPixels/1_000_000)
+	}
+	return picture.New(width, height), o, nil
 }
 
 // Validate says whether Stylize can begin with these options; the error

@@ -18,10 +18,10 @@ func TestTensor(t *testing.T) {
 		p.Pixels[i] = float32(i%40) / 39 // a ramp from left to right
 	}
 	require.NoError(t, torch.Scoped(func() error {
-		same := tensorOf(p, torch.CPU, 40, 30)
+		same := TensorOf(p, torch.CPU, 40, 30)
 		assert.Equal(t, []int64{1, 3, 30, 40}, torch.Shape(same))
 		assert.Equal(t, p, pictureOf(same))
-		small := pictureOf(tensorOf(p, torch.CPU, 10, 5))
+		small := pictureOf(TensorOf(p, torch.CPU, 10, 5))
 		require.NoError(t, small.Check())
 		for x := range 10 {
 			if x > 0 && x < 9 {

@@ -126,7 +126,7 @@ func (s situation) state(primary torch.Device) (m descent.Memory, held int64) {
 func (s situation) keepMore(p plan) plan {
 	tiles := 1
 	for _, at := range s.schedule {
-		tiles = max(tiles, len(tiling.Cut(at.width, at.height, p.size, s.spec.Deepest())))
+		tiles = max(tiles, len(s.spec.Cut(at.width, at.height, p.size)))
 	}
 	if tiles == 1 {
 		return p
@@ -155,7 +155,7 @@ func (s situation) keepMore(p plan) plan {
 
 // fits says whether every worker has memory for a scale, as planned.
 func (s situation) fits(at scale, p plan) bool {
-	tiles := tiling.Cut(at.width, at.height, p.size, s.spec.Deepest())
+	tiles := s.spec.Cut(at.width, at.height, p.size)
 	kinds := map[tiling.Tile]tiling.Tile{} // most tiles are alike
 	for _, t := range tiles {
 		h, w := t.Seen.Bottom-t.Seen.Top, t.Seen.Right-t.Seen.Left

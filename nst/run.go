@@ -56,7 +56,7 @@ func (e *Engine) newRun(inputs []Input, o Options, h Hooks) (*run, error) {
 			return nil, err
 		}
 		r.items = append(r.items, m)
-		schedule, err := s.schedule(m.content, m.styles)
+		schedule, err := s.schedule(m.content, m.stylePictures())
 		if err != nil {
 			return nil, err
 		}
@@ -213,9 +213,9 @@ func (r *run) resized() int64 {
 	var contents, style int64
 	for _, m := range r.items {
 		contents += bytes(m.content, at.width, at.height)
-		for _, p := range m.styles {
-			width, height := r.settings.styleSize(p, at.factor)
-			style = max(style, bytes(p, width, height))
+		for _, one := range m.styles {
+			width, height := r.settings.styleSize(one.picture, at.factor*one.part)
+			style = max(style, bytes(one.picture, width, height))
 		}
 	}
 	return max(contents, style)
@@ -459,12 +459,12 @@ func (r *run) evaluator(at scale) (eval *objective.Evaluator, err error) {
 				return err
 			}
 			styled = append(styled, styledItem{m, t})
-			sized = append(sized, resized(m.content, at.width, at.height))
+			sized = append(sized, resized(m.content, at.width, at.height, r.settings.wrap()))
 		}
 		made := regions(styled, &spec, r.pool.Primary, at)
 		var opacity objective.Opacity
 		if content := r.items[0].content; content.Alpha != nil {
-			opacity = objective.NewOpacity(alphaOf(content, at.width, at.height), spec.ContentLayers(), r.pool.Primary,
+			opacity = objective.NewOpacity(alphaOf(content, at.width, at.height, r.settings.wrap()), spec.ContentLayers(), r.pool.Primary,
 				r.settings.Precision.scalar())
 		}
 		eval, err = objective.New(r.pool, &spec, at.width, at.height, made, func(t tiling.Tile) torch.Tensor {
@@ -512,6 +512,6 @@ func (r *run) detail(before, at scale) torch.Tensor {
 			})
 		}
 		coarse, fine := sized(before), sized(at)
-		return torch.Sub(fine, torch.Resize(coarse, int64(at.height), int64(at.width)))
+		return torch.Sub(fine, torch.Resize(coarse, int64(at.height), int64(at.width), r.settings.wrap()))
 	})
 }

@@ -140,13 +140,28 @@ func (s *settings) checkTogether(content *picture.Picture, styles []*picture.Pic
 
 // contentSize is the result's size, times factor.
 func (s *settings) contentSize(p *picture.Picture, factor float64) (width, height int) {
-	return usedSize(p, *s.Size, factor)
+	width, height = usedSize(p, *s.Size, factor)
+	// What comes round has whole positions in every layer.
+	stride := s.deepest().Stride
+	whole := func(side int) int { return max(1, (side+stride/2)/stride) * stride }
+	wrap := s.wrap()
+	if wrap.X {
+		width = whole(width)
+	}
+	if wrap.Y {
+		height = whole(height)
+	}
+	return width, height
 }
 
 // styleSize is the size at which a style picture is used at the scale that is
 // factor times the result.
 func (s *settings) styleSize(p *picture.Picture, factor float64) (width, height int) {
-	return usedSize(p, *s.StyleSize, *s.StyleScale*factor)
+	size := *s.StyleSize
+	if s.spec.Alpha == 0 { // a texture is as sharp as the style: what is enlarged is not
+		size = min(size, longest(p.Width, p.Height))
+	}
+	return usedSize(p, size, *s.StyleScale*factor)
 }
 
 // usedSize is the picture's size with its longest side made size (0: its own) times

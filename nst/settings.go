@@ -11,6 +11,7 @@ import (
 	"github.com/seed9bb5c928/nst/nst/internal/objective"
 	"github.com/seed9bb5c928/nst/nst/picture"
 	"github.com/seed9bb5c928/nst/nst/vgg19"
+	"github.com/seed9bb5c928/nst/torch"
 )
 
 // settings are Options with every choice made: no pointer is nil, but those to
@@ -36,7 +37,9 @@ func (s *settings) layers() []vgg19.Layer {
 func (s *settings) deepest() vgg19.Layer { return vgg19.Deepest(s.layers()) }
 
 // styleLosses are the objective's.
-var styleLosses = map[StyleLoss]objective.StyleLoss{GramLoss: objective.Gram{}, MomentsLoss: objective.Moments{}}
+var styleLosses = map[StyleLoss]objective.StyleLoss{
+	GramLoss: objective.Gram{}, MomentsLoss: objective.Moments{}, WassersteinLoss: objective.Wasserstein{},
+}
 
 // methods are the descent's.
 var methods = map[Optimizer]descent.Method{Adam: descent.Adam, LBFGS: descent.LBFGS}
@@ -50,9 +53,14 @@ func (s *settings) pooling() vgg19.Pooling {
 	return s.Pooling
 }
 
+// wrap is the directions of Wrap.
+func (s *settings) wrap() torch.Wrap {
+	return torch.Wrap{X: s.Wrap == WrapX || s.Wrap == WrapXY, Y: s.Wrap == WrapY || s.Wrap == WrapXY}
+}
+
 func (o Options) withDefaults() (*settings, error) {
 	s := &settings{Options: o, descent: descent.Settings{Beta2: 0.999}}
-	rates, optimizer, scales := map[Optimizer]float64{LBFGS: 1}, Adam, ScalesOff
+	rates, optimizer, scales, margin := map[Optimizer]float64{LBFGS: 1}, Adam, ScalesOff, 0.0
 	s.Preset = either(s.Preset, Balanced)
 	switch s.Preset {
 	case Balanced:
@@ -63,7 +71,7 @@ func (o Options) withDefaults() (*settings, error) {
 		// Each scale begins with large gradients, which β₂ = 0.999 would
 		// remember, making steps small, until the scale is over.
 		s.descent.Beta2 = 0.99
-		scales = ScalesAuto
+		scales, margin = ScalesAuto, 0.02
 	case Classic:
 		s.spec.Alpha, s.spec.Beta = 10, 40
 		s.iterations, rates[Adam] = 500, 2.0/255
@@ -77,14 +85,19 @@ func (o Options) withDefaults() (*settings, error) {
 	}
 	s.Optimizer = either(s.Optimizer, optimizer)
 	s.Scales = either(s.Scales, scales)
+	if s.StyleMargin == nil {
+		s.StyleMargin = &margin
+	}
 	s.Start = either(s.Start, StartContent)
 	s.StyleLoss = either(s.StyleLoss, GramLoss)
 	s.Pooling = either(s.Pooling, vgg19.MaxPooling)
 	s.Padding = either(s.Padding, vgg19.ZeroPadding)
 	s.Autotune = either(s.Autotune, AutotuneAuto)
+	s.Transfer = either(s.Transfer, TransferStyle)
+	s.Wrap = either(s.Wrap, WrapOff)
 	s.Color = either(s.Color, ColorStyle)
 	s.Precision = either(s.Precision, Fast)
-	s.spec.StyleLoss = styleLosses[s.StyleLoss]
+	s.spec.StyleLoss, s.spec.Wrap, s.descent.Wrap = styleLosses[s.StyleLoss], s.wrap(), s.wrap()
 	s.descent.Method, s.descent.Rate = methods[s.Optimizer], rates[s.Optimizer]
 	var err error
 	if s.spec.Content, err = layerWeights("ContentLayers", &s.ContentLayers, "relu4_2"); err != nil {
@@ -96,10 +109,17 @@ func (o Options) withDefaults() (*settings, error) {
 	}
 	for _, check := range []func() error{
 		func() error { return known("Optimizer", s.Optimizer, Adam, LBFGS) },
-		func() error { return known("Start", s.Start, StartContent, StartNoise, StartGray, StartPicture) },
+		func() error {
+			return known("Start", s.Start, StartContent, StartNoise, StartGray, StartFaint, StartPicture)
+		},
 		func() error { return known("StyleLoss", s.StyleLoss, slices.Sorted(maps.Keys(styleLosses))...) },
 		func() error { return known("Pooling", s.Pooling, vgg19.MaxPooling, vgg19.AveragePooling) },
 		func() error { return known("Padding", s.Padding, vgg19.ZeroPadding, vgg19.ReplicatePadding) },
+		func() error {
+			return known("Transfer", s.Transfer, TransferStyle, TransferLuminance, TransferColor)
+		},
+		s.checkTransfer,
+		func() error { return known("Wrap", s.Wrap, WrapOff, WrapX, WrapY, WrapXY) },
 		func() error { return known("Color", s.Color, ColorStyle, ColorContent, ColorMatch) },
 		func() error { return known("Alpha", either(s.Alpha, AlphaKeep), AlphaKeep, AlphaWhite) },
 		func() error { return known("Precision", s.Precision, Fast, Exact, TF32, BF16, Double) },
@@ -111,6 +131,16 @@ func (o Options) withDefaults() (*settings, error) {
 		}
 	}
 	return s, nil
+}
+
+// checkTransfer says whether what is transferred goes together with whose colours the
+// result has.
+func (s *settings) checkTransfer() error {
+	if s.Transfer != TransferStyle && s.Color != ColorStyle {
+		return invalid("Color", "is %s, and Transfer %s: that settles the colours; leave one of them out", s.Color,
+			s.Transfer)
+	}
+	return nil
 }
 
 func either[T ~string](given, otherwise T) T {
@@ -221,6 +251,19 @@ func (s *settings) checkSizes() error {
 		if err := checkSide(side.field, side.size, 0); err != nil {
 			return err
 		}
+	}
+	for _, angle := range s.StyleRotate {
+		if math.IsNaN(angle) || math.IsInf(angle, 0) {
+			return invalid("StyleRotate", "has %v; an angle in degrees will do", angle)
+		}
+	}
+	if n := len(s.StyleRotate); n > MaxRotations {
+		return invalid("StyleRotate", "has %d angles; at most %d will do", n, MaxRotations)
+	} else if n > 0 && len(s.StyleMasks) > 0 {
+		return invalid("StyleRotate", "is not for styles with masks")
+	}
+	if m := *s.StyleMargin; !(m >= 0 && m <= MaxStyleMargin) {
+		return invalid("StyleMargin", "is %g; 0 to %g of the longest side will do", m, MaxStyleMargin)
 	}
 	if s.StyleScale == nil {
 		s.StyleScale = new(1.0)

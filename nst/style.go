@@ -43,6 +43,7 @@ func fingerprintOf(p *picture.Picture) (f fingerprint) {
 // engine, which has one network.
 type styleKey struct {
 	picture, mask fingerprint
+	inside        torch.Wrap
 	width, height int
 	layers        string
 	loss          StyleLoss
@@ -114,16 +115,15 @@ func blend(styles []weightedTargets, l vgg19.Layer, level objective.Level) objec
 // targets finds the targets of the item's styles at a scale.
 func (m *item) targets(cache *styleCache, pool *tiling.Pool, spec *objective.Spec, at scale) (out []weightedTargets,
 	err error) {
-	for i := range m.styles {
-		share := m.settings.share(i, len(m.styles))
-		if share == 0 {
+	for i, one := range m.styles {
+		if one.share == 0 {
 			continue
 		}
 		t, err := m.styleTargets(cache, pool, spec, i, at)
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, weightedTargets{t, share})
+		out = append(out, weightedTargets{t, one.share})
 	}
 	return out, nil
 }
@@ -132,11 +132,11 @@ func (m *item) targets(cache *styleCache, pool *tiling.Pool, spec *objective.Spe
 // cache.
 func (m *item) styleTargets(cache *styleCache, pool *tiling.Pool, spec *objective.Spec, i int,
 	at scale) (objective.StyleTargets, error) {
-	s := m.settings
-	width, height := s.styleSize(m.styles[i], at.factor)
+	s, one := m.settings, m.styles[i]
+	width, height := s.styleSize(one.picture, at.factor*one.part)
 	layers := spec.StyleLayers()
 	key := styleKey{
-		picture: m.styleIDs[i], width: width, height: height, layers: fmt.Sprint(layers),
+		picture: one.id, inside: s.wrap(), width: width, height: height, layers: fmt.Sprint(layers),
 		loss: s.StyleLoss, pooling: s.pooling(), padding: s.Padding, precision: s.Precision, primary: pool.Primary,
 	}
 	if s.StyleMasks != nil {
@@ -146,10 +146,12 @@ func (m *item) styleTargets(cache *styleCache, pool *tiling.Pool, spec *objectiv
 		defer s.collect()
 		err = torch.Scoped(func() (err error) {
 			var guides objective.Guides
-			if mask := m.styleMasks[i]; mask != nil {
-				torch.NoGrad(func() { guides = mask.guides(layers, pool.Primary, s.Precision.scalar(), width, height) })
+			if one.mask != nil {
+				torch.NoGrad(func() {
+					guides = one.mask.guides(layers, pool.Primary, s.Precision.scalar(), width, height, torch.Wrap{})
+				})
 			}
-			p := resized(m.styles[i], width, height)
+			p := resized(one.picture, width, height, torch.Wrap{})
 			found, err = objective.MeasureStyle(pool, spec, width, height,
 				func(t tiling.Tile) torch.Tensor { return s.part(p, t) }, guides)
 			return err

@@ -182,11 +182,24 @@ func (e *Engine) StylizeBatch(ctx context.Context, inputs []Input, o Options, h 
 	if len(inputs) == 0 {
 		return nil, o.Validate()
 	}
+	var results []*Result
+	if o.Transfer == TransferColor {
+		for i, in := range inputs {
+			p, err := TransferColors(in.Content, in.Styles, o)
+			if err != nil {
+				return nil, err
+			}
+			results = append(results, &Result{Picture: p})
+			if h.Progress != nil {
+				h.Progress(Progress{Input: i, Scale: longest(p.Width, p.Height), Fraction: 1, Last: true})
+			}
+		}
+		return results, nil
+	}
 	r, err := e.newRun(inputs, o, h)
 	if err != nil {
 		return nil, err
 	}
-	var results []*Result
 	err = r.do(ctx, func() (err error) {
 		results, err = r.optimise(ctx)
 		return err
@@ -195,6 +208,34 @@ func (e *Engine) StylizeBatch(ctx context.Context, inputs []Input, o Options, h 
 		err = ctx.Err()
 	}
 	return results, err
+}
+
+// TransferColors is what Stylize makes with TransferColor, without an engine: the content
+// at the result's size, with the colours of the styles. Its errors are Stylize's.
+func TransferColors(content *picture.Picture, styles []*picture.Picture, o Options) (*picture.Picture, error) {
+	s, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	m, err := newItem(s, Input{content, styles})
+	if err != nil {
+		return nil, err
+	}
+	width, height := s.contentSize(m.content, 1)
+	var out *picture.Picture
+	err = torch.Scoped(func() error { // resizing is libtorch's
+		p := resized(m.content, width, height, s.wrap())
+		out = picture.New(width, height)
+		out.Alpha = p.Alpha
+		for _, one := range m.styles {
+			for k, v := range picture.MatchColors(p, one.picture).Pixels {
+				out.Pixels[k] += float32(one.share) * v
+			}
+		}
+		clamp(out.Pixels) // what rounding adds to a sum of shares
+		return nil
+	})
+	return out, err
 }
 
 // Evaluate returns the costs of the picture that a run would start from, at the result's

@@ -121,6 +121,19 @@ func Bmm(a, b Tensor) Tensor {
 	return make1("bmm", func(out *C.nst_tensor) *C.char { return C.nst_tensor_bmm(handle(a), handle(b), out) }, a, b)
 }
 
+// Eigh returns the eigenvalues [N,n], in ascending order, and the eigenvectors [N,n,n], as columns, of symmetric
+// matrices t [N,n,n], of which the lower triangles are read. Of matrices whose values are no numbers all are NaN.
+func Eigh(t Tensor) (values, vectors Tensor) {
+	var v C.nst_tensor
+	values = make1("eigh", func(out *C.nst_tensor) *C.char { return C.nst_tensor_eigh(handle(t), out, &v) }, t)
+	return values, adopt(v)
+}
+
+// Diagonal returns a view of the diagonals [N,n] of matrices t [N,n,n].
+func Diagonal(t Tensor) Tensor {
+	return make1("diagonal", func(out *C.nst_tensor) *C.char { return C.nst_tensor_diagonal(handle(t), out) }, t)
+}
+
 // SquareSums returns the sums of squares over all dimensions but the first. It
 // needs no memory to speak of.
 func SquareSums(t Tensor) Tensor {
@@ -134,11 +147,18 @@ func Norms(t Tensor) Tensor {
 }
 
 // Crop returns a copy of height×width positions of maps [N,C,H,W], from row top
-// and column left.
+// and column left. Beyond their edges the maps come round.
 func Crop(t Tensor, top, left, height, width int64) Tensor {
 	return make1("crop", func(out *C.nst_tensor) *C.char {
 		return C.nst_tensor_crop(handle(t), C.int64_t(top), C.int64_t(left), C.int64_t(height), C.int64_t(width), out)
 	}, t)
+}
+
+// AddAround adds part to the positions of t, maps [N,C,H,W], that Crop took it from.
+func AddAround(t, part Tensor, top, left int64) {
+	change("add_around", func() *C.char {
+		return C.nst_tensor_add_around(handle(t), handle(part), C.int64_t(top), C.int64_t(left))
+	}, t, part)
 }
 
 // Pad returns maps of height×width that are t from row top and column left, and zero
@@ -188,17 +208,30 @@ func EmptyLike(t Tensor) Tensor {
 	return make1("empty_like", func(out *C.nst_tensor) *C.char { return C.nst_tensor_empty_like(handle(t), out) }, t)
 }
 
+// Wrap says in which directions pictures come round: what is beyond one edge is what lies
+// at the other.
+type Wrap struct{ X, Y bool }
+
+func (w Wrap) c() C.nst_wrap {
+	one := map[bool]C.int32_t{true: 1}
+	return C.nst_wrap{x: one[w.X], y: one[w.Y]}
+}
+
 // Resize returns pictures [N,C,H,W] at another height and width, by bicubic
 // interpolation whose kernel widens with the factor when it shrinks, so that
 // nothing aliases. Values may leave the range of t's by a little.
-func Resize(t Tensor, height, width int64) Tensor { return resize(t, height, width, 1) }
+func Resize(t Tensor, height, width int64, wrap Wrap) Tensor {
+	return resize(t, height, width, 1, wrap)
+}
 
 // ResizeLinear is Resize by linear interpolation: every value is a mean of
 // values of t.
-func ResizeLinear(t Tensor, height, width int64) Tensor { return resize(t, height, width, 0) }
+func ResizeLinear(t Tensor, height, width int64, wrap Wrap) Tensor {
+	return resize(t, height, width, 0, wrap)
+}
 
-func resize(t Tensor, height, width int64, cubic C.int32_t) Tensor {
+func resize(t Tensor, height, width int64, cubic C.int32_t, wrap Wrap) Tensor {
 	return make1("resize", func(out *C.nst_tensor) *C.char {
-		return C.nst_tensor_resize(handle(t), C.int64_t(height), C.int64_t(width), cubic, out)
+		return C.nst_tensor_resize(handle(t), C.int64_t(height), C.int64_t(width), cubic, wrap.c(), out)
 	}, t)
 }

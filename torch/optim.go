@@ -31,10 +31,12 @@ func NewAdam(t Tensor, rate, beta1, beta2, epsilon float64) *Optimizer {
 // whose values it keeps in [0,1]; history is how many steps it remembers, each of
 // which takes twice t's memory. It takes one step from each gradient and searches
 // no line: lengths are root mean squares of the change of a value, and the first
-// step's is first, others' at most radius. It holds on to t's memory.
-func NewLBFGS(t Tensor, rate float64, history int, first, radius float64) *Optimizer {
+// step's is first, others' at most radius. wrap says how the pictures come round. It
+// holds on to t's memory.
+func NewLBFGS(t Tensor, rate float64, history int, first, radius float64, wrap Wrap) *Optimizer {
 	return newOptimizer("lbfgs", t, func(out *C.nst_optimizer) *C.char {
-		return C.nst_lbfgs_new(handle(t), C.double(rate), C.int64_t(history), C.double(first), C.double(radius), out)
+		return C.nst_lbfgs_new(handle(t), C.double(rate), C.int64_t(history), C.double(first), C.double(radius), wrap.c(),
+			out)
 	})
 }
 

@@ -6,6 +6,8 @@ package torch
 import "C"
 
 import (
+	"encoding/binary"
+	"math"
 	"runtime"
 	"unsafe"
 
@@ -101,7 +103,8 @@ func FromFloats(data []float32, device Device, sizes ...int64) Tensor {
 }
 
 // FromPart copies rows top to top+h and columns left to left+w of data, planes of
-// height×width one after the other, into a new tensor [1,planes,h,w] on the CPU.
+// height×width one after the other, into a new tensor [1,planes,h,w] on the CPU. Beyond
+// their edges the planes come round.
 func FromPart(data []float32, height, width, top, left, h, w int) Tensor {
 	planes := planesOf(data, height, width)
 	return make1("from_part", func(out *C.nst_tensor) *C.char {
@@ -113,11 +116,11 @@ func FromPart(data []float32, height, width, top, left, h, w int) Tensor {
 // ResizeFloats is Resize of data, planes of height×width one after the other, to new
 // ones of toHeight×toWidth. Beside these it takes memory for the planes at their old
 // height and their new width.
-func ResizeFloats(data []float32, height, width, toHeight, toWidth int) []float32 {
+func ResizeFloats(data []float32, height, width, toHeight, toWidth int, wrap Wrap) []float32 {
 	planes := planesOf(data, height, width)
 	out := make([]float32, int(planes)*toHeight*toWidth)
 	must("resize", C.nst_floats_resize((*C.float)(&data[0]), planes, C.int64_t(height), C.int64_t(width),
-		(*C.float)(&out[0]), C.int64_t(toHeight), C.int64_t(toWidth)))
+		(*C.float)(&out[0]), C.int64_t(toHeight), C.int64_t(toWidth), wrap.c()))
 	return out
 }
 
@@ -204,8 +207,15 @@ func Floats(t Tensor) []float32 {
 	return out
 }
 
-// Float64s is Floats in float64.
+// Float64s is Floats in float64, and rounds nothing.
 func Float64s(t Tensor) []float64 {
+	if TypeOf(t) == Float64 {
+		out, bytes := make([]float64, Count(t)), Bytes(t)
+		for i := range out {
+			out[i] = math.Float64frombits(binary.LittleEndian.Uint64(bytes[8*i:]))
+		}
+		return out
+	}
 	values := Floats(t)
 	out := make([]float64, len(values))
 	for i, v := range values {
@@ -214,17 +224,17 @@ func Float64s(t Tensor) []float64 {
 	return out
 }
 
-// PerPicture returns a number for each of N pictures, rounded to float32, as a tensor
-// [N,1,…] of so many dimensions, on the device and of the type that like has.
+// PerPicture returns a number for each of N pictures as a tensor [N,1,…] of so many
+// dimensions, on the device and of the type that like has.
 func PerPicture(values []float64, like Tensor, dimensions int) Tensor {
-	sizes, single := []int64{int64(len(values))}, make([]float32, len(values))
-	for i, v := range values {
-		single[i] = float32(v)
+	sizes, bytes := []int64{int64(len(values))}, []byte(nil)
+	for _, v := range values {
+		bytes = binary.LittleEndian.AppendUint64(bytes, math.Float64bits(v))
 	}
 	for range dimensions - 1 {
 		sizes = append(sizes, 1)
 	}
-	return Cast(FromFloats(single, DeviceOf(like), sizes...), TypeOf(like))
+	return To(Cast(FromBytes(bytes, Float64, sizes...), TypeOf(like)), DeviceOf(like))
 }
 
 // Bytes copies the tensor's elements, row by row, to host memory as they are,

@@ -150,10 +150,10 @@ func TestExceptionsAreErrors(t *testing.T) {
 			torch.Backward([]torch.Tensor{torch.Pow(x, 2)}, []torch.Tensor{torch.Full(1, torch.CPU, 3)})
 		}, "shape"},
 		"L-BFGS of what is no picture in row order": {func() {
-			torch.NewLBFGS(torch.ChannelsLast(torch.Full(1, torch.CPU, 1, 3, 4, 4)), 1, 5, 0.1, 1)
+			torch.NewLBFGS(torch.ChannelsLast(torch.Full(1, torch.CPU, 1, 3, 4, 4)), 1, 5, 0.1, 1, torch.Wrap{})
 		}, "row order"},
 		"a step by a gradient of another shape": {func() {
-			lbfgs := torch.NewLBFGS(torch.Full(1, torch.CPU, 1, 3, 4, 4), 1, 5, 0.1, 1)
+			lbfgs := torch.NewLBFGS(torch.Full(1, torch.CPU, 1, 3, 4, 4), 1, 5, 0.1, 1, torch.Wrap{})
 			defer lbfgs.Close()
 			lbfgs.Step(torch.Full(1, torch.CPU, 1, 3, 4, 5))
 		}, "shape"},
@@ -506,12 +506,13 @@ func TestOps(t *testing.T) {
 		// Resizing a constant keeps it; shrinking a fine chequerboard averages
 		// it, where a sampled kernel would alias.
 		assert.InDeltaSlice(t, []float32{2, 2, 2, 2}, torch.Floats(torch.Resize(torch.Full(2, torch.CPU, 1, 1, 7, 5), 2,
-			2)), 1e-5)
+			2, torch.Wrap{})), 1e-5)
 		board := make([]float32, 64*64)
 		for i := range board {
 			board[i] = float32((i + i/64) % 2)
 		}
-		for _, v := range torch.Floats(torch.Resize(torch.FromFloats(board, torch.CPU, 1, 1, 64, 64), 8, 8)) {
+		for _, v := range torch.Floats(torch.Resize(torch.FromFloats(board, torch.CPU, 1, 1, 64, 64), 8, 8,
+			torch.Wrap{})) {
 			assert.InDelta(t, 0.5, v, 0.02)
 		}
 	})
@@ -537,7 +538,7 @@ func TestNoGrad(t *testing.T) {
 func TestOptimisers(t *testing.T) {
 	for name, start := range map[string]func(x torch.Tensor) *torch.Optimizer{
 		"adam":  func(x torch.Tensor) *torch.Optimizer { return torch.NewAdam(x, 0.02, 0.9, 0.999, 1e-8) },
-		"lbfgs": func(x torch.Tensor) *torch.Optimizer { return torch.NewLBFGS(x, 1, 5, 0.01, 0.2) },
+		"lbfgs": func(x torch.Tensor) *torch.Optimizer { return torch.NewLBFGS(x, 1, 5, 0.01, 0.2, torch.Wrap{}) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			scoped(t, func() {
@@ -571,7 +572,7 @@ func TestOptimisers(t *testing.T) {
 func TestOptimizerState(t *testing.T) {
 	for name, make := range map[string]func(x torch.Tensor) *torch.Optimizer{
 		"adam":  func(x torch.Tensor) *torch.Optimizer { return torch.NewAdam(x, 0.1, 0.9, 0.999, 1e-8) },
-		"lbfgs": func(x torch.Tensor) *torch.Optimizer { return torch.NewLBFGS(x, 0.5, 3, 0.01, 0.1) },
+		"lbfgs": func(x torch.Tensor) *torch.Optimizer { return torch.NewLBFGS(x, 0.5, 3, 0.01, 0.1, torch.Wrap{}) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			nsttest.NoLeaks(t)
@@ -630,7 +631,7 @@ func TestBytesAndTypes(t *testing.T) {
 		assert.Equal(t, []float32{2.5}, torch.Floats(half))
 		torch.LerpInPlace(x, torch.Full(0, torch.CPU, 2, 2), 0.5)
 		assert.Equal(t, []float32{0.5, 1, 1.5, 2.25}, torch.Floats(x))
-		wide := torch.ResizeLinear(torch.FromFloats([]float32{0, 1}, torch.CPU, 1, 1, 1, 2), 1, 4)
+		wide := torch.ResizeLinear(torch.FromFloats([]float32{0, 1}, torch.CPU, 1, 1, 1, 2), 1, 4, torch.Wrap{})
 		assert.InDeltaSlice(t, []float32{0, 0.25, 0.75, 1}, torch.Floats(wide), 1e-6)
 		return nil
 	}))

@@ -24,6 +24,7 @@ import (
 type stylizeOptions struct {
 	*transferFlags
 	content, output string
+	texture         bool // there is no content
 	format          string
 	styles          []string
 	saveEvery       int
@@ -126,6 +127,16 @@ func runStylize(ctx context.Context, o *stylizeOptions, stdout, stderr io.Writer
 	if err != nil {
 		return err
 	}
+	var content *picture.Picture
+	if o.texture {
+		side := nst.DefaultSize
+		if options.Size != nil {
+			side = *options.Size
+		}
+		if content, options, err = nst.Texture(options, side, side); err != nil {
+			return err
+		}
+	}
 	encoding, err := o.encoding(options)
 	if err != nil {
 		return err
@@ -142,9 +153,10 @@ func runStylize(ctx context.Context, o *stylizeOptions, stdout, stderr io.Writer
 			}
 		}
 	}
-	content, err := o.openPicture(o.content)
-	if err != nil {
-		return err
+	if !o.texture {
+		if content, err = o.openPicture(o.content); err != nil {
+			return err
+		}
 	}
 	if width, height, err := options.ResultSize(content); err != nil {
 		return err
@@ -158,6 +170,13 @@ func runStylize(ctx context.Context, o *stylizeOptions, stdout, stderr io.Writer
 			return err
 		}
 		styles = append(styles, p)
+	}
+	if options.Transfer == nst.TransferColor {
+		result, err := nst.TransferColors(content, styles, options)
+		if err != nil {
+			return err
+		}
+		return out.save(result)
 	}
 	resumed := 0
 	if o.resume != "" {

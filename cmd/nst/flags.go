@@ -18,6 +18,7 @@ type transferFlags struct {
 	apply map[string]func(*nst.Options) error
 
 	contentMask  string
+	strengthMask string
 	styleMasks   []string
 	settingsFrom string
 	device       string
@@ -72,18 +73,24 @@ func newTransferFlags(f *pflag.FlagSet) *transferFlags {
 		func(o *nst.Options) **int { return &o.StyleSize })
 	optional(t, "style-scale", "factor on the style size (default 1)", number,
 		func(o *nst.Options) **float64 { return &o.StyleScale })
+	setting(t, "style-rotate", "angles in degrees, clockwise, at which the style pictures are used: a,b,…",
+		func(f *pflag.FlagSet, name, help string) *[]float64 { return f.Float64Slice(name, nil, help) },
+		func(o *nst.Options, v []float64) error { o.StyleRotate = v; return nil })
+	optional(t, "style-margin", "the part of each style picture's longest side that is cut off at each edge, 0 to 0.2 "+
+		"(default: the preset's)", number, func(o *nst.Options) **float64 { return &o.StyleMargin })
 	setting(t, "style-weights", "blend of several styles: a weight for each (default: equal)",
 		func(f *pflag.FlagSet, name, help string) *[]float64 { return f.Float64Slice(name, nil, help) },
 		func(o *nst.Options, v []float64) error { o.StyleWeights = v; return nil })
-	setting(t, "init", "where the picture starts: content, noise, gray or a picture file (default content)", text,
+	setting(t, "init", "where the picture starts: content, noise, gray, faint (gray and a little noise) or a "+
+		"picture file (default content)", text,
 		func(o *nst.Options, v string) (err error) {
 			switch o.Start = nst.Start(v); o.Start {
-			case nst.StartContent, nst.StartNoise, nst.StartGray:
+			case nst.StartContent, nst.StartNoise, nst.StartGray, nst.StartFaint:
 				return nil
 			}
 			o.Start = nst.StartPicture
 			if o.Picture, err = t.openPicture(v); err != nil {
-				return fmt.Errorf("--init (content, noise, gray or a picture file): %w", err)
+				return fmt.Errorf("--init (content, noise, gray, faint or a picture file): %w", err)
 			}
 			return nil
 		})
@@ -104,8 +111,8 @@ func newTransferFlags(f *pflag.FlagSet) *transferFlags {
 		func(o *nst.Options) *[]nst.LayerWeight { return &o.ContentLayers })
 	layers(t, "style-layers", "style layers: relu1_1[=w],… (default: the preset's)",
 		func(o *nst.Options) *[]nst.LayerWeight { return &o.StyleLayers })
-	choice(t, "style-loss", "what of a layer is compared: gram, or moments (mean and Gram matrix of the centred "+
-		"features) (default gram)", func(o *nst.Options) *nst.StyleLoss { return &o.StyleLoss })
+	choice(t, "style-loss", "what of a layer is compared: gram; moments: mean and Gram matrix of the centred "+
+		"features; w2: the Wasserstein distance of their Gaussians (default gram)", func(o *nst.Options) *nst.StyleLoss { return &o.StyleLoss })
 	choice(t, "optimizer", "adam or lbfgs (default: the preset's)",
 		func(o *nst.Options) *nst.Optimizer { return &o.Optimizer })
 	optional(t, "learning-rate", "step of Adam on pixels in [0,1], or factor on L-BFGS's steps (default: the preset's)",
@@ -118,6 +125,10 @@ func newTransferFlags(f *pflag.FlagSet) *transferFlags {
 	choice(t, "pooling", "max or avg (default max)", func(o *nst.Options) *vgg19.Pooling { return &o.Pooling })
 	choice(t, "padding", "beyond the picture's edge: zeros or replicate (default zeros)",
 		func(o *nst.Options) *vgg19.Padding { return &o.Padding })
+	choice(t, "transfer", "what of the style: style; luminance: of lightness alone, with the content's chroma; color: "+
+		"its colours alone, at once (default style)", func(o *nst.Options) *nst.Transfer { return &o.Transfer })
+	choice(t, "wrap", "in which directions the result can be set beside itself without a seam: off, x, y or xy "+
+		"(default off)", func(o *nst.Options) *nst.Wrap { return &o.Wrap })
 	choice(t, "color", "whose colours: style, content (lightness alone is styled) or match (the style's are "+
 		"matched to the content's before) (default style)", func(o *nst.Options) *nst.Color { return &o.Color })
 	choice(t, "alpha", "transparent pixels: keep (they add nothing to the costs, and the result has the content's "+
@@ -136,6 +147,11 @@ func newTransferFlags(f *pflag.FlagSet) *transferFlags {
 	f.StringVar(&t.contentMask, "content-mask", "", "regions of the content picture, by grey level")
 	f.StringArrayVar(&t.styleMasks, "style-mask", nil,
 		"regions of the style picture that style those of the same level; once for each style picture")
+	setting(t, "mask-soft", "grey levels of the content's mask between two regions' belong to both: the styles blend",
+		func(f *pflag.FlagSet, name, help string) *bool { return f.Bool(name, false, help) },
+		func(o *nst.Options, v bool) error { o.MaskSoft = v; return nil })
+	f.StringVar(&t.strengthMask, "strength-mask", "", "how strong the style is by place: none where it is black, all "+
+		"where it is white")
 	choice(t, "precision", "fast: float32, convolutions by Winograd's method (CUDA: TF32); exact: direct float32; "+
 		"tf32 (CUDA); bf16; double: float64, to compare with (default fast)",
 		func(o *nst.Options) *nst.Precision { return &o.Precision })
@@ -172,6 +188,11 @@ func (t *transferFlags) options() (o nst.Options, err error) {
 	if t.contentMask != "" {
 		if o.ContentMask, err = t.openPicture(t.contentMask); err != nil {
 			return o, fmt.Errorf("--content-mask: %w", err)
+		}
+	}
+	if t.strengthMask != "" {
+		if o.StrengthMask, err = t.openPicture(t.strengthMask); err != nil {
+			return o, fmt.Errorf("--strength-mask: %w", err)
 		}
 	}
 	for _, path := range t.styleMasks {

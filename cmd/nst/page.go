@@ -19,7 +19,10 @@ func newPage(path, contentName string, styleNames []string, content *picture.Pic
 		return nil
 	}
 	r := report.New()
-	r.AddInput("Content: "+filepath.Base(contentName), content)
+	if contentName != "" { // a texture has none
+		r.AddInput("Content: "+filepath.Base(contentName), content)
+		r.SetContent(content)
+	}
 	for i, s := range styles {
 		r.AddInput("Style: "+filepath.Base(styleNames[i]), s)
 	}

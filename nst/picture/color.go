@@ -63,6 +63,18 @@ func Recolor(p, colours *Picture) *Picture {
 	return out
 }
 
+// Luminance returns p in grey, with its L*.
+func Luminance(p *Picture) *Picture {
+	out := New(p.Width, p.Height)
+	out.Alpha = p.Alpha
+	rows(p.Height, func(from, to int) {
+		for i := from * p.Width; i < to*p.Width; i++ {
+			out.setLab(i, lab{p.lab(i)[0]})
+		}
+	})
+	return out
+}
+
 // MatchColors returns p with its colours' mean and covariance made those of
 // another picture, in CIELAB, by the affine map that changes them least:
 //

@@ -32,8 +32,9 @@ var pageTemplate = template.Must(template.New("report").Parse(pageSource))
 // Report collects what a page shows. It is used by one goroutine at a time.
 type Report struct {
 	inputs, onTheWay []shown
-	points           []nst.Progress // without their callbacks
-	next             float64        // fraction of the work at which a picture is due
+	content          *picture.Picture // nil: there is none
+	points           []nst.Progress   // without their callbacks
+	next             float64          // fraction of the work at which a picture is due
 	err              error
 }
 
@@ -63,6 +64,9 @@ func (r *Report) AddInput(title string, p *picture.Picture) {
 	r.err = firstError(r.err, err)
 }
 
+// SetContent has the result's figure be compared with the content picture, by a slider.
+func (r *Report) SetContent(p *picture.Picture) { r.content = p }
+
 // Add takes a point of the curves, and now and then the picture, if there is one.
 // It is called from Stylize's callback.
 func (r *Report) Add(p nst.Progress) {
@@ -82,8 +86,14 @@ func (r *Report) Add(p nst.Progress) {
 
 // HTML returns the page. summary is a line of text, settings are JSON.
 func (r *Report) HTML(summary, settings string, result *nst.Result) ([]byte, error) {
-	final, err := show(fmt.Sprintf("Result, %d×%d", result.Picture.Width, result.Picture.Height), result.Picture,
-		max(result.Picture.Width, result.Picture.Height))
+	side := max(result.Picture.Width, result.Picture.Height)
+	final, err := show(fmt.Sprintf("Result, %d×%d", result.Picture.Width, result.Picture.Height), result.Picture, side)
+	var content *shown
+	if r.content != nil && err == nil {
+		var s shown
+		s, err = show("Content", r.content, side)
+		content = &s
+	}
 	if err := firstError(r.err, err); err != nil {
 		return nil, err
 	}
@@ -97,7 +107,7 @@ func (r *Report) HTML(summary, settings string, result *nst.Result) ([]byte, err
 	}
 	var out bytes.Buffer
 	err = pageTemplate.Execute(&out, map[string]any{
-		"Summary": summary, "Settings": pretty.String(), "Result": final, "Inputs": r.inputs, "OnTheWay": r.onTheWay,
+		"Summary": summary, "Settings": pretty.String(), "Result": final, "Content": content, "Inputs": r.inputs, "OnTheWay": r.onTheWay,
 		"Curves": template.HTML(curves), "Scales": r.scales(),
 	})
 	return out.Bytes(), err

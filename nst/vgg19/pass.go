@@ -16,7 +16,8 @@ func Whole(image torch.Tensor) Window {
 	return Window{0, 0, int(shape[2]), int(shape[3])}
 }
 
-// Of returns the window of an image [N,C,H,W]: a copy, unless it is all of it.
+// Of returns the window of an image [N,C,H,W]: a copy, unless it is all of it. Beyond its
+// edges the image comes round.
 func (w Window) Of(image torch.Tensor) torch.Tensor {
 	if w == Whole(image) {
 		return torch.Slice(image, 0, 0, torch.Shape(image)[0])

@@ -19,13 +19,18 @@ typedef void* nst_optimizer;
 typedef void* nst_convolution;
 typedef void* nst_graph;
 
+// In which directions pictures come round: what is beyond one edge is what lies at the other. Each is 0 or 1.
+typedef struct {
+  int32_t x, y;
+} nst_wrap;
+
 void nst_message_free(const char* message);
 
 // Tensors (tensor.cc). Sizes are in elements; dims is at most 8.
 void nst_tensor_free(nst_tensor t);
 const char* nst_tensor_from_floats(const float* data, const int64_t* sizes, int64_t dims,
                                    const char* device, nst_tensor* out);
-// A part of planes, [1,planes,h,w].
+// A part of planes, [1,planes,h,w]. Beyond their edges they come round.
 const char* nst_tensor_from_floats_part(const float* data, int64_t planes, int64_t height, int64_t width, int64_t top,
                                         int64_t left, int64_t h, int64_t w, nst_tensor* out);
 const char* nst_tensor_from_bytes(const void* data, int64_t bytes, int32_t dtype,
@@ -52,6 +57,11 @@ const char* nst_tensor_flip(nst_tensor t, int64_t dim, nst_tensor* out);
 const char* nst_tensor_slice(nst_tensor t, int64_t dim, int64_t start, int64_t end,
                              nst_tensor* out);
 const char* nst_tensor_bmm(nst_tensor a, nst_tensor b, nst_tensor* out);
+// The eigenvalues [N,n], in ascending order, and eigenvectors [N,n,n] of symmetric matrices [N,n,n]; NaN where they
+// are not found.
+const char* nst_tensor_eigh(nst_tensor t, nst_tensor* values, nst_tensor* vectors);
+// A view of the diagonals [N,n] of matrices [N,n,n].
+const char* nst_tensor_diagonal(nst_tensor t, nst_tensor* out);
 const char* nst_tensor_add_in_place(nst_tensor t, nst_tensor other, double factor);
 const char* nst_tensor_subtract(nst_tensor t, nst_tensor a, nst_tensor b);
 const char* nst_tensor_mul_in_place(nst_tensor t, nst_tensor other);
@@ -60,19 +70,21 @@ const char* nst_tensor_sums(nst_tensor t, nst_tensor* out);
 const char* nst_tensor_square_sums(nst_tensor t, nst_tensor* out);
 // Their roots.
 const char* nst_tensor_norms(nst_tensor t, nst_tensor* out);
-// Rows and columns of maps [N,C,H,W]; and maps of h x w that are zero but there.
+// Rows and columns of maps [N,C,H,W], which come round beyond their edges; what adds to those; and maps of h x w that
+// are zero but there.
 const char* nst_tensor_crop(nst_tensor t, int64_t top, int64_t left, int64_t h, int64_t w, nst_tensor* out);
+const char* nst_tensor_add_around(nst_tensor t, nst_tensor part, int64_t top, int64_t left);
 const char* nst_tensor_pad(nst_tensor t, int64_t top, int64_t left, int64_t h, int64_t w, nst_tensor* out);
 // Which of the elements of a are less than b's.
 const char* nst_tensor_lt(nst_tensor a, nst_tensor b, nst_tensor* out);
 // Where mask [N] is set, t [N,...] takes what other has, which may be of one element.
 const char* nst_tensor_where_in_place(nst_tensor t, nst_tensor mask, nst_tensor other);
 const char* nst_tensor_empty_like(nst_tensor t, nst_tensor* out);
-const char* nst_tensor_resize(nst_tensor t, int64_t height, int64_t width, int32_t cubic,
+const char* nst_tensor_resize(nst_tensor t, int64_t height, int64_t width, int32_t cubic, nst_wrap wrap,
                               nst_tensor* out);
 // nst_tensor_resize, cubic, of planes in memory of the caller's.
 const char* nst_floats_resize(const float* data, int64_t planes, int64_t height, int64_t width, float* out,
-                              int64_t to_height, int64_t to_width);
+                              int64_t to_height, int64_t to_width, nst_wrap wrap);
 
 // Automatic differentiation (autograd.cc). The grad mode belongs to the
 // calling thread.
@@ -137,7 +149,7 @@ const char* nst_baddbmm_in_place(nst_tensor sum, nst_tensor d, nst_tensor f, dou
 // moved elsewhere, and halves their radius.
 const char* nst_adam_new(nst_tensor t, double rate, double beta1, double beta2, double epsilon,
                          nst_optimizer* out);
-const char* nst_lbfgs_new(nst_tensor t, double rate, int64_t history, double first, double radius,
+const char* nst_lbfgs_new(nst_tensor t, double rate, int64_t history, double first, double radius, nst_wrap wrap,
                           nst_optimizer* out);
 const char* nst_lbfgs_restart(nst_optimizer o, nst_tensor mask);
 const char* nst_optimizer_step(nst_optimizer o, nst_tensor gradient);

@@ -19,6 +19,7 @@
 #include <c10/core/GradMode.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <memory>
 #include <utility>
@@ -112,11 +113,12 @@ struct Lbfgs final : Optimizer {
   at::Tensor zero, unit;                // [N,1]; [h,h], whose row i is 1 at i: made anew, no state
   double rate, first;
   int64_t history;
+  nst_wrap wrap;
 
-  Lbfgs(const at::Tensor& t, double rate, int64_t history, double first, double radius)
+  Lbfgs(const at::Tensor& t, double rate, int64_t history, double first, double radius, nst_wrap wrap)
       : t(t), fresh(at::ones({t.size(0), 1}, t.options())), radius(at::full({t.size(0), 1}, radius, t.options())),
         scale(at::ones({t.size(0), 1}, t.options())), zero(at::zeros({t.size(0), 1}, t.options())), rate(rate),
-        first(first), history(history) {
+        first(first), history(history), wrap(wrap) {
     TORCH_CHECK(t.dim() == 4 && t.is_contiguous(), "L-BFGS is for pictures [N,C,H,W] in row order");
   }
 
@@ -147,21 +149,47 @@ struct Lbfgs final : Optimizer {
   // that is a smooth kernel; means of 2×2 would be blocks): symmetric and positive,
   // as M has to be, and without atomic additions on a GPU. It saves a third of the
   // steps (measured; other weights, and kernels like 1 2 2 1 and 1 7 7 1, made no
-  // difference beyond a run's own chance).
+  // difference beyond a run's own chance). Pictures that come round are halved so too,
+  // as long as their sides are even: else M would know of the seam.
   at::Tensor precondition(const at::Tensor& x) const {
     constexpr int64_t kLevels = 7;
     std::vector<at::Tensor> halves{x.view({-1, t.size(1), t.size(2), t.size(3)})};
-    while (static_cast<int64_t>(halves.size()) <= kLevels &&
-           std::min(halves.back().size(2), halves.back().size(3)) >= 4)
-      halves.push_back(at::avg_pool2d(halves.back(), {4, 4}, {2, 2}, {1, 1}));
+    const auto can_halve = [&](const at::Tensor& p) {
+      return std::min(p.size(2), p.size(3)) >= 4 && !(wrap.y && p.size(2) % 2) && !(wrap.x && p.size(3) % 2);
+    };
+    while (static_cast<int64_t>(halves.size()) <= kLevels && can_halve(halves.back()))
+      halves.push_back(halved(halves.back()));
     auto sum = halves.back();
     for (size_t k = halves.size() - 1; k > 0; k--) {
-      const auto wider = at::avg_pool2d_backward(sum, halves[k - 1], {4, 4}, {2, 2}, {1, 1}, /*ceil_mode=*/false,
-                                                 /*count_include_pad=*/true, std::nullopt);
+      const auto wider = halved_backward(sum, halves[k - 1]);
       halves.pop_back();
       sum = at::add(halves.back(), wider, k == 1 ? 4 : 6);
     }
     return sum.view(x.sizes());
+  }
+
+  // Beside what comes round lies one pixel of its other side.
+  at::Tensor beside(const at::Tensor& x) const {
+    auto out = x;
+    for (const int64_t dim : {2, 3})
+      if (dim == 2 ? wrap.y : wrap.x)
+        out = at::cat({out.narrow(dim, out.size(dim) - 1, 1), out, out.narrow(dim, 0, 1)}, dim);
+    return out;
+  }
+  std::array<int64_t, 2> padding() const { return {wrap.y ? 0 : 1, wrap.x ? 0 : 1}; }
+  at::Tensor halved(const at::Tensor& x) const { return at::avg_pool2d(beside(x), {4, 4}, {2, 2}, padding()); }
+  at::Tensor halved_backward(const at::Tensor& gradient, const at::Tensor& x) const {
+    auto out = at::avg_pool2d_backward(gradient, beside(x), {4, 4}, {2, 2}, padding(), /*ceil_mode=*/false,
+                                       /*count_include_pad=*/true, std::nullopt);
+    for (const int64_t dim : {3, 2}) {
+      if (!(dim == 2 ? wrap.y : wrap.x)) continue;
+      const int64_t n = out.size(dim) - 2;
+      const auto inner = out.narrow(dim, 1, n);
+      inner.narrow(dim, n - 1, 1).add_(out.narrow(dim, 0, 1));
+      inner.narrow(dim, 0, 1).add_(out.narrow(dim, n + 1, 1));
+      out = inner;
+    }
+    return out;
   }
   // M·a and M·b: on a GPU at once, which takes half as many kernels.
   std::pair<at::Tensor, at::Tensor> precondition(const at::Tensor& a, const at::Tensor& b) const {
@@ -253,9 +281,9 @@ const char* nst_adam_new(nst_tensor t, double rate, double beta1, double beta2, 
   return guard([&] { *out = static_cast<Optimizer*>(new Adam(tensor(t), rate, beta1, beta2, epsilon)); });
 }
 
-const char* nst_lbfgs_new(nst_tensor t, double rate, int64_t history, double first, double radius,
+const char* nst_lbfgs_new(nst_tensor t, double rate, int64_t history, double first, double radius, nst_wrap wrap,
                           nst_optimizer* out) {
-  return guard([&] { *out = static_cast<Optimizer*>(new Lbfgs(tensor(t), rate, history, first, radius)); });
+  return guard([&] { *out = static_cast<Optimizer*>(new Lbfgs(tensor(t), rate, history, first, radius, wrap)); });
 }
 
 const char* nst_lbfgs_restart(nst_optimizer o, nst_tensor mask) {

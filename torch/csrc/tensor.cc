@@ -8,7 +8,9 @@
 #include <ATen/ops/flip.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/full_like.h>
 #include <ATen/ops/lerp.h>
+#include <ATen/ops/linalg_eigh.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/mul.h>
@@ -22,7 +24,11 @@
 #include <c10/core/GradMode.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdlib>
+#include <limits>
+#include <numeric>
+#include <tuple>
 #include <vector>
 
 #include "guard.h"
@@ -44,6 +50,46 @@ at::IntArrayRef shape(const int64_t* sizes, int64_t dims) {
 // The caller's floats as a tensor, which must not outlive the call.
 at::Tensor borrow(const float* data, at::IntArrayRef sizes) {
   return at::from_blob(const_cast<float*>(data), sizes, at::kFloat);
+}
+
+// Calls do for the runs of positions first to first + count of a dimension of n that comes round: from where of the
+// dimension, how many, and after how many others.
+template <class Do>
+void runs_around(int64_t n, int64_t first, int64_t count, const Do& do_run) {
+  int64_t from = ((first % n) + n) % n;
+  for (int64_t done = 0; done < count; from = 0) {
+    const int64_t length = std::min(count - done, n - from);
+    do_run(from, length, done);
+    done += length;
+  }
+}
+
+// A view of those positions, where they are one run, else a copy.
+at::Tensor around(const at::Tensor& t, int64_t dim, int64_t first, int64_t count) {
+  std::vector<at::Tensor> parts;
+  runs_around(t.size(dim), first, count,
+              [&](int64_t from, int64_t length, int64_t) { parts.push_back(t.narrow(dim, from, length)); });
+  return parts.size() == 1 ? parts[0] : at::cat(parts, dim);
+}
+
+// So many positions beyond each end of a dimension that comes round that resizing it sees past both ends, and their
+// number at the new size is whole.
+int64_t resize_margin(int64_t from, int64_t to) {
+  const int64_t step = from / std::gcd(from, to);
+  const int64_t support = 4 * std::max<int64_t>(1, (from + to - 1) / to);
+  return (support + step - 1) / step * step;
+}
+
+// The kernel is widened by the scale when it shrinks, so nothing aliases.
+at::Tensor resized(const at::Tensor& t, int64_t height, int64_t width, bool cubic, nst_wrap wrap) {
+  const int64_t rows = t.size(2), columns = t.size(3);
+  const int64_t y = wrap.y ? resize_margin(rows, height) : 0, x = wrap.x ? resize_margin(columns, width) : 0;
+  const int64_t top = y * height / rows, left = x * width / columns;
+  const auto source = around(around(t, 2, -y, rows + 2 * y), 3, -x, columns + 2 * x);
+  const std::array<int64_t, 2> to{height + 2 * top, width + 2 * left};
+  const auto out = cubic ? at::_upsample_bicubic2d_aa(source, to, kAlignCorners)
+                         : at::_upsample_bilinear2d_aa(source, to, kAlignCorners);
+  return out.narrow(2, top, height).narrow(3, left, width).contiguous();
 }
 
 }  // namespace
@@ -114,7 +160,7 @@ const char* nst_tensor_from_floats_part(const float* data, int64_t planes, int64
                                         int64_t left, int64_t h, int64_t w, nst_tensor* out) {
   return guard([&] {
     const auto whole = borrow(data, {1, planes, height, width});
-    *out = give(whole.narrow(2, top, h).narrow(3, left, w).clone(at::MemoryFormat::Contiguous));
+    *out = give(around(around(whole, 2, top, h), 3, left, w).clone(at::MemoryFormat::Contiguous));
   });
 }
 
@@ -258,6 +304,25 @@ const char* nst_tensor_bmm(nst_tensor a, nst_tensor b, nst_tensor* out) {
   });
 }
 
+const char* nst_tensor_eigh(nst_tensor t, nst_tensor* values, nst_tensor* vectors) {
+  return guard([&] {
+    const auto& matrices = tensor(t);
+    at::Tensor l, v;
+    try {
+      std::tie(l, v) = at::linalg_eigh(matrices);
+    } catch (const c10::LinAlgError&) {  // of what are no numbers: the costs tell of it
+      v = at::full_like(matrices, std::numeric_limits<double>::quiet_NaN());
+      l = v.select(-1, 0);
+    }
+    *values = give(l);
+    *vectors = give(v);
+  });
+}
+
+const char* nst_tensor_diagonal(nst_tensor t, nst_tensor* out) {
+  return guard([&] { *out = give(tensor(t).diagonal(0, -2, -1)); });
+}
+
 const char* nst_tensor_add_in_place(nst_tensor t, nst_tensor other, double factor) {
   return guard([&] {
     c10::NoGradGuard off;
@@ -327,8 +392,20 @@ const char* nst_tensor_norms(nst_tensor t, nst_tensor* out) {
 const char* nst_tensor_crop(nst_tensor t, int64_t top, int64_t left, int64_t h, int64_t w, nst_tensor* out) {
   return guard([&] {
     c10::NoGradGuard off;
-    const auto part = tensor(t).narrow(2, top, h).narrow(3, left, w);
+    const auto part = around(around(tensor(t), 2, top, h), 3, left, w);
     *out = give(part.contiguous(part.suggest_memory_format()));
+  });
+}
+
+const char* nst_tensor_add_around(nst_tensor t, nst_tensor part, int64_t top, int64_t left) {
+  return guard([&] {
+    c10::NoGradGuard off;
+    const auto &whole = tensor(t), &p = tensor(part);
+    runs_around(whole.size(2), top, p.size(2), [&](int64_t row, int64_t rows, int64_t y) {
+      runs_around(whole.size(3), left, p.size(3), [&](int64_t column, int64_t columns, int64_t x) {
+        whole.narrow(2, row, rows).narrow(3, column, columns).add_(p.narrow(2, y, rows).narrow(3, x, columns));
+      });
+    });
   });
 }
 
@@ -360,20 +437,21 @@ const char* nst_tensor_empty_like(nst_tensor t, nst_tensor* out) {
   return guard([&] { *out = give(at::empty_like(tensor(t))); });
 }
 
-// The kernel is widened by the scale when it shrinks, so nothing aliases.
-const char* nst_tensor_resize(nst_tensor t, int64_t height, int64_t width, int32_t cubic,
+const char* nst_tensor_resize(nst_tensor t, int64_t height, int64_t width, int32_t cubic, nst_wrap wrap,
                               nst_tensor* out) {
-  return guard([&] {
-    *out = give(cubic ? at::_upsample_bicubic2d_aa(tensor(t), {height, width}, kAlignCorners)
-                      : at::_upsample_bilinear2d_aa(tensor(t), {height, width}, kAlignCorners));
-  });
+  return guard([&] { *out = give(resized(tensor(t), height, width, cubic, wrap)); });
 }
 
 const char* nst_floats_resize(const float* data, int64_t planes, int64_t height, int64_t width, float* out,
-                              int64_t to_height, int64_t to_width) {
+                              int64_t to_height, int64_t to_width, nst_wrap wrap) {
   return guard([&] {
     c10::NoGradGuard off;
+    const auto from = borrow(data, {1, planes, height, width});
     auto to = borrow(out, {1, planes, to_height, to_width});
-    at::_upsample_bicubic2d_aa_out(to, borrow(data, {1, planes, height, width}), {to_height, to_width}, kAlignCorners);
+    if (wrap.x || wrap.y) {
+      to.copy_(resized(from, to_height, to_width, /*cubic=*/true, wrap));
+    } else {
+      at::_upsample_bicubic2d_aa_out(to, from, {to_height, to_width}, kAlignCorners);
+    }
   });
 }

@@ -125,7 +125,7 @@ func (d *Descent) Upsample(o Objective, s Settings, height, width int64, iterati
 		if d.average.T != nil {
 			last = d.averaged()
 		}
-		t := torch.Resize(last, height, width)
+		t := torch.Resize(last, height, width, s.Wrap)
 		if detail.T != nil {
 			t = torch.Add(t, detail)
 		}
@@ -148,7 +148,7 @@ func (d *Descent) Upsample(o Objective, s Settings, height, width int64, iterati
 	}
 	moments, numbers := d.optimizer.State()
 	for i, m := range moments {
-		moments[i] = torch.ResizeLinear(m, height, width)
+		moments[i] = torch.ResizeLinear(m, height, width, s.Wrap)
 		torch.Close(m)
 	}
 	next.resume(factors, moments, numbers)

@@ -16,6 +16,8 @@ type Settings struct {
 	Method Method
 	Rate   float64
 	Beta2  float64 // Adam's β₂
+	// Wrap is in which directions the pictures come round.
+	Wrap torch.Wrap
 	// Memory is what L-BFGS may remember its steps in.
 	Memory Memory
 	// StateEvery has the values be read at its multiples, counted in steps; 0: whenever
@@ -78,5 +80,5 @@ func (s Settings) newOptimizer(x torch.Tensor) *torch.Optimizer {
 	if s.Method == Adam {
 		return torch.NewAdam(x, s.Rate, 0.9, s.Beta2, 1e-8)
 	}
-	return torch.NewLBFGS(x, s.Rate, s.Memory.Steps(torch.Count(x)*4), firstLength, radius)
+	return torch.NewLBFGS(x, s.Rate, s.Memory.Steps(torch.Count(x)*4), firstLength, radius, s.Wrap)
 }

@@ -68,7 +68,7 @@ func BenchmarkIteration(b *testing.B) {
 		gradient := torch.Clone(x)
 		const history = 20
 		for name, optimizer := range map[string]*torch.Optimizer{"adam": torch.NewAdam(x, 1e-9, 0.9, 0.99, 1e-8),
-			"lbfgs": torch.NewLBFGS(x, 1e-9, history, 1e-9, 1e-9)} {
+			"lbfgs": torch.NewLBFGS(x, 1e-9, history, 1e-9, 1e-9, torch.Wrap{})} {
 			for range history + 1 {
 				optimizer.Step(gradient)
 			}
@@ -76,6 +76,6 @@ func BenchmarkIteration(b *testing.B) {
 			optimizer.Close()
 		}
 		small := noise(1, 362, 362).tensor(torch.CPU)
-		timed("resize", func() { torch.Resize(small, side, side) })
+		timed("resize", func() { torch.Resize(small, side, side, torch.Wrap{}) })
 	})
 }

@@ -68,7 +68,7 @@ func (e *Evaluator) findContent() error {
 	}
 	return torch.Scoped(func() error {
 		for _, t := range e.content {
-			t.normaliser = e.spec.newNormaliser(squares[t], t.values, contentMeanSquare, 4,
+			t.normaliser = e.spec.newNormaliser(squares[t], t.values, contentMeanSquare, featureDimensions,
 				e.spec.Alpha*t.weight)
 		}
 		return nil

@@ -87,7 +87,7 @@ func (e *Evaluator) layOut() columns {
 	for _, t := range e.style {
 		for _, r := range t.regions {
 			c.style[r] = map[Statistic]int{}
-			for _, name := range r.target.names() {
+			for _, name := range r.target.terms() {
 				c.style[r][name] = next()
 			}
 		}
@@ -127,7 +127,7 @@ func New(pool *tiling.Pool, spec *Spec, width, height int, regions []Region, sou
 	})
 	e.columns = e.layOut()
 	if err == nil {
-		e.tiles = tiling.Cut(width, height, pool.Size, spec.Deepest())
+		e.tiles = spec.Cut(width, height, pool.Size)
 		err = e.withinMemory(e.findContent)
 	}
 	if err != nil {
@@ -149,11 +149,13 @@ func (e *Evaluator) addRegion(given Region) {
 			r.guide = torch.Keep(given.Guide)
 		}
 		maps := float64(e.spec.Channels[t.layer])
-		for _, name := range given.Target.names() {
-			target := torch.Keep(torch.Clone(given.Target[name]))
-			r.target.Statistics[name] = target
-			r.target.normalisers[name] = e.spec.newNormaliser(torch.SquareSums(target), valuesEach(target),
-				styleMeanSquare(maps), len(torch.Shape(target)), e.spec.Beta*t.weight*given.Share)
+		target, terms := e.spec.StyleLoss.Target(given.Target)
+		for name, tensor := range target {
+			r.target.Statistics[name] = torch.Keep(torch.Clone(tensor))
+		}
+		for name, term := range terms {
+			r.target.normalisers[name] = e.spec.newNormaliser(term.Squares, term.Values, styleMeanSquare(maps),
+				statisticDimensions, e.spec.Beta*t.weight*given.Share)
 		}
 	}
 }
@@ -192,7 +194,7 @@ func (e *Evaluator) withinMemory(do func() error) error {
 
 // recut cuts the pictures anew, by the pool's size of tiles.
 func (e *Evaluator) recut() error {
-	e.tiles = tiling.Cut(e.width, e.height, e.pool.Size, e.spec.Deepest())
+	e.tiles = e.spec.Cut(e.width, e.height, e.pool.Size)
 	return e.findContent()
 }
 
@@ -257,7 +259,7 @@ func (e *Evaluator) evaluate(x torch.Tensor) (values, gradient torch.Tensor, err
 		roots[e.columns.content[t]] = norm
 	}
 	if e.spec.Gamma > 0 {
-		roots[e.columns.tv] = torch.Pow(totalVariation(x, gradient, e.spec.Gamma), 0.5)
+		roots[e.columns.tv] = torch.Pow(totalVariation(x, gradient, e.spec.Gamma, e.spec.Wrap), 0.5)
 	}
 	// Where the picture is no number its gradient may be one: not every library's ReLU
 	// passes NaN on.
@@ -286,7 +288,7 @@ func (e *Evaluator) costs(i int, values []float64) Costs {
 	for _, t := range e.style {
 		v := 0.0
 		for _, r := range t.regions {
-			for _, name := range r.target.names() {
+			for _, name := range r.target.terms() {
 				v += r.target.normalisers[name].cost(i, r.share, values[e.columns.style[r][name]])
 			}
 		}

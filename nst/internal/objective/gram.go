@@ -29,6 +29,9 @@ func (Gram) Sums(f Features) Statistics { return Statistics{GramMatrices: gram(f
 // Statistics are the sums.
 func (Gram) Statistics(sums Statistics) Statistics { return sums }
 
+// Target is the style's.
+func (Gram) Target(style Statistics) (Statistics, Terms) { return style, differences(style) }
+
 // Compare finds D = ∂J/∂G.
 func (Gram) Compare(now Statistics, target Target) (norms Statistics, slopes Slopes) {
 	d, norm := target.difference(GramMatrices, now)

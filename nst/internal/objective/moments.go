@@ -24,6 +24,9 @@ func (Moments) Statistics(sums Statistics) Statistics {
 	}
 }
 
+// Target is the style's.
+func (Moments) Target(style Statistics) (Statistics, Terms) { return style, differences(style) }
+
 // Compare finds D = ∂J/∂G and, as the slope of the mean with what the covariance has of
 // it, ∂J/∂μ − 2·D·μ.
 func (Moments) Compare(now Statistics, target Target) (norms Statistics, slopes Slopes) {
@@ -31,8 +34,13 @@ func (Moments) Compare(now Statistics, target Target) (norms Statistics, slopes 
 	target.normalisers[GramMatrices].applySlope(d)
 	shift, meanNorm := target.difference(Means, now)
 	target.normalisers[Means].applySlope(shift)
-	shift = torch.Sub(shift, torch.Scale(torch.Bmm(d, now[Means]), 2))
-	return Statistics{GramMatrices: gramNorm, Means: meanNorm}, Slopes{Statistics{GramMatrices: d, Means: shift}, 1}
+	return Statistics{GramMatrices: gramNorm, Means: meanNorm},
+		Slopes{Statistics{GramMatrices: d, Means: centredSlope(shift, d, now[Means])}, 1}
+}
+
+// centredSlope is ∂J/∂μ − 2·D·μ for the slope of the mean, and D = ∂J/∂Σ.
+func centredSlope(slope, d, mean torch.Tensor) torch.Tensor {
+	return torch.Sub(slope, torch.Scale(torch.Bmm(d, mean), 2))
 }
 
 // AddGradient adds ∂J/∂F_p = w_p·(2·D·F_p + ∂J/∂μ − 2·D·μ).

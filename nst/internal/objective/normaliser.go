@@ -21,6 +21,11 @@ const contentMeanSquare = 4
 
 func styleMeanSquare(maps float64) float64 { return 4 * 1000 / (maps * maps) }
 
+const (
+	featureDimensions   = 4 // of maps [N,n_C,n_H,n_W]
+	statisticDimensions = 3 // of statistics [N,n_C,…]
+)
+
 // newNormaliser is for a cost of n differences. squares [N] are the targets' sums of
 // squares; meanSquare is MeanSquare's factor; weight is the cost's weight in the total; the
 // slopes get as many dimensions as the differences have.

@@ -97,7 +97,8 @@ func (e *Evaluator) backPropagate(x torch.Tensor, slopes map[*region]Slopes) (no
 	gradient torch.Tensor, err error) {
 	norms = map[*contentTerm]torch.Tensor{}
 	one := len(e.tiles) == 1
-	if !one {
+	whole := one && e.tiles[0].Seen == vgg19.Whole(x) // what it sees is the pictures, each pixel once
+	if !whole {
 		gradient = torch.Scale(x, 0)
 	}
 	err = tiling.MapReduce(e.pool, len(e.tiles), func(w *tiling.Worker, i int) *gradientPart {
@@ -111,14 +112,15 @@ func (e *Evaluator) backPropagate(x torch.Tensor, slopes map[*region]Slopes) (no
 		}
 		return part
 	}, func(i int, part *gradientPart) {
-		if one {
+		if whole {
 			gradient, part.gradient = part.gradient, torch.Tensor{}
 		} else {
-			torch.AddInPlace(e.tiles[i].Seen.View(gradient), part.gradient, 1)
+			seen := e.tiles[i].Seen
+			torch.AddAround(gradient, part.gradient, int64(seen.Top), int64(seen.Left))
 		}
 		addTensors(norms, part.norms)
 	})
-	if one && gradient.T != nil {
+	if whole && gradient.T != nil {
 		torch.Rejoin(gradient)
 	}
 	eachTensor(norms, func(n *torch.Tensor) {

@@ -13,7 +13,9 @@ package objective
 import (
 	"slices"
 
+	"github.com/seed9bb5c928/nst/nst/internal/tiling"
 	"github.com/seed9bb5c928/nst/nst/vgg19"
+	"github.com/seed9bb5c928/nst/torch"
 )
 
 // Spec is an objective without its targets:
@@ -26,6 +28,9 @@ type Spec struct {
 	Content, Style     []WeightedLayer
 	StyleLoss          StyleLoss
 	Normalisation      Normalisation
+	// Wrap is in which directions the generated and the content picture come round. There
+	// their sides are multiples of the deepest layer's stride.
+	Wrap torch.Wrap
 	// Channels is the network's number of maps n_C in each of the layers.
 	Channels map[vgg19.Layer]int64
 }
@@ -89,6 +94,11 @@ func (s *Spec) Layers() (out []vgg19.Layer) {
 
 // Deepest is as far as the network runs.
 func (s *Spec) Deepest() vgg19.Layer { return vgg19.Deepest(s.Layers()) }
+
+// Cut divides the generated picture, of width×height, into tiles.
+func (s *Spec) Cut(width, height int, size tiling.Size) []tiling.Tile {
+	return tiling.Cut(width, height, size, s.Deepest(), s.Wrap)
+}
 
 // positions is n_H·n_W of a layer for a picture of width×height.
 func positions(l vgg19.Layer, width, height int) float64 {

@@ -59,7 +59,7 @@ func measureStyle(found StyleTargets, pool *tiling.Pool, spec *Spec, layers []vg
 			found[l][level] = Statistics{}
 		}
 	}
-	tiles := tiling.Cut(width, height, pool.Size, vgg19.Deepest(layers))
+	tiles := tiling.Cut(width, height, pool.Size, vgg19.Deepest(layers), torch.Wrap{})
 	err := tiling.MapReduce(pool, len(tiles), func(w *tiling.Worker, i int) StyleTargets {
 		w.Drop(0)
 		pass := w.Network.Run(torch.To(source(tiles[i]), w.Device()), tiles[i].Local(), layers, false)

@@ -8,7 +8,7 @@ import (
 )
 
 // StyleLoss is what a style cost compares of a layer's feature maps. It has no state.
-// Gram and Moments are two; another one is another file.
+// Gram, Moments and Wasserstein are three; another one is another file.
 type StyleLoss interface {
 	// Sums returns sums over the positions of F, which may be a tile's: those of tiles
 	// are added up.
@@ -16,8 +16,12 @@ type StyleLoss interface {
 	// Statistics makes the sums over all of a layer's positions the statistics that are
 	// compared. What it does not change it returns as it is.
 	Statistics(sums Statistics) Statistics
-	// Compare returns the norms [N] of the statistics' differences from the target's, by
-	// their names, of which the costs are made, and the cost's slopes.
+	// Target makes the statistics of the style, [N,…], what they are compared with, once
+	// for many comparisons, and says what the costs are made of. What it does not change
+	// it returns as it is.
+	Target(style Statistics) (target Statistics, terms Terms)
+	// Compare returns the roots [N] of the terms, distances from the target, and the
+	// cost's slopes.
 	Compare(now Statistics, target Target) (norms Statistics, slopes Slopes)
 	// AddGradient adds ∂J/∂F, as it follows from the slopes, to a gradient.
 	AddGradient(into Gradient, f Features, slopes Slopes)
@@ -126,11 +130,33 @@ func Blend(parts []Weighted) Statistics {
 	return out
 }
 
-// Target is the statistics to be compared with, and what the costs are multiplied by.
+// Terms are what a StyleLoss's costs are made of: the squares of distances from the
+// target, of the statistics that give them their names.
+type Terms map[Statistic]Term
+
+// Term is what a cost is measured by.
+type Term struct {
+	Squares torch.Tensor // [N] the target's own size: the square of its distance from nothing
+	Values  float64      // how many values are compared: the paper's costs are means
+}
+
+// differences are the terms of a loss that compares all statistics value by value.
+func differences(style Statistics) Terms {
+	out := Terms{}
+	for name, t := range style {
+		out[name] = Term{torch.SquareSums(t), valuesEach(t)}
+	}
+	return out
+}
+
+// Target is what is compared with, and what the terms are multiplied by.
 type Target struct {
 	Statistics
 	normalisers map[Statistic]normaliser
 }
+
+// terms are the names of the terms, in a fixed order.
+func (t Target) terms() []Statistic { return slices.Sorted(maps.Keys(t.normalisers)) }
 
 // difference is a statistic's difference from the target, a tensor of the caller's, and
 // its norm [N].

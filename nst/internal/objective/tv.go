@@ -7,10 +7,10 @@ import "github.com/seed9bb5c928/nst/torch"
 //	TV(x) = 1/n · Σ (x_right − x)² + (x_below − x)²
 //
 // [N] for pictures x [N,3,H,W] of n values, the sums running over all that have
-// such a neighbour, and adds γ·∂TV/∂x to the gradient. (Mahendran and Vedaldi,
+// such a neighbour (in the directions of wrap all have), and adds γ·∂TV/∂x to the gradient. (Mahendran and Vedaldi,
 // arXiv:1412.0035, equation 4, with β = 2, as a mean.) It goes by bands of rows,
 // so that it takes little memory.
-func totalVariation(x, gradient torch.Tensor, gamma float64) (variation torch.Tensor) {
+func totalVariation(x, gradient torch.Tensor, gamma float64, wrap torch.Wrap) (variation torch.Tensor) {
 	const band = 256
 	scale := 1 / valuesEach(x)
 	rows, columns := torch.Shape(x)[2], torch.Shape(x)[3]
@@ -37,6 +37,16 @@ func totalVariation(x, gradient torch.Tensor, gamma float64) (variation torch.Te
 		near := func(t torch.Tensor) torch.Tensor { return torch.Slice(t, 2, top, below) }
 		far := func(t torch.Tensor) torch.Tensor { return torch.Slice(t, 2, top+1, below+1) }
 		add(near(x), far(x), near(gradient), far(gradient))
+	}
+	seam := func(dim, n int64) {
+		edge := func(t torch.Tensor, at int64) torch.Tensor { return torch.Slice(t, dim, at, at+1) }
+		add(edge(x, n-1), edge(x, 0), edge(gradient, n-1), edge(gradient, 0))
+	}
+	if wrap.X {
+		seam(3, columns)
+	}
+	if wrap.Y {
+		seam(2, rows)
 	}
 	return variation
 }

@@ -4,12 +4,17 @@
 // pixels, the halo that its features depend on.
 package tiling
 
-import "github.com/seed9bb5c928/nst/nst/vgg19"
+import (
+	"github.com/seed9bb5c928/nst/nst/vgg19"
+	"github.com/seed9bb5c928/nst/torch"
+)
 
 // Tile is a part of a picture that is evaluated by itself.
 type Tile struct {
-	Own  vgg19.Window // the part: the tiles of a picture cover it and do not overlap
-	Seen vgg19.Window // with the halo: what the network has to see for it
+	Own vgg19.Window // the part: the tiles of a picture cover it and do not overlap
+	// Seen is with the halo: what the network has to see for it. In the directions in
+	// which the picture comes round it may lie beyond its edges.
+	Seen vgg19.Window
 }
 
 // Local is the tile's own part within what is seen.
@@ -29,8 +34,10 @@ type Size struct {
 // Cut divides a picture of width×height into tiles, all about equal. None is larger
 // than size, except by what is left over at the right and the lower edge (less than
 // the stride of the deepest layer). Tiles begin at multiples of that stride, and see
-// the deepest layer's halo.
-func Cut(width, height int, size Size, deepest vgg19.Layer) []Tile {
+// the deepest layer's halo. In the directions of wrap, in which the picture's sides are
+// multiples of that stride, they see it beyond the edges too, where the network pads
+// elsewhere.
+func Cut(width, height int, size Size, deepest vgg19.Layer, wrap torch.Wrap) []Tile {
 	across, along := size.Side, size.Side
 	if size.Band > 0 && (along == 0 || size.Band < along) {
 		along = size.Band
@@ -38,7 +45,7 @@ func Cut(width, height int, size Size, deepest vgg19.Layer) []Tile {
 	if height > width {
 		across, along = along, across
 	}
-	columns, rows := spans(width, along, deepest), spans(height, across, deepest)
+	columns, rows := spans(width, along, deepest, wrap.X), spans(height, across, deepest, wrap.Y)
 	var all []Tile
 	for _, r := range rows {
 		for _, c := range columns {
@@ -54,7 +61,7 @@ func Cut(width, height int, size Size, deepest vgg19.Layer) []Tile {
 // span is one dimension of a tile: its own pixels, and those that it sees.
 type span struct{ from, to, first, last int }
 
-func spans(length, side int, deepest vgg19.Layer) []span {
+func spans(length, side int, deepest vgg19.Layer, wraps bool) []span {
 	stride := deepest.Stride
 	cells := max(1, length/stride)
 	most := cells // in a span
@@ -68,7 +75,10 @@ func spans(length, side int, deepest vgg19.Layer) []span {
 		if i == n-1 {
 			s.to = length
 		}
-		s.first, s.last = max(0, s.from-deepest.Halo), min(length, s.to+deepest.Halo)
+		s.first, s.last = s.from-deepest.Halo, s.to+deepest.Halo
+		if !wraps {
+			s.first, s.last = max(0, s.first), min(length, s.last)
+		}
 		all = append(all, s)
 	}
 	return all

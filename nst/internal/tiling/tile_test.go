@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/seed9bb5c928/nst/nst/vgg19"
+	"github.com/seed9bb5c928/nst/torch"
 )
 
 // Tiles cover a picture once, are no larger than they may be, and see their halo.
@@ -19,8 +20,9 @@ func TestCut(t *testing.T) {
 		width, height := stride+random.IntN(500), stride+random.IntN(500)
 		size := Size{Side: random.IntN(2) * (1 + random.IntN(300)),
 			Band: random.IntN(2) * stride * (1 + random.IntN(10))}
+		wrap := torch.Wrap{X: random.IntN(2) == 0, Y: random.IntN(2) == 0}
 		covered := make([]int, width*height)
-		for _, part := range Cut(width, height, size, deepest) {
+		for _, part := range Cut(width, height, size, deepest, wrap) {
 			own, seen := part.Own, part.Seen
 			for y := own.Top; y < own.Bottom; y++ {
 				for x := own.Left; x < own.Right; x++ {
@@ -35,10 +37,15 @@ func TestCut(t *testing.T) {
 			for _, edge := range []int{own.Top, own.Left} {
 				assert.Zero(t, edge%stride)
 			}
-			assert.Equal(t, seen, vgg19.Window{
-				Top: max(0, own.Top-deepest.Halo), Left: max(0, own.Left-deepest.Halo),
-				Bottom: min(height, own.Bottom+deepest.Halo), Right: min(width, own.Right+deepest.Halo),
-			})
+			want := vgg19.Window{Top: own.Top - deepest.Halo, Left: own.Left - deepest.Halo,
+				Bottom: own.Bottom + deepest.Halo, Right: own.Right + deepest.Halo}
+			if !wrap.X {
+				want.Left, want.Right = max(0, want.Left), min(width, want.Right)
+			}
+			if !wrap.Y {
+				want.Top, want.Bottom = max(0, want.Top), min(height, want.Bottom)
+			}
+			assert.Equal(t, want, seen)
 		}
 		for _, n := range covered {
 			require.Equal(t, 1, n)

@@ -1,0 +1,76 @@
+package picture
+
+import "math"
+
+// Rotated returns p turned clockwise by an angle in degrees. By a multiple of 90 it is p's
+// pixels in another order; else they are interpolated linearly, and the result is the
+// largest part, with p's aspect, that has no corner outside of p.
+func (p *Picture) Rotated(degrees float64) *Picture {
+	degrees = math.Mod(math.Mod(degrees, 360)+360, 360)
+	sin, cos := math.Sincos(degrees * math.Pi / 180)
+	width, height := float64(p.Width), float64(p.Height)
+	switch degrees {
+	case 0:
+		return p
+	case 90, 270:
+		sin, cos = math.Round(sin), 0
+		width, height = height, width
+	case 180:
+		sin, cos = 0, -1
+	default: // a·p's size, of which the bounds are within p's when it is turned
+		s, c := math.Abs(sin), math.Abs(cos)
+		a := min(width/(width*c+height*s), height/(width*s+height*c))
+		width, height = math.Floor(a*width), math.Floor(a*height)
+	}
+	out := New(max(1, int(width)), max(1, int(height)))
+	turn := func(from, to []float32) {
+		rows(out.Height, func(first, last int) {
+			for y := first; y < last; y++ {
+				for x := range out.Width {
+					dx, dy := float64(x)-float64(out.Width-1)/2, float64(y)-float64(out.Height-1)/2
+					to[y*out.Width+x] = p.at(from, cos*dx+sin*dy+float64(p.Width-1)/2, cos*dy-sin*dx+float64(p.Height-1)/2)
+				}
+			}
+		})
+	}
+	for c := range 3 {
+		turn(p.Pixels[c*p.Width*p.Height:], out.Pixels[c*out.Width*out.Height:])
+	}
+	if p.Alpha != nil {
+		out.Alpha = make([]float32, out.Width*out.Height)
+		turn(p.Alpha, out.Alpha)
+	}
+	return out
+}
+
+// Trimmed returns p without so many pixels at each of its edges, fewer than half of its
+// shorter side.
+func (p *Picture) Trimmed(edge int) *Picture {
+	if edge == 0 {
+		return p
+	}
+	out := New(p.Width-2*edge, p.Height-2*edge)
+	trim := func(from, to []float32) {
+		for y := range out.Height {
+			copy(to[y*out.Width:(y+1)*out.Width], from[(y+edge)*p.Width+edge:])
+		}
+	}
+	for c := range 3 {
+		trim(p.Pixels[c*p.Width*p.Height:], out.Pixels[c*out.Width*out.Height:])
+	}
+	if p.Alpha != nil {
+		out.Alpha = make([]float32, out.Width*out.Height)
+		trim(p.Alpha, out.Alpha)
+	}
+	return out
+}
+
+// at is a plane's value at x, y, by linear interpolation.
+func (p *Picture) at(plane []float32, x, y float64) float32 {
+	x, y = min(max(x, 0), float64(p.Width-1)), min(max(y, 0), float64(p.Height-1))
+	left, top := math.Floor(x+1e-9), math.Floor(y+1e-9) // what is whole stays so
+	right, bottom := min(left+1, float64(p.Width-1)), min(top+1, float64(p.Height-1))
+	fx, fy := float32(max(0, x-left)), float32(max(0, y-top))
+	value := func(x, y float64) float32 { return plane[int(y)*p.Width+int(x)] }
+	return (1-fy)*((1-fx)*value(left, top)+fx*value(right, top)) + fy*((1-fx)*value(left, bottom)+fx*value(right, bottom))
+}
