@@ -53,6 +53,9 @@ func TestDocumentedDefaults(t *testing.T) {
 	says(commands, "longest side of the result; 0 keeps the content picture's own size | %d |", DefaultSize)
 	says(commands, "| α, β | %g, %g | %g, %g | %g, %g |", balanced.spec.Alpha, balanced.spec.Beta,
 		classic.spec.Alpha, classic.spec.Beta, gatys.spec.Alpha, gatys.spec.Beta)
+	says(commands, "| style layers | %s | and relu5_1 | and relu5_1 |",
+		strings.Join(layers(balanced.StyleLayers), ", "))
+	says(commands, "| style margin | %g | %g | %g |", *balanced.StyleMargin, *classic.StyleMargin, *gatys.StyleMargin)
 	says(commands, "| optimizer | %s | %s | %s |", balanced.Optimizer, classic.Optimizer, gatys.Optimizer)
 	says(commands, "| Adam's rate, β₂ | %g, %g | 2/255, %g | %g, %g |", adam(Balanced).descent.Rate,
 		balanced.descent.Beta2, classic.descent.Beta2, adam(Gatys).descent.Rate, gatys.descent.Beta2)

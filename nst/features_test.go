@@ -182,7 +182,7 @@ func TestColor(t *testing.T) {
 	final := func(c nst.Color, style *picture.Picture) *picture.Picture {
 		var last *picture.Picture
 		r, err := e.Stylize(context.Background(), content, []*picture.Picture{style},
-			nst.Options{Size: new(64), Iterations: new(5),
+			nst.Options{Size: new(64), Iterations: new(5), StyleMargin: new(0.0),
 				Color: c}, nst.Hooks{Progress: func(p nst.Progress) { last = pictureAt(t, p) }})
 		require.NoError(t, err)
 		assert.Equal(t, last, r.Picture, "what is shown at the end is the result")
@@ -308,7 +308,7 @@ func TestUnusableCheckpoints(t *testing.T) {
 		content *picture.Picture
 		styles  []*picture.Picture
 	}{
-		"was made with style-weight 100, not 50": {func(o *nst.Options) { o.StyleWeight = new(50.0) },
+		"was made with style-weight 300, not 50": {func(o *nst.Options) { o.StyleWeight = new(50.0) },
 			content, []*picture.Picture{style}},
 		"with size 32, not 48; style-size 32, not 48": {func(o *nst.Options) { o.Size = new(48) }, content,
 			[]*picture.Picture{style}},
@@ -473,7 +473,8 @@ func TestSoftMasks(t *testing.T) {
 	other := resized(t, open(t, nsttest.Demo(t, "style.png")), 96, 96)
 	o := nst.Options{
 		Size: new(128), StyleSize: new(0), Iterations: new(40), MaskSoft: true,
-		ContentMask: bands(64, 48, 30, 80, 130, 180, 230), StyleMasks: []*picture.Picture{bands(8, 8, 30), bands(8, 8, 230)},
+		ContentMask: bands(64, 48, 30, 80, 130, 180, 230),
+		StyleMasks:  []*picture.Picture{bands(8, 8, 30), bands(8, 8, 230)},
 	}
 	styles := []*picture.Picture{one, other}
 	r, err := e.Stylize(context.Background(), content, styles, o, nst.Hooks{})
@@ -517,7 +518,7 @@ func TestStrengthMask(t *testing.T) {
 	assert.InEpsilon(t, wantRight, plainRight, 0.05)
 
 	for part, mask := range map[string]*picture.Picture{
-		"is all black": bands(60, 40, 0), "of another aspect": bands(40, 60, 255), "is not grey": style} {
+		"is all black": bands(60, 40, 0), "of another aspect": bands(40, 60, 255), "is not grey": content} {
 		o.StrengthMask = mask
 		_, err := e.Stylize(context.Background(), content, []*picture.Picture{style}, o, nst.Hooks{})
 		assert.ErrorContains(t, err, "StrengthMask")

@@ -84,8 +84,8 @@ func newMask(field string, p *picture.Picture, regions []uint8) (*mask, error) {
 			}
 		}
 		if len(regions) > maxRegions {
-			return nil, invalid(field, "has %d grey levels; at most %d regions will do: draw it without soft edges and "+
-				"save it as PNG, or have MaskSoft blend them", len(regions), maxRegions)
+			return nil, invalid(field, "has %d grey levels; at most %d regions will do: draw it without soft "+
+				"edges and save it as PNG, or have MaskSoft blend them", len(regions), maxRegions)
 		}
 	}
 	m := &mask{width: p.Width, height: p.Height, level: level, shares: map[uint8]float64{}}
@@ -221,8 +221,8 @@ func (s *settings) checkMasks(content *picture.Picture, styles, cut []*picture.P
 		for _, level := range m.levels() {
 			square := s.deepest().Stride * s.deepest().Stride
 			if pixels := m.shares[level] * float64(w*h); pixels < float64(square) {
-				return nil, invalid(field, "has an empty region: level %d covers %.0f of its pixels, about %.0f of the "+
-					"%d×%d that the %s is used at; layer %s needs %d", level, m.shares[level]*float64(len(m.level)),
+				return nil, invalid(field, "has an empty region: level %d covers %.0f of its pixels, about %.0f of "+
+					"the %d×%d that the %s is used at; layer %s needs %d", level, m.shares[level]*float64(len(m.level)),
 					pixels, w, h, what, s.deepest().Name, square)
 			}
 		}

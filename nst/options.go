@@ -265,11 +265,16 @@ type Options struct {
 	// ContentWeight and StyleWeight are α and β, not negative and not both 0.
 	ContentWeight *float64 `json:"content_weight,omitempty"`
 	StyleWeight   *float64 `json:"style_weight,omitempty"`
+	// Strength is another way to give the style weight, from 0 to 1: at 0.5 it is the
+	// preset's, at 0 a tenth and at 1 ten times that, each step alike a factor. Resolve
+	// makes it StyleWeight.
+	Strength *float64 `json:"strength,omitempty"`
 	// TVWeight is γ, the weight of the total variation, the mean square difference
 	// of neighbouring values: it smooths. nil means 0.
 	TVWeight *float64 `json:"tv_weight,omitempty"`
 	// ContentLayers and StyleLayers are named as vgg19.Layers are; empty means
-	// the preset's: relu4_2, and relu1_1, relu2_1, relu3_1, relu4_1, relu5_1.
+	// the preset's: relu4_2, and relu1_1, relu2_1, relu3_1, relu4_1, relu5_1. Balanced has
+	// no relu5_1, by which the painting's objects are copied.
 	ContentLayers []LayerWeight `json:"content_layers,omitempty"`
 	StyleLayers   []LayerWeight `json:"style_layers,omitempty"`
 	// StyleRotate are the angles in degrees, clockwise, at which each style picture is
@@ -361,13 +366,13 @@ func (s *settings) autotunes(at scale, pictures int) bool {
 
 // Texture is what Stylize makes a texture of width×height of: a picture without content,
 // and the options with no weight on content and, where Start is empty, a start from faint
-// noise (much of which the costs would not take away). In a texture no style picture is enlarged, but by StyleScale. The error is of a size that
-// no picture has.
+// noise (much of full noise the costs would not take away). In a texture no style picture
+// is enlarged, but by StyleScale. The error is of a size that no picture has.
 func Texture(o Options, width, height int) (*picture.Picture, Options, error) {
 	o.Size, o.ContentWeight, o.Start = new(max(width, height)), new(0.0), either(o.Start, StartFaint)
 	if min(width, height) < 1 || int64(width)*int64(height) > picture.MaxPixels {
-		return nil, o, invalid("Size", "makes a texture of %d×%d; at least 1 and at most %d million pixels will do", width,
-			height, picture.MaxPixels/1_000_000)
+		return nil, o, invalid("Size", "makes a texture of %d×%d; at least 1 and at most %d million pixels will do",
+			width, height, picture.MaxPixels/1_000_000)
 	}
 	return picture.New(width, height), o, nil
 }

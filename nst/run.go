@@ -464,8 +464,8 @@ func (r *run) evaluator(at scale) (eval *objective.Evaluator, err error) {
 		made := regions(styled, &spec, r.pool.Primary, at)
 		var opacity objective.Opacity
 		if content := r.items[0].content; content.Alpha != nil {
-			opacity = objective.NewOpacity(alphaOf(content, at.width, at.height, r.settings.wrap()), spec.ContentLayers(), r.pool.Primary,
-				r.settings.Precision.scalar())
+			opacity = objective.NewOpacity(alphaOf(content, at.width, at.height, spec.Wrap), spec.ContentLayers(),
+				r.pool.Primary, r.settings.Precision.scalar())
 		}
 		eval, err = objective.New(r.pool, &spec, at.width, at.height, made, func(t tiling.Tile) torch.Tensor {
 			var parts []torch.Tensor

@@ -32,7 +32,7 @@ func TestSchedule(t *testing.T) {
 		"a list without end": {Options{Scales: "200", Iterations: new(5)}, nil, []int{200, 512}, []int{1, 4}},
 		"more scales": {Options{Scales: "100,200,300,400", Iterations: new(2)}, nil, []int{400, 512},
 			[]int{1, 1}},
-		"a narrow picture": {Options{}, wide, []int{181, 256, 362, 512}, nil},
+		"a narrow picture": {Options{}, wide, []int{128, 181, 256, 362, 512}, nil},
 		"from a picture":   {Options{Start: StartPicture, Picture: picture.New(300, 300)}, nil, []int{362, 512}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -62,10 +62,10 @@ func TestSchedule(t *testing.T) {
 			assert.Equal(t, 1.0, last.factor)
 		})
 	}
-	s, err := Options{Scales: "16,512"}.withDefaults()
+	s, err := Options{Scales: "8,512"}.withDefaults()
 	require.NoError(t, err)
 	_, err = s.schedule(picture.New(1000, 800), nil)
-	assert.ErrorContains(t, err, "becomes, with its longest side 16, 16×13")
+	assert.ErrorContains(t, err, "becomes, with its longest side 8, 8×6")
 	s, err = Options{Scales: "1024"}.withDefaults()
 	require.NoError(t, err)
 	_, err = s.schedule(picture.New(1000, 800), nil)

@@ -61,11 +61,14 @@ func (s *settings) wrap() torch.Wrap {
 func (o Options) withDefaults() (*settings, error) {
 	s := &settings{Options: o, descent: descent.Settings{Beta2: 0.999}}
 	rates, optimizer, scales, margin := map[Optimizer]float64{LBFGS: 1}, Adam, ScalesOff, 0.0
+	styleLayers := []string{"relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"}
 	s.Preset = either(s.Preset, Balanced)
 	switch s.Preset {
 	case Balanced:
-		// Each of the five style layers weighs 20 against the content's 1.
-		s.spec.Normalisation, s.spec.Alpha, s.spec.Beta = objective.RelativeToTarget, 1, 100
+		// Each of the four style layers weighs 75 against the content's 1. With relu5_1
+		// among them what the paintings show is copied: eyes, where there is a cloud.
+		s.spec.Normalisation, s.spec.Alpha, s.spec.Beta = objective.RelativeToTarget, 1, 300
+		styleLayers = styleLayers[:4]
 		s.iterations, rates[Adam] = 200, 0.02
 		optimizer = LBFGS
 		// Each scale begins with large gradients, which β₂ = 0.999 would
@@ -103,8 +106,7 @@ func (o Options) withDefaults() (*settings, error) {
 	if s.spec.Content, err = layerWeights("ContentLayers", &s.ContentLayers, "relu4_2"); err != nil {
 		return nil, err
 	}
-	if s.spec.Style, err = layerWeights("StyleLayers", &s.StyleLayers, "relu1_1", "relu2_1", "relu3_1", "relu4_1",
-		"relu5_1"); err != nil {
+	if s.spec.Style, err = layerWeights("StyleLayers", &s.StyleLayers, styleLayers...); err != nil {
 		return nil, err
 	}
 	for _, check := range []func() error{
@@ -124,7 +126,7 @@ func (o Options) withDefaults() (*settings, error) {
 		func() error { return known("Alpha", either(s.Alpha, AlphaKeep), AlphaKeep, AlphaWhite) },
 		func() error { return known("Precision", s.Precision, Fast, Exact, TF32, BF16, Double) },
 		func() error { return known("Autotune", s.Autotune, AutotuneAuto, AutotuneOn, AutotuneOff) },
-		s.checkTile, s.checkNumbers, s.checkStyleWeights, s.checkSizes, s.checkScales, s.checkPictures,
+		s.checkTile, s.checkStrength, s.checkNumbers, s.checkStyleWeights, s.checkSizes, s.checkScales, s.checkPictures,
 	} {
 		if err := check(); err != nil {
 			return nil, err
@@ -166,6 +168,24 @@ func unknown[T ~string](field string, given T, choices ...T) error {
 	last := len(names) - 1
 	return invalid(field, "%q is unknown: known are %s and %s", given, strings.Join(names[:last], ", "), names[last])
 }
+
+// checkStrength makes the strength the style weight that it stands for.
+func (s *settings) checkStrength() error {
+	if s.Strength == nil {
+		return nil
+	}
+	if v := *s.Strength; !(v >= 0 && v <= 1) {
+		return invalid("Strength", "is %g; 0 to 1 will do", v)
+	}
+	if s.StyleWeight != nil {
+		return invalid("Strength", "and StyleWeight are two ways to say one thing: leave one of them out")
+	}
+	s.StyleWeight, s.Strength = new(s.spec.Beta*math.Pow(strengthRange, 2**s.Strength-1)), nil
+	return nil
+}
+
+// strengthRange is what Strength's ends multiply and divide the preset's style weight by.
+const strengthRange = 10
 
 // checkNumbers gives the preset's numbers way to those of the options.
 func (s *settings) checkNumbers() error {

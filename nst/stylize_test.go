@@ -312,7 +312,7 @@ func TestNothingToDo(t *testing.T) {
 	p := picture.New(32, 32)
 	for _, optimizer := range []nst.Optimizer{nst.Adam, nst.LBFGS} {
 		r, err := e.Stylize(context.Background(), p, []*picture.Picture{p},
-			nst.Options{Size: new(0), Optimizer: optimizer, Iterations: new(3)}, nst.Hooks{})
+			nst.Options{Size: new(0), Optimizer: optimizer, Iterations: new(3), StyleMargin: new(0.0)}, nst.Hooks{})
 		require.NoError(t, err, "a picture that has the style already: no gradient, no NaN")
 		assert.Zero(t, r.Costs.Total)
 		assert.Equal(t, p, r.Picture)
@@ -417,9 +417,9 @@ func TestUnusablePicturesAreRefused(t *testing.T) {
 		"no content": {nil, []*picture.Picture{good}, nst.Options{}, "content picture"},
 		"no style":   {good, nil, nst.Options{}, "no style picture"},
 		"one pixel": {picture.New(1, 1), []*picture.Picture{good}, nst.Options{},
-			"the content picture is 1×1; layer relu5_1 needs at least 16×16"},
-		"small style": {good, []*picture.Picture{good, picture.New(100, 15)}, nst.Options{},
-			"style picture 2 is 100×15"},
+			"the content picture is 1×1; layer relu4_2 needs at least 8×8"},
+		"small style": {good, []*picture.Picture{good, picture.New(100, 7)}, nst.Options{},
+			"style picture 2 is 100×7"},
 		"made small": {picture.New(400, 40), []*picture.Picture{good}, nst.Options{Size: new(64)},
 			"becomes, with its longest side 64, 64×6"},
 		"deepest layer": {good, []*picture.Picture{picture.New(31, 64)},
@@ -467,7 +467,7 @@ func TestOptionsAreChecked(t *testing.T) {
 		"iterations":   {nst.Options{Iterations: new(-1)}, "Iterations", "is -1"},
 		"size":         {nst.Options{Size: new(-7)}, "Size", "is -7"},
 		"large size":   {nst.Options{StyleSize: new(100000)}, "StyleSize", "at most 65535"},
-		"start":        {nst.Options{Start: "blue"}, "Start", "known are content, noise, gray and picture"},
+		"start":        {nst.Options{Start: "blue"}, "Start", "known are content, noise, gray, faint and picture"},
 		"no picture":   {nst.Options{Start: nst.StartPicture}, "Picture", "cannot be started from"},
 		"pooling":      {nst.Options{Pooling: "median"}, "Pooling", "known are max and avg"},
 		"precision":    {nst.Options{Precision: "int8"}, "Precision", "known are"},
@@ -507,4 +507,29 @@ func TestOpenErrors(t *testing.T) {
 	assert.ErrorIs(t, err, vgg19.ErrNetwork)
 	_, err = nst.Open(context.Background(), "vgg19/testdata/small.pt", nst.OpenOptions{Device: "abacus"})
 	assert.ErrorIs(t, err, torch.ErrDevice)
+}
+
+// Strength is a style weight: resolved options say which, and resolving them again changes
+// nothing.
+func TestStrength(t *testing.T) {
+	for _, c := range []struct {
+		preset           nst.Preset
+		strength, weight float64
+	}{{nst.Balanced, 0.5, 300}, {nst.Balanced, 0, 30}, {nst.Balanced, 1, 3000}, {nst.Classic, 1, 400},
+		{nst.Gatys, 0.5, 5}} {
+		o, err := nst.Options{Preset: c.preset, Strength: &c.strength}.Resolve()
+		require.NoError(t, err)
+		assert.InEpsilon(t, c.weight, *o.StyleWeight, 1e-9)
+		again, err := o.Resolve()
+		require.NoError(t, err)
+		assert.Equal(t, o, again)
+	}
+	for part, o := range map[string]nst.Options{
+		"Strength is 1.5; 0 to 1 will do": {Strength: new(1.5)},
+		"Strength is NaN":                 {Strength: new(math.NaN())},
+		"leave one of them out":           {Strength: new(0.5), StyleWeight: new(2.0)},
+	} {
+		_, err := o.Resolve()
+		assert.ErrorContains(t, err, part)
+	}
 }

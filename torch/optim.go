@@ -35,8 +35,8 @@ func NewAdam(t Tensor, rate, beta1, beta2, epsilon float64) *Optimizer {
 // holds on to t's memory.
 func NewLBFGS(t Tensor, rate float64, history int, first, radius float64, wrap Wrap) *Optimizer {
 	return newOptimizer("lbfgs", t, func(out *C.nst_optimizer) *C.char {
-		return C.nst_lbfgs_new(handle(t), C.double(rate), C.int64_t(history), C.double(first), C.double(radius), wrap.c(),
-			out)
+		return C.nst_lbfgs_new(handle(t), C.double(rate), C.int64_t(history), C.double(first), C.double(radius),
+			wrap.c(), out)
 	})
 }
 

@@ -37,7 +37,8 @@ func newTextureCommand() *cobra.Command {
 	for _, name := range ofContent {
 		c.Flags().Lookup(name).Hidden = true
 	}
-	c.Flags().Lookup("init").Usage = strings.Replace(c.Flags().Lookup("init").Usage, "default content", "default faint", 1)
+	start := c.Flags().Lookup("init")
+	start.Usage = strings.Replace(start.Usage, "default content", "default faint", 1)
 	c.Flags().Lookup("size").Usage = "side of the texture (default 512)"
 	return c
 }

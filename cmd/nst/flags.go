@@ -105,6 +105,8 @@ func newTransferFlags(f *pflag.FlagSet) *transferFlags {
 		func(o *nst.Options) **float64 { return &o.ContentWeight })
 	optional(t, "style-weight", "weight β of the style cost (default: the preset's)", number,
 		func(o *nst.Options) **float64 { return &o.StyleWeight })
+	optional(t, "strength", "the style weight in even steps: 0 little, 0.5 the preset's, 1 much", number,
+		func(o *nst.Options) **float64 { return &o.Strength })
 	optional(t, "tv-weight", "weight of the total variation, which smooths (default 0)", number,
 		func(o *nst.Options) **float64 { return &o.TVWeight })
 	layers(t, "content-layers", "content layers, each with its weight if wanted: relu4_2[=w],… (default: the preset's)",
@@ -112,7 +114,8 @@ func newTransferFlags(f *pflag.FlagSet) *transferFlags {
 	layers(t, "style-layers", "style layers: relu1_1[=w],… (default: the preset's)",
 		func(o *nst.Options) *[]nst.LayerWeight { return &o.StyleLayers })
 	choice(t, "style-loss", "what of a layer is compared: gram; moments: mean and Gram matrix of the centred "+
-		"features; w2: the Wasserstein distance of their Gaussians (default gram)", func(o *nst.Options) *nst.StyleLoss { return &o.StyleLoss })
+		"features; w2: the Wasserstein distance of their Gaussians (default gram)",
+		func(o *nst.Options) *nst.StyleLoss { return &o.StyleLoss })
 	choice(t, "optimizer", "adam or lbfgs (default: the preset's)",
 		func(o *nst.Options) *nst.Optimizer { return &o.Optimizer })
 	optional(t, "learning-rate", "step of Adam on pixels in [0,1], or factor on L-BFGS's steps (default: the preset's)",

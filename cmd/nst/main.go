@@ -69,8 +69,9 @@ Exit status: 0 done; 1 failed; 2 wrong usage or unusable input; 130 interrupted
 	root.SetErr(stderr)
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(newStylizeCommand(), newTextureCommand(), newBatchCommand(), newBenchCommand(), newCompareCommand(), newCheckCommand(),
-		newWeightsCommand(), newDoctorCommand(), newServeCommand(), newWorkerCommand())
+	root.AddCommand(newStylizeCommand(), newTextureCommand(), newBatchCommand(), newBenchCommand(),
+		newCompareCommand(), newCheckCommand(), newWeightsCommand(), newDoctorCommand(), newServeCommand(),
+		newWorkerCommand())
 	return exitStatus(root.ExecuteContext(ctx), stderr)
 }
 

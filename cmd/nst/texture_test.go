@@ -18,8 +18,8 @@ func TestTexture(t *testing.T) {
 	nsttest.NoLeaks(t)
 	folder := t.TempDir()
 	out, page := filepath.Join(folder, "out.png"), filepath.Join(folder, "out.html")
-	status, stdout, stderr := runNST(t, "texture", nsttest.Demo(t, "style.png"), "-o", out, "--size", "50", "--wrap", "x",
-		"--iterations", "3", "--report", page, "--json")
+	status, stdout, stderr := runNST(t, "texture", nsttest.Demo(t, "style.png"), "-o", out, "--size", "50", "--wrap",
+		"x", "--iterations", "3", "--report", page, "--json")
 	require.Equal(t, exitDone, status, stderr)
 	p, err := picture.Open(out)
 	require.NoError(t, err)

@@ -166,8 +166,8 @@ func TestPage(t *testing.T) {
 
 	p.set("size", "128")
 	p.set("iterations", "110")
-	p.set("strength", "1")
-	assert.Equal(t, "2×", p.text("strength-value"))
+	p.set("strength", "0.75")
+	assert.Equal(t, "75 %", p.text("strength-value"))
 	p.run(chromedp.Click("#start"))
 	p.until(previews + " >= 1")
 	p.until("document.querySelectorAll('#curve polyline').length > 0")
@@ -182,7 +182,7 @@ func TestPage(t *testing.T) {
 	p.shoot("done")
 	list := s.queue.List()
 	require.Len(t, list, 1)
-	assert.Equal(t, 200.0, *list[0].Options.StyleWeight)
+	assert.Equal(t, 0.75, *list[0].Options.Strength)
 
 	folder := t.TempDir()
 	tell(p, browser.SetDownloadBehavior,

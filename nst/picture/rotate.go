@@ -28,7 +28,8 @@ func (p *Picture) Rotated(degrees float64) *Picture {
 			for y := first; y < last; y++ {
 				for x := range out.Width {
 					dx, dy := float64(x)-float64(out.Width-1)/2, float64(y)-float64(out.Height-1)/2
-					to[y*out.Width+x] = p.at(from, cos*dx+sin*dy+float64(p.Width-1)/2, cos*dy-sin*dx+float64(p.Height-1)/2)
+					fromX, fromY := cos*dx+sin*dy+float64(p.Width-1)/2, cos*dy-sin*dx+float64(p.Height-1)/2
+					to[y*out.Width+x] = p.at(from, fromX, fromY)
 				}
 			}
 		})
@@ -72,5 +73,6 @@ func (p *Picture) at(plane []float32, x, y float64) float32 {
 	right, bottom := min(left+1, float64(p.Width-1)), min(top+1, float64(p.Height-1))
 	fx, fy := float32(max(0, x-left)), float32(max(0, y-top))
 	value := func(x, y float64) float32 { return plane[int(y)*p.Width+int(x)] }
-	return (1-fy)*((1-fx)*value(left, top)+fx*value(right, top)) + fy*((1-fx)*value(left, bottom)+fx*value(right, bottom))
+	row := func(y float64) float32 { return (1-fx)*value(left, y) + fx*value(right, y) }
+	return (1-fy)*row(top) + fy*row(bottom)
 }

@@ -68,7 +68,8 @@ func Compare(inputs, pictures []Named, seed uint64) ([]byte, error) {
 		hash := sha256.Sum256([]byte(s.Source))
 		fmt.Fprintf(id, "%s %x\n", pictures[k].Path, hash)
 		view.Pictures = append(view.Pictures, s)
-		view.Round.Pictures = append(view.Round.Pictures, compared{letter, pictures[k].Path, hex.EncodeToString(hash[:])})
+		view.Round.Pictures = append(view.Round.Pictures,
+			compared{letter, pictures[k].Path, hex.EncodeToString(hash[:])})
 	}
 	view.Round.ID = hex.EncodeToString(id.Sum(nil)[:8])
 	var out bytes.Buffer

@@ -107,7 +107,8 @@ func (r *Report) HTML(summary, settings string, result *nst.Result) ([]byte, err
 	}
 	var out bytes.Buffer
 	err = pageTemplate.Execute(&out, map[string]any{
-		"Summary": summary, "Settings": pretty.String(), "Result": final, "Content": content, "Inputs": r.inputs, "OnTheWay": r.onTheWay,
+		"Summary": summary, "Settings": pretty.String(), "Result": final, "Content": content,
+		"Inputs": r.inputs, "OnTheWay": r.onTheWay,
 		"Curves": template.HTML(curves), "Scales": r.scales(),
 	})
 	return out.Bytes(), err

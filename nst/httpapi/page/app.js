@@ -56,17 +56,20 @@ for (const which of ["content", "style"]) {
   drop.addEventListener("drop", (e) => { e.preventDefault(); if (e.dataTransfer.files.length) choose(which, e.dataTransfer.files); });
 }
 
-const strength = () => 2 ** Number($("strength").value);
+const strength = () => Number($("strength").value);
 $("strength").addEventListener("input", () => {
-  const s = strength();
-  $("strength-value").textContent = s >= 1 ? `${+s.toFixed(1)}×` : `1/${+(1 / s).toFixed(1)}`;
+  $("strength-value").textContent = `${Math.round(100 * strength())} %`;
   $("strength").setAttribute("aria-valuetext", $("strength-value").textContent);
 });
-const presetWeights = { balanced: 100, classic: 40, gatys: 5 };
+// Choices of colours that are what is transferred.
+const transfers = { luminance: "luminance", only: "color" };
 
 function options() {
-  const o = { size: Number($("size").value), preset: $("preset").value, color: $("color").value, seed: Number($("seed").value) };
-  if (strength() !== 1) o.style_weight = presetWeights[o.preset] * strength();
+  const o = { size: Number($("size").value), preset: $("preset").value, seed: Number($("seed").value) };
+  const color = $("color").value;
+  if (transfers[color]) o.transfer = transfers[color];
+  else o.color = color;
+  if (strength() !== 0.5) o.strength = strength();
   if ($("iterations").value !== "") o.iterations = Number($("iterations").value);
   return o;
 }

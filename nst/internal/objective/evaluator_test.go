@@ -545,7 +545,8 @@ func TestStyleLossGradients(t *testing.T) {
 						return out
 					}
 					features := func() torch.Tensor {
-						return torch.Cast(torch.FromFloats(values(c*positions), torch.CPU, 1, c, positions), torch.Float64)
+						f := torch.FromFloats(values(c*positions), torch.CPU, 1, c, positions)
+						return torch.Cast(f, torch.Float64)
 					}
 					guide := torch.Cast(torch.FromFloats(values(positions), torch.CPU, 1, positions), torch.Float64)
 					guide = torch.Scale(guide, 1/torch.Float64s(torch.Sum(guide))[0])
@@ -562,7 +563,8 @@ func TestStyleLossGradients(t *testing.T) {
 					of, terms := loss.Target(style)
 					target := Target{of, map[Statistic]normaliser{}}
 					for name, term := range terms {
-						target.normalisers[name] = spec.newNormaliser(term.Squares, term.Values, 1, statisticDimensions, 1)
+						target.normalisers[name] = spec.newNormaliser(term.Squares, term.Values, 1,
+							statisticDimensions, 1)
 						defer target.normalisers[name].close()
 					}
 					var got torch.Tensor

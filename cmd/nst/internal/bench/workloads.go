@@ -26,17 +26,26 @@ type Workload struct {
 	Flags string
 }
 
-// Iteration is the workload of single iterations of a size, by the default objective and
-// Adam.
+// gatysLayers are the style layers of Gatys et al. A recipe names them, since the default
+// objective's may change.
+func gatysLayers() (all []nst.LayerWeight) {
+	for _, name := range []string{"relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"} {
+		all = append(all, nst.LayerWeight{Layer: name, Weight: new(0.2)})
+	}
+	return all
+}
+
+// Iteration is the workload of single iterations of a size, with the layers of Gatys et al.
+// and Adam.
 func Iteration(size, batch int) Workload {
 	name := fmt.Sprintf("iteration-%d", size)
-	about := "one iteration of the default objective and Adam"
+	about := "one iteration: one content layer, five style layers, Adam"
 	if batch > 1 {
 		name = fmt.Sprintf("batch-%dx%d", batch, size)
 		about = fmt.Sprintf("one iteration of %d pictures at once", batch)
 	}
 	return Workload{Name: name, Version: 1, About: about, Size: size, Batch: batch,
-		Options: nst.Options{Optimizer: nst.Adam}}
+		Options: nst.Options{Optimizer: nst.Adam, StyleLayers: gatysLayers(), StyleWeight: new(100.0)}}
 }
 
 // gatys is neural-style's figure: 500 iterations at 512 pixels, of the losses of Gatys et al.
@@ -54,9 +63,10 @@ var Suites = map[string][]Workload{
 	"standard": {
 		Iteration(256, 1), Iteration(512, 1), Iteration(1024, 1), Iteration(2048, 1), Iteration(256, 16),
 		{Name: "tiles-4096", Version: 1, About: "one iteration at 4096 px in tiles of 1024", Size: 4096, Batch: 1,
-			Options: nst.Options{Optimizer: nst.Adam, Tile: "1024"}},
+			Options: nst.Options{Optimizer: nst.Adam, StyleLayers: gatysLayers(), StyleWeight: new(100.0),
+				Tile: "1024"}},
 		gatys(nst.Adam), gatys(nst.LBFGS),
-		{Name: "balanced-1024", Version: 1, About: "the default picture at 1024 px, to the finished file", Size: 1024,
+		{Name: "balanced-1024", Version: 2, About: "the default picture at 1024 px, to the finished file", Size: 1024,
 			Batch: 1, Whole: balancedIterations},
 	},
 }
