@@ -10,7 +10,7 @@ import (
 )
 
 func TestSchedule(t *testing.T) {
-	wide := picture.New(1000, 100) // 100 px high: relu5_1 needs 16
+	wide := picture.New(1000, 100) // 100 px high: relu4_2 needs 8
 	for name, c := range map[string]struct {
 		options    Options
 		content    *picture.Picture

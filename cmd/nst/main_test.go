@@ -201,11 +201,11 @@ func TestBadInput(t *testing.T) {
 		"no picture": {stylize(write("text.png", []byte("hello"))),
 			"text.png is not a picture of a known format"},
 		"zero-sized picture": {stylize(write("zero.png", pngHeader(0, 0))), "zero.png is"},
-		"one-pixel picture":  {stylize(write("one.png", small.Bytes())), "1×1; layer relu5_1 needs at least 16×16"},
+		"one-pixel picture":  {stylize(write("one.png", small.Bytes())), "1×1; layer relu4_2 needs at least 8×8"},
 		"huge picture":       {stylize(write("huge.png", pngHeader(60000, 60000))), "claims 60000×60000 pixels"},
 		"bad style": {[]string{"stylize", content, filepath.Join(folder, "none.jpg"), "-o", out},
 			"none.jpg cannot be opened"},
-		"too small": {good("--size", "10"), "relu5_1 needs at least 16×16"},
+		"too small": {good("--size", "10"), "relu4_2 needs at least 8×8"},
 		"layer":     {good("--style-layers", "relu7_1"), `--style-layers names an unknown layer "relu7_1"`},
 		"layer's weight": {good("--content-layers", "relu4_2=x"),
 			`--content-layers: the weight in "relu4_2=x" is no number`},
@@ -463,7 +463,7 @@ func TestReport(t *testing.T) {
 	data, err := os.ReadFile(page)
 	require.NoError(t, err)
 	text := string(data)
-	for _, part := range []string{"<svg", "total", "style relu5_1", "Content: content.png", "Style: style.png",
+	for _, part := range []string{"<svg", "total", "style relu4_1", "Content: content.png", "Style: style.png",
 		"Result, 64×43", "&#34;style_weight&#34;: 55.5", "<td>32</td>", "<td>64</td>", "30 iterations",
 		"Iteration 0, 32 px"} {
 		assert.Contains(t, text, part)

@@ -90,7 +90,7 @@ func TestHostileRequests(t *testing.T) {
 		{"a JPEG of nothing", 422, "", pictures([]byte("\xff\xd8\xff\xe0\x00\x10JFIF\x00"), style)},
 		{"a WebP of nothing", 422, "", pictures([]byte("RIFF\x00\x00\x00\x00WEBPVP8 "), style)},
 		{"a TIFF that points beyond itself", 422, "", pictures([]byte("II*\x00\xff\xff\xff\x7f"), style)},
-		{"a picture too small", 422, "at least 16×16", pictures(pngOf(4, 4, 4), style)},
+		{"a picture too small", 422, "at least 8×8", pictures(pngOf(4, 4, 4), style)},
 		{"a bad style", 422, "style 1", pictures(content, []byte("hello"))},
 		{"an unknown part", 400, "unknown", append(pictures(content, style), "model", []byte("x"))},
 		{"content twice", 400, "twice", append(pictures(content, style), "content", content)},

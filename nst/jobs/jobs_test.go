@@ -171,7 +171,7 @@ func TestLimits(t *testing.T) {
 		"cut short": {func(r *jobs.Request) { r.Styles[0] = r.Styles[0][:900] },
 			"the style 1 picture is cut short"},
 		"a claim too large":  {func(r *jobs.Request) { r.Content = blank(t, 1200, 1000) }, "claims 1200×1000"},
-		"too small":          {func(r *jobs.Request) { r.Content = blank(t, 8, 8) }, "needs at least 16×16"},
+		"too small":          {func(r *jobs.Request) { r.Content = blank(t, 7, 7) }, "needs at least 8×8"},
 		"a mask alone":       {func(r *jobs.Request) { r.ContentMask = blank(t, 64, 64) }, "both or neither"},
 		"no start":           {func(r *jobs.Request) { r.Options.Start = nst.StartPicture }, "init"},
 		"a start that is no": {func(r *jobs.Request) { r.Init = []byte("x") }, "the init picture is not"},
