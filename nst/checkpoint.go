@@ -51,7 +51,7 @@ type checkpointState struct {
 
 // checkpointVersion changes when an older program's checkpoints cannot be gone
 // on from.
-const checkpointVersion = 4
+const checkpointVersion = 5
 
 // Iteration is the number of steps that were done.
 func (c *Checkpoint) Iteration() int { return c.state.Before + c.state.Steps }
@@ -187,8 +187,8 @@ func (r *run) inputs() (map[string]string, error) {
 	m, s := r.items[0], r.settings
 	hash := func(f fingerprint) string { return hex.EncodeToString(f[:]) }
 	out := map[string]string{"network": network, "content picture": hash(fingerprintOf(m.content))}
-	for i, one := range m.styles {
-		out[styleName(i, len(m.styles))] = hash(one.id)
+	for _, one := range m.styles {
+		out[one.name] = hash(one.id)
 	}
 	if m.contentMask != nil {
 		out["content mask"] = hash(fingerprintOf(s.ContentMask))

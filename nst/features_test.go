@@ -443,9 +443,10 @@ func TestTransfers(t *testing.T) {
 	assert.Equal(t, 0, coloured.Iterations)
 	at := resized(t, content, coloured.Picture.Width, coloured.Picture.Height)
 	assert.Equal(t, picture.MatchColors(at, style).Pixels, coloured.Picture.Pixels)
-	alone, err := nst.TransferColors(content, []*picture.Picture{style, content}, o)
+	alone, err := nst.TransferColors(context.Background(), content, []*picture.Picture{style, content}, o)
 	require.NoError(t, err)
-	assert.Less(t, nsttest.Difference(alone.Pixels, at.Pixels), nsttest.Difference(coloured.Picture.Pixels, at.Pixels),
+	assert.Less(t, nsttest.Difference(alone.Picture.Pixels, at.Pixels),
+		nsttest.Difference(coloured.Picture.Pixels, at.Pixels),
 		"half of the colours are the content's own")
 
 	o = nst.Options{Size: new(64), Transfer: nst.TransferLuminance, Iterations: new(8)}
@@ -458,7 +459,15 @@ func TestTransfers(t *testing.T) {
 	require.NoError(t, err)
 	assert.Greater(t, nsttest.Difference(full.Picture.Pixels, grey.Picture.Pixels), 0.02)
 
-	_, err = nst.TransferColors(content, []*picture.Picture{style},
+	gone, cancel := context.WithCancel(context.Background())
+	cancel()
+	_, err = nst.TransferColors(gone, content, []*picture.Picture{style}, nst.Options{Transfer: nst.TransferColor})
+	assert.ErrorIs(t, err, context.Canceled)
+	dot, err := nst.TransferColors(context.Background(), content, []*picture.Picture{picture.New(1, 1)},
+		nst.Options{Size: new(20), Transfer: nst.TransferColor})
+	require.NoError(t, err, "without a network there is no smallest size")
+	assert.Equal(t, 20, dot.Picture.Width)
+	_, err = nst.TransferColors(context.Background(), content, []*picture.Picture{style},
 		nst.Options{Transfer: nst.TransferColor, Color: nst.ColorMatch})
 	assert.ErrorContains(t, err, "Color is match, and Transfer color")
 }

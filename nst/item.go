@@ -2,7 +2,6 @@ package nst
 
 import (
 	"fmt"
-	"math"
 	"math/rand/v2"
 
 	"github.com/seed9bb5c928/nst/nst/internal/descent"
@@ -29,7 +28,8 @@ type style struct {
 	id      fingerprint
 	mask    *mask   // nil: all of it counts alike
 	share   float64 // of the blend
-	part    float64 // its longest side by that of the picture it was turned and cut from
+	shape   shape
+	name    string // of the picture that was given
 }
 
 // newItem finds out all that it can before the work begins.
@@ -54,7 +54,13 @@ func newItem(s *settings, in Input) (m *item, err error) {
 		return nil, err
 	}
 	for i, p := range styles {
-		m.styles = append(m.styles, s.cut(p, s.share(i, len(styles)))...)
+		m.styles = append(m.styles, s.cut(p, styleName(i, len(styles)), s.share(i, len(styles)))...)
+	}
+	for _, one := range m.styles {
+		if !visible(one.picture) {
+			return nil, invalid("StyleMargin", "leaves nothing of the %s that can be seen: it is transparent but for "+
+				"its edges", one.name)
+		}
 	}
 	contentMask, masks, err := s.checkMasks(content, styles, m.stylePictures())
 	if err != nil {
@@ -83,23 +89,22 @@ func newItem(s *settings, in Input) (m *item, err error) {
 
 // cut is a style picture without its margin, at the angles of StyleRotate, which share its
 // share.
-func (s *settings) cut(p *picture.Picture, share float64) (out []style) {
-	angles := s.StyleRotate
-	if len(angles) == 0 {
-		angles = []float64{0}
-	}
-	for _, angle := range angles {
-		q := s.trimmed(p.Rotated(angle))
-		part := float64(longest(q.Width, q.Height)) / float64(longest(p.Width, p.Height))
-		out = append(out, style{picture: q, share: share / float64(len(angles)), part: part})
+func (s *settings) cut(p *picture.Picture, name string, share float64) (out []style) {
+	shapes := s.shapes(p)
+	for i, angle := range s.angles() {
+		one := style{picture: s.trimmed(p.Rotated(angle)), share: share / float64(len(shapes)), shape: shapes[i],
+			name: name}
+		if len(shapes) > 1 {
+			one.name += fmt.Sprintf(" at %g°", angle)
+		}
+		out = append(out, one)
 	}
 	return out
 }
 
 // trimmed is a style picture, or its mask, without its margin.
 func (s *settings) trimmed(p *picture.Picture) *picture.Picture {
-	edge := int(math.Round(*s.StyleMargin * float64(longest(p.Width, p.Height))))
-	return p.Trimmed(min(edge, min(p.Width, p.Height)/4))
+	return p.Trimmed(s.margin(p.Width, p.Height))
 }
 
 // stylePictures are the styles' pictures.
@@ -201,8 +206,10 @@ type styledItem struct {
 }
 
 // regions are what the objective of some items, made together, has of their styles'
-// targets, as tensors of the caller's scope. The items have the same masks.
-func regions(items []styledItem, spec *objective.Spec, device torch.Device, at scale) (out []objective.Region) {
+// targets, as tensors of the caller's scope. The items have the same masks. The error is of
+// a region that has no position in any layer at the result's size.
+func regions(items []styledItem, spec *objective.Spec, device torch.Device, at scale) (out []objective.Region,
+	err error) {
 	m := items[0].item
 	var guides objective.Guides
 	levels := []objective.Level{0}
@@ -211,6 +218,7 @@ func regions(items []styledItem, spec *objective.Spec, device torch.Device, at s
 			spec.Wrap)
 		levels = m.contentMask.levels()
 	}
+	seen := map[objective.Level]bool{}
 	for _, l := range spec.StyleLayers() {
 		for _, level := range levels {
 			r := objective.Region{Layer: l, Share: 1}
@@ -230,8 +238,14 @@ func regions(items []styledItem, spec *objective.Spec, device torch.Device, at s
 				continue
 			}
 			r.Target = objective.Stack(blended)
-			out = append(out, r)
+			out, seen[level] = append(out, r), true
 		}
 	}
-	return out
+	for _, level := range levels {
+		if at.factor == 1 && len(spec.StyleLayers()) > 0 && !seen[level] {
+			return nil, invalid("StyleMasks", "and what of the styles is transparent leave no place for the region of "+
+				"level %d: all of it is at edges that do not count", level)
+		}
+	}
+	return out, nil
 }

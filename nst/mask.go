@@ -39,9 +39,6 @@ func (s *settings) withAlpha(content *picture.Picture, styles []*picture.Picture
 		}
 		return content.OverWhite(), over, nil
 	}
-	visible := func(p *picture.Picture) bool {
-		return p.Alpha == nil || slices.ContainsFunc(p.Alpha, func(a float32) bool { return a > 0 })
-	}
 	for i, p := range styles {
 		if !visible(p) {
 			return nil, nil, invalid("Alpha",
@@ -54,6 +51,11 @@ func (s *settings) withAlpha(content *picture.Picture, styles []*picture.Picture
 			"has nothing to keep: the content picture is wholly transparent; %s puts it over white", AlphaWhite)
 	}
 	return content, styles, nil
+}
+
+// visible says whether anything of a picture can be seen.
+func visible(p *picture.Picture) bool {
+	return p.Alpha == nil || slices.ContainsFunc(p.Alpha, func(a float32) bool { return a > 0 })
 }
 
 // alphaOf is a picture's alpha at a size, on the CPU.
@@ -236,7 +238,7 @@ func (s *settings) checkMasks(content *picture.Picture, styles, cut []*picture.P
 		if err := checkAspect("StyleMasks", what, s.StyleMasks[i], p); err != nil {
 			return nil, nil, err
 		}
-		w, h := s.styleSize(p, 1)
+		w, h := s.styleSize(s.shapes(p)[0], 1)
 		m, err := read("StyleMasks", what, s.trimmed(s.StyleMasks[i]), w, h, nil)
 		if err != nil {
 			return nil, nil, err
@@ -322,6 +324,14 @@ func (s *settings) strengthen(m *mask, content *picture.Picture) error {
 		return invalid("StrengthMask", "is all black: no place has any style")
 	}
 	m.strength = p.OverWhite()
+	// A region counts by its positions' squares: what is weak everywhere is weak.
+	square := 0.0
+	for _, l := range level {
+		square += float64(l) * float64(l) / (255 * 255 * float64(len(level)))
+	}
+	for region := range m.shares {
+		m.shares[region] *= square
+	}
 	return nil
 }
 

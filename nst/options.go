@@ -365,11 +365,16 @@ func (s *settings) autotunes(at scale, pictures int) bool {
 }
 
 // Texture is what Stylize makes a texture of width×height of: a picture without content,
-// and the options with no weight on content and, where Start is empty, a start from faint
-// noise (much of full noise the costs would not take away). In a texture no style picture
-// is enlarged, but by StyleScale. The error is of a size that no picture has.
+// and the options with no weight on content and without what is about content, its colours
+// and masks. Where Start is empty, or the content, it is faint noise (much of full noise the
+// costs would not take away). In a texture no style picture is enlarged, but by StyleScale.
+// The error is of a size that no picture has.
 func Texture(o Options, width, height int) (*picture.Picture, Options, error) {
-	o.Size, o.ContentWeight, o.Start = new(max(width, height)), new(0.0), either(o.Start, StartFaint)
+	o.Size, o.ContentWeight = new(max(width, height)), new(0.0)
+	if o.Start == "" || o.Start == StartContent { // there is none
+		o.Start = StartFaint
+	}
+	o.Color, o.Alpha, o.Transfer, o.MaskSoft = "", "", "", false
 	if min(width, height) < 1 || int64(width)*int64(height) > picture.MaxPixels {
 		return nil, o, invalid("Size", "makes a texture of %d×%d; at least 1 and at most %d million pixels will do",
 			width, height, picture.MaxPixels/1_000_000)
@@ -422,6 +427,9 @@ func ReadRecord(text string) (o Options, ok bool) {
 	var r record
 	if err := json.Unmarshal([]byte(text), &r); err != nil || r.Program != program {
 		return Options{}, false
+	}
+	if r.Options.StyleMargin == nil { // it is older than the option
+		r.Options.StyleMargin = new(0.0)
 	}
 	return r.Options, true
 }

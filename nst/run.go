@@ -56,7 +56,7 @@ func (e *Engine) newRun(inputs []Input, o Options, h Hooks) (*run, error) {
 			return nil, err
 		}
 		r.items = append(r.items, m)
-		schedule, err := s.schedule(m.content, m.stylePictures())
+		schedule, err := s.schedule(in.Content, in.Styles)
 		if err != nil {
 			return nil, err
 		}
@@ -68,8 +68,8 @@ func (e *Engine) newRun(inputs []Input, o Options, h Hooks) (*run, error) {
 				"one size", last.width, last.height, other.width, other.height)
 		}
 		if len(inputs) > 1 && (m.contentMask != nil || s.Resume != nil) {
-			return nil, invalid("ContentMask",
-				"(as transparent pixels that are kept, and Resume) is for one picture at a time")
+			return nil, invalid("ContentMask", "is for one picture at a time, as StrengthMask, transparent pixels that "+
+				"are kept, and Resume")
 		}
 	}
 	if s.Resume != nil {
@@ -214,7 +214,7 @@ func (r *run) resized() int64 {
 	for _, m := range r.items {
 		contents += bytes(m.content, at.width, at.height)
 		for _, one := range m.styles {
-			width, height := r.settings.styleSize(one.picture, at.factor*one.part)
+			width, height := r.settings.styleSize(one.shape, at.factor)
 			style = max(style, bytes(one.picture, width, height))
 		}
 	}
@@ -461,7 +461,10 @@ func (r *run) evaluator(at scale) (eval *objective.Evaluator, err error) {
 			styled = append(styled, styledItem{m, t})
 			sized = append(sized, resized(m.content, at.width, at.height, r.settings.wrap()))
 		}
-		made := regions(styled, &spec, r.pool.Primary, at)
+		made, err := regions(styled, &spec, r.pool.Primary, at)
+		if err != nil {
+			return err
+		}
 		var opacity objective.Opacity
 		if content := r.items[0].content; content.Alpha != nil {
 			opacity = objective.NewOpacity(alphaOf(content, at.width, at.height, spec.Wrap), spec.ContentLayers(),

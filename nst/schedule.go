@@ -154,14 +154,43 @@ func (s *settings) contentSize(p *picture.Picture, factor float64) (width, heigh
 	return width, height
 }
 
-// styleSize is the size at which a style picture is used at the scale that is
-// factor times the result.
-func (s *settings) styleSize(p *picture.Picture, factor float64) (width, height int) {
-	size := *s.StyleSize
-	if s.spec.Alpha == 0 { // a texture is as sharp as the style: what is enlarged is not
-		size = min(size, longest(p.Width, p.Height))
+// shape is the size of what is used of a style picture, and the longest side of the
+// picture as it was given.
+type shape struct{ width, height, given int }
+
+// shapes are those of a style picture without its margin, at the angles of StyleRotate.
+func (s *settings) shapes(p *picture.Picture) (out []shape) {
+	for _, angle := range s.angles() {
+		w, h := picture.RotatedSize(p.Width, p.Height, angle)
+		edge := s.margin(w, h)
+		out = append(out, shape{w - 2*edge, h - 2*edge, longest(p.Width, p.Height)})
 	}
-	return usedSize(p, size, *s.StyleScale*factor)
+	return out
+}
+
+// angles are those at which style pictures are used.
+func (s *settings) angles() []float64 {
+	if len(s.StyleRotate) == 0 {
+		return []float64{0}
+	}
+	return s.StyleRotate
+}
+
+// margin is how many pixels of a style picture of width×height are cut off at each edge.
+func (s *settings) margin(width, height int) int {
+	edge := int(math.Round(*s.StyleMargin * float64(longest(width, height))))
+	return min(edge, min(width, height)/4)
+}
+
+// styleSize is the size at which a style picture is used at the scale that is
+// factor times the result: what was cut off is as large as it would have been.
+func (s *settings) styleSize(p shape, factor float64) (width, height int) {
+	size := *s.StyleSize
+	if size == 0 || s.spec.Alpha == 0 && size > p.given {
+		size = p.given // a texture is as sharp as the style: what is enlarged is not
+	}
+	factor *= *s.StyleScale * float64(size) / float64(p.given)
+	return picture.Fit(p.width, p.height, int(math.Round(float64(longest(p.width, p.height))*factor)))
 }
 
 // usedSize is the picture's size with its longest side made size (0: its own) times
@@ -176,6 +205,9 @@ func usedSize(p *picture.Picture, size int, factor float64) (width, height int) 
 // checkSizesAt says whether a scale's pictures are large enough for every
 // layer to have a position.
 func (s *settings) checkSizesAt(factor float64, content *picture.Picture, styles []*picture.Picture) error {
+	if s.Transfer == TransferColor { // without a network
+		return nil
+	}
 	deepest := s.deepest()
 	check := func(what string, p *picture.Picture, w, h int) error {
 		for _, side := range []struct {
@@ -194,9 +226,15 @@ func (s *settings) checkSizesAt(factor float64, content *picture.Picture, styles
 		return err
 	}
 	for i, p := range styles {
-		w, h := s.styleSize(p, factor)
-		if err := check(styleName(i, len(styles)), p, w, h); err != nil {
-			return err
+		for k, cut := range s.shapes(p) {
+			what := styleName(i, len(styles))
+			if angle := s.angles()[k]; angle != 0 {
+				what += fmt.Sprintf(", turned by %g°,", angle)
+			}
+			w, h := s.styleSize(cut, factor)
+			if err := check(what, p, w, h); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

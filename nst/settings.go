@@ -142,6 +142,9 @@ func (s *settings) checkTransfer() error {
 		return invalid("Color", "is %s, and Transfer %s: that settles the colours; leave one of them out", s.Color,
 			s.Transfer)
 	}
+	if s.Transfer == TransferColor && (s.ContentMask != nil || s.StrengthMask != nil || len(s.StyleMasks) > 0) {
+		return invalid("Transfer", "%s is for the whole picture: leave the masks out", s.Transfer)
+	}
 	return nil
 }
 
@@ -337,6 +340,9 @@ func (s *settings) checkPictures() error {
 	}
 	if (s.ContentMask == nil) != (len(s.StyleMasks) == 0) {
 		return invalid("ContentMask", "and a mask for each style picture go together: give both or neither")
+	}
+	if s.MaskSoft && s.ContentMask == nil {
+		return invalid("MaskSoft", "blends the regions of a mask of the content, which is missing")
 	}
 	return nil
 }

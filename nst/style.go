@@ -133,7 +133,7 @@ func (m *item) targets(cache *styleCache, pool *tiling.Pool, spec *objective.Spe
 func (m *item) styleTargets(cache *styleCache, pool *tiling.Pool, spec *objective.Spec, i int,
 	at scale) (objective.StyleTargets, error) {
 	s, one := m.settings, m.styles[i]
-	width, height := s.styleSize(one.picture, at.factor*one.part)
+	width, height := s.styleSize(one.shape, at.factor)
 	layers := spec.StyleLayers()
 	key := styleKey{
 		picture: one.id, inside: s.wrap(), width: width, height: height, layers: fmt.Sprint(layers),

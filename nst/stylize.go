@@ -3,6 +3,7 @@ package nst
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/seed9bb5c928/nst/nst/internal/objective"
 	"github.com/seed9bb5c928/nst/nst/picture"
@@ -185,13 +186,14 @@ func (e *Engine) StylizeBatch(ctx context.Context, inputs []Input, o Options, h 
 	var results []*Result
 	if o.Transfer == TransferColor {
 		for i, in := range inputs {
-			p, err := TransferColors(in.Content, in.Styles, o)
+			r, err := TransferColors(ctx, in.Content, in.Styles, o)
 			if err != nil {
 				return nil, err
 			}
-			results = append(results, &Result{Picture: p})
+			results = append(results, r)
 			if h.Progress != nil {
-				h.Progress(Progress{Input: i, Scale: longest(p.Width, p.Height), Fraction: 1, Last: true})
+				h.Progress(Progress{Input: i, Scale: longest(r.Picture.Width, r.Picture.Height), Fraction: 1,
+					Costs: r.Costs, Seconds: r.Seconds, Last: true})
 			}
 		}
 		return results, nil
@@ -211,8 +213,11 @@ func (e *Engine) StylizeBatch(ctx context.Context, inputs []Input, o Options, h 
 }
 
 // TransferColors is what Stylize makes with TransferColor, without an engine: the content
-// at the result's size, with the colours of the styles. Its errors are Stylize's.
-func TransferColors(content *picture.Picture, styles []*picture.Picture, o Options) (*picture.Picture, error) {
+// at the result's size, with the colours of the styles. When ctx is done it returns ctx's
+// error; its other errors are Stylize's.
+func TransferColors(ctx context.Context, content *picture.Picture, styles []*picture.Picture,
+	o Options) (*Result, error) {
+	began := time.Now()
 	s, err := o.withDefaults()
 	if err != nil {
 		return nil, err
@@ -228,6 +233,9 @@ func TransferColors(content *picture.Picture, styles []*picture.Picture, o Optio
 		out = picture.New(width, height)
 		out.Alpha = p.Alpha
 		for _, one := range m.styles {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
 			for k, v := range picture.MatchColors(p, one.picture).Pixels {
 				out.Pixels[k] += float32(one.share) * v
 			}
@@ -235,7 +243,11 @@ func TransferColors(content *picture.Picture, styles []*picture.Picture, o Optio
 		clamp(out.Pixels) // what rounding adds to a sum of shares
 		return nil
 	})
-	return out, err
+	if err != nil {
+		return nil, err
+	}
+	return &Result{Picture: out, Costs: Costs{Style: map[string]float64{}}, Seconds: time.Since(began).Seconds(),
+		Precision: s.Precision, Tiles: 1}, nil
 }
 
 // Evaluate returns the costs of the picture that a run would start from, at the result's

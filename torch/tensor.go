@@ -224,8 +224,8 @@ func Float64s(t Tensor) []float64 {
 	return out
 }
 
-// PerPicture returns a number for each of N pictures as a tensor [N,1,…] of so many
-// dimensions, on the device and of the type that like has.
+// PerPicture returns a number for each of N pictures, rounded to like's type, as a tensor
+// [N,1,…] of so many dimensions on like's device.
 func PerPicture(values []float64, like Tensor, dimensions int) Tensor {
 	sizes, bytes := []int64{int64(len(values))}, []byte(nil)
 	for _, v := range values {

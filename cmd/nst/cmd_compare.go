@@ -2,11 +2,19 @@ package main
 
 import (
 	"fmt"
+	"os"
 
 	"github.com/seed9bb5c928/nst/nst/picture"
 	"github.com/seed9bb5c928/nst/nst/report"
 	"github.com/spf13/cobra"
 )
+
+// same says whether two paths are of one file.
+func same(a, b string) bool {
+	first, err := os.Stat(a)
+	second, other := os.Stat(b)
+	return err == nil && other == nil && os.SameFile(first, second)
+}
 
 func newCompareCommand() *cobra.Command {
 	var html string
@@ -30,6 +38,11 @@ func newCompareCommand() *cobra.Command {
 			}
 			if err := picture.CheckWritable(html); err != nil {
 				return fmt.Errorf("--html: %w", err)
+			}
+			for _, path := range append(args, inputs...) {
+				if same(path, html) {
+					return usage("--html is %s, one of the pictures; give the page a file of its own", html)
+				}
 			}
 			open := func(paths []string) (all []report.Named, err error) {
 				for _, path := range paths {

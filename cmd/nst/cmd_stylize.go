@@ -148,6 +148,9 @@ func runStylize(ctx context.Context, o *stylizeOptions, stdout, stderr io.Writer
 	out.fit(&options)
 	for flag, path := range map[string]string{"checkpoint": o.checkpoint, "report": o.report} {
 		if path != "" {
+			if filepath.Clean(path) == filepath.Clean(o.output) {
+				return usage("--%s is %s, where the result goes; give it a file of its own", flag, path)
+			}
 			if err := picture.CheckWritable(path); err != nil {
 				return fmt.Errorf("--%s: %w", flag, err)
 			}
@@ -172,11 +175,16 @@ func runStylize(ctx context.Context, o *stylizeOptions, stdout, stderr io.Writer
 		styles = append(styles, p)
 	}
 	if options.Transfer == nst.TransferColor {
-		result, err := nst.TransferColors(content, styles, options)
+		if o.resume != "" || o.checkpoint != "" || o.log != "" || o.saveEvery > 0 {
+			return usage("--transfer color has no iterations: --resume, --checkpoint, --log and --save-every do not " +
+				"go with it")
+		}
+		result, err := nst.TransferColors(ctx, content, styles, options)
 		if err != nil {
 			return err
 		}
-		return out.save(result)
+		page := newPage(o.report, o.content, o.styles, content, styles)
+		return errors.Join(out.save(result.Picture), o.tell(torch.CPU, result, page, encoding.Comment, stdout, stderr))
 	}
 	resumed := 0
 	if o.resume != "" {
@@ -233,20 +241,35 @@ func runStylize(ctx context.Context, o *stylizeOptions, stdout, stderr io.Writer
 		fmt.Fprintf(stderr, "nst: wrote the best picture so far, of iteration %d or before, to %s\n", result.Iterations,
 			o.output)
 	}
-	s := newSummary(o.output, engine.Device(), result)
-	if pageErr := page.write(s, encoding.Comment, result); pageErr != nil {
-		err = errors.Join(err, fmt.Errorf("the result is written, --report is not: %w", pageErr))
-	}
 	if saving != nil {
 		err = errors.Join(err, fmt.Errorf("the result is written, what was due on the way is not: %w", saving))
 	}
 	if err != nil {
+		_, pageErr := o.writePage(engine.Device(), result, page, encoding.Comment)
+		return errors.Join(err, pageErr)
+	}
+	return o.tell(engine.Device(), result, page, encoding.Comment, stdout, stderr)
+}
+
+// writePage writes the report of a result, if it is wanted.
+func (o *stylizeOptions) writePage(device torch.Device, r *nst.Result, page *page, settings string) (summary, error) {
+	s := newSummary(o.output, device, r)
+	if err := page.write(s, settings, r); err != nil {
+		return s, fmt.Errorf("the result is written, --report is not: %w", err)
+	}
+	return s, nil
+}
+
+// tell writes the report, and says what was made.
+func (o *stylizeOptions) tell(device torch.Device, r *nst.Result, page *page, settings string, stdout,
+	stderr io.Writer) error {
+	s, err := o.writePage(device, r, page, settings)
+	switch {
+	case err != nil:
 		return err
-	}
-	if o.json {
+	case o.json:
 		return json.NewEncoder(stdout).Encode(s)
-	}
-	if !o.quiet {
+	case !o.quiet:
 		fmt.Fprintln(stderr, s.text())
 	}
 	return nil

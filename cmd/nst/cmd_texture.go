@@ -26,6 +26,9 @@ func newTextureCommand() *cobra.Command {
 					return usage("--%s is of nst stylize: a texture has no content", name)
 				}
 			}
+			if c.Flags().Lookup("init").Value.String() == "content" {
+				return usage("--init is content: a texture has none; faint, noise, gray or a picture file will do")
+			}
 			return nil
 		},
 		RunE: func(c *cobra.Command, args []string) error {

@@ -185,6 +185,13 @@ func (t *transferFlags) options() (o nst.Options, err error) {
 	if err != nil {
 		return o, err
 	}
+	// A flag that is given comes before what a record has in other words.
+	if t.flags.Changed("strength") && !t.flags.Changed("style-weight") {
+		o.StyleWeight = nil
+	}
+	if t.flags.Changed("transfer") && !t.flags.Changed("color") {
+		o.Color = ""
+	}
 	if o.Start == nst.StartPicture && o.Picture == nil {
 		return o, usage("--settings-from: %s was started from a picture; give it with --init", t.settingsFrom)
 	}

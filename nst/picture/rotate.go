@@ -6,24 +6,16 @@ import "math"
 // pixels in another order; else they are interpolated linearly, and the result is the
 // largest part, with p's aspect, that has no corner outside of p.
 func (p *Picture) Rotated(degrees float64) *Picture {
-	degrees = math.Mod(math.Mod(degrees, 360)+360, 360)
-	sin, cos := math.Sincos(degrees * math.Pi / 180)
-	width, height := float64(p.Width), float64(p.Height)
-	switch degrees {
-	case 0:
+	degrees = turn(degrees)
+	if degrees == 0 {
 		return p
-	case 90, 270:
-		sin, cos = math.Round(sin), 0
-		width, height = height, width
-	case 180:
-		sin, cos = 0, -1
-	default: // a·p's size, of which the bounds are within p's when it is turned
-		s, c := math.Abs(sin), math.Abs(cos)
-		a := min(width/(width*c+height*s), height/(width*s+height*c))
-		width, height = math.Floor(a*width), math.Floor(a*height)
 	}
-	out := New(max(1, int(width)), max(1, int(height)))
-	turn := func(from, to []float32) {
+	sin, cos := math.Sincos(degrees * math.Pi / 180)
+	if math.Mod(degrees, 90) == 0 { // to the last bit
+		sin, cos = math.Round(sin), math.Round(cos)
+	}
+	out := New(RotatedSize(p.Width, p.Height, degrees))
+	fill := func(from, to []float32) {
 		rows(out.Height, func(first, last int) {
 			for y := first; y < last; y++ {
 				for x := range out.Width {
@@ -35,13 +27,31 @@ func (p *Picture) Rotated(degrees float64) *Picture {
 		})
 	}
 	for c := range 3 {
-		turn(p.Pixels[c*p.Width*p.Height:], out.Pixels[c*out.Width*out.Height:])
+		fill(p.Pixels[c*p.Width*p.Height:], out.Pixels[c*out.Width*out.Height:])
 	}
 	if p.Alpha != nil {
 		out.Alpha = make([]float32, out.Width*out.Height)
-		turn(p.Alpha, out.Alpha)
+		fill(p.Alpha, out.Alpha)
 	}
 	return out
+}
+
+// turn is an angle from 0 to below 360.
+func turn(degrees float64) float64 { return math.Mod(math.Mod(degrees, 360)+360, 360) }
+
+// RotatedSize is the size of what Rotated makes of a picture of width×height.
+func RotatedSize(width, height int, degrees float64) (int, int) {
+	switch turn(degrees) {
+	case 0, 180:
+		return width, height
+	case 90, 270:
+		return height, width
+	}
+	// a·the picture's size, of which the bounds are within the picture when it is turned
+	sin, cos := math.Sincos(degrees * math.Pi / 180)
+	s, c, w, h := math.Abs(sin), math.Abs(cos), float64(width), float64(height)
+	a := min(w/(w*c+h*s), h/(w*s+h*c))
+	return max(1, int(a*w)), max(1, int(a*h))
 }
 
 // Trimmed returns p without so many pixels at each of its edges, fewer than half of its

@@ -39,7 +39,7 @@ type round struct {
 
 type compared struct {
 	Letter string `json:"letter"`
-	File   string `json:"file"`
+	File   string `json:"file"`   // its name, without folders if that tells it apart
 	SHA256 string `json:"sha256"` // of the page's own copy
 }
 
@@ -58,7 +58,10 @@ func Compare(inputs, pictures []Named, seed uint64) ([]byte, error) {
 		}
 		view.Inputs = append(view.Inputs, s)
 	}
-	id := sha256.New()
+	id, names := sha256.New(), map[string]int{}
+	for _, p := range pictures {
+		names[filepath.Base(p.Path)]++
+	}
 	for i, k := range rand.New(rand.NewPCG(seed, 0)).Perm(len(pictures)) {
 		letter := string(rune('A' + i))
 		s, err := show(letter, pictures[k].Picture, comparedSide)
@@ -68,8 +71,11 @@ func Compare(inputs, pictures []Named, seed uint64) ([]byte, error) {
 		hash := sha256.Sum256([]byte(s.Source))
 		fmt.Fprintf(id, "%s %x\n", pictures[k].Path, hash)
 		view.Pictures = append(view.Pictures, s)
-		view.Round.Pictures = append(view.Round.Pictures,
-			compared{letter, pictures[k].Path, hex.EncodeToString(hash[:])})
+		name := filepath.Base(pictures[k].Path)
+		if names[name] > 1 {
+			name = pictures[k].Path
+		}
+		view.Round.Pictures = append(view.Round.Pictures, compared{letter, name, hex.EncodeToString(hash[:])})
 	}
 	view.Round.ID = hex.EncodeToString(id.Sum(nil)[:8])
 	var out bytes.Buffer

@@ -27,7 +27,6 @@
 #include <array>
 #include <cstdlib>
 #include <limits>
-#include <numeric>
 #include <tuple>
 #include <vector>
 
@@ -72,19 +71,28 @@ at::Tensor around(const at::Tensor& t, int64_t dim, int64_t first, int64_t count
   return parts.size() == 1 ? parts[0] : at::cat(parts, dim);
 }
 
-// So many positions beyond each end of a dimension that comes round that resizing it sees past both ends, and their
-// number at the new size is whole.
+// So many positions beyond each end of a dimension that comes round that resizing it sees past both ends, and that they
+// are a whole number at the new size, or as nearly as one of some hundreds is: far less than a pixel off.
 int64_t resize_margin(int64_t from, int64_t to) {
-  const int64_t step = from / std::gcd(from, to);
-  const int64_t support = 4 * std::max<int64_t>(1, (from + to - 1) / to);
-  return (support + step - 1) / step * step;
+  const int64_t least = 4 * std::max<int64_t>(1, (from + to - 1) / to);
+  int64_t best = least;
+  double off = 1;
+  for (int64_t margin = least; margin < least + 256 && off > 0; margin++) {
+    const int64_t rest = margin * to % from;
+    const double here = static_cast<double>(std::min(rest, from - rest)) / static_cast<double>(from);
+    if (here < off) {
+      off = here;
+      best = margin;
+    }
+  }
+  return best;
 }
 
 // The kernel is widened by the scale when it shrinks, so nothing aliases.
 at::Tensor resized(const at::Tensor& t, int64_t height, int64_t width, bool cubic, nst_wrap wrap) {
   const int64_t rows = t.size(2), columns = t.size(3);
   const int64_t y = wrap.y ? resize_margin(rows, height) : 0, x = wrap.x ? resize_margin(columns, width) : 0;
-  const int64_t top = y * height / rows, left = x * width / columns;
+  const int64_t top = (2 * y * height + rows) / (2 * rows), left = (2 * x * width + columns) / (2 * columns);
   const auto source = around(around(t, 2, -y, rows + 2 * y), 3, -x, columns + 2 * x);
   const std::array<int64_t, 2> to{height + 2 * top, width + 2 * left};
   const auto out = cubic ? at::_upsample_bicubic2d_aa(source, to, kAlignCorners)

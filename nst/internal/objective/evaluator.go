@@ -200,10 +200,11 @@ func (e *Evaluator) recut() error {
 
 // Recordable says whether an evaluation can be recorded as a graph: all of it on one
 // device that is not the CPU, with nothing of the content pictures' to be fetched from
-// the host, and without TorchScript, which minds it.
+// the host, without TorchScript, which minds it, and by a style loss that can be.
 func (e *Evaluator) Recordable() bool {
 	w := e.pool.Workers[0]
-	return len(e.pool.Workers) == 1 && len(e.tiles) == 1 && (!e.pool.Recompute || len(e.content) == 0) &&
+	return e.spec.StyleLoss.Recordable() && len(e.pool.Workers) == 1 && len(e.tiles) == 1 &&
+		(!e.pool.Recompute || len(e.content) == 0) &&
 		w.Device() != torch.CPU && e.pool.Primary == w.Device() && w.Network.LayerByLayer()
 }
 

@@ -399,6 +399,8 @@ func (meansAlone) Compare(now Statistics, target Target) (norms Statistics, slop
 	return Statistics{Means: norm}, Slopes{Statistics{Means: d}, 1}
 }
 
+func (meansAlone) Recordable() bool { return true }
+
 func (meansAlone) AddGradient(into Gradient, f Features, slopes Slopes) {
 	weights := f.Guide
 	if weights.T == nil {

@@ -42,6 +42,9 @@ func (Gram) Compare(now Statistics, target Target) (norms Statistics, slopes Slo
 	return Statistics{GramMatrices: norm}, Slopes{Statistics{GramMatrices: d}, factor}
 }
 
+// Recordable is true.
+func (Gram) Recordable() bool { return true }
+
 // AddGradient adds ∂J/∂F_p = w_p·2·D·F_p.
 func (Gram) AddGradient(into Gradient, f Features, slopes Slopes) {
 	addGramGradient(into, f, slopes.Of[GramMatrices], slopes.Factor, torch.Tensor{})

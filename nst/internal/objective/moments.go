@@ -43,6 +43,9 @@ func centredSlope(slope, d, mean torch.Tensor) torch.Tensor {
 	return torch.Sub(slope, torch.Scale(torch.Bmm(d, mean), 2))
 }
 
+// Recordable is true.
+func (Moments) Recordable() bool { return true }
+
 // AddGradient adds ∂J/∂F_p = w_p·(2·D·F_p + ∂J/∂μ − 2·D·μ).
 func (Moments) AddGradient(into Gradient, f Features, slopes Slopes) {
 	addGramGradient(into, f, slopes.Of[GramMatrices], slopes.Factor, slopes.Of[Means])

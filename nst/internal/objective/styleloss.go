@@ -23,6 +23,8 @@ type StyleLoss interface {
 	// Compare returns the roots [N] of the terms, distances from the target, and the
 	// cost's slopes.
 	Compare(now Statistics, target Target) (norms Statistics, slopes Slopes)
+	// Recordable says whether a graph can record Compare: it reads nothing back.
+	Recordable() bool
 	// AddGradient adds ∂J/∂F, as it follows from the slopes, to a gradient.
 	AddGradient(into Gradient, f Features, slopes Slopes)
 }

@@ -7,7 +7,7 @@ import "github.com/seed9bb5c928/nst/torch"
 //	TV(x) = 1/n · Σ (x_right − x)² + (x_below − x)²
 //
 // [N] for pictures x [N,3,H,W] of n values, the sums running over all that have
-// such a neighbour (in the directions of wrap all have), and adds γ·∂TV/∂x to the gradient. (Mahendran and Vedaldi,
+// such a neighbour, which in the directions of wrap are all, and adds γ·∂TV/∂x to the gradient. (Mahendran and Vedaldi,
 // arXiv:1412.0035, equation 4, with β = 2, as a mean.) It goes by bands of rows,
 // so that it takes little memory.
 func totalVariation(x, gradient torch.Tensor, gamma float64, wrap torch.Wrap) (variation torch.Tensor) {

@@ -75,6 +75,9 @@ func (Wasserstein) Compare(now Statistics, target Target) (norms Statistics, slo
 // variance.
 const smallestEigenvalue = 1e-30
 
+// Recordable is false: to find eigenvalues libraries read back whether they did.
+func (Wasserstein) Recordable() bool { return false }
+
 // AddGradient is that of Moments.
 func (Wasserstein) AddGradient(into Gradient, f Features, slopes Slopes) {
 	Moments{}.AddGradient(into, f, slopes)
