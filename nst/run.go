@@ -68,8 +68,8 @@ func (e *Engine) newRun(inputs []Input, o Options, h Hooks) (*run, error) {
 				"one size", last.width, last.height, other.width, other.height)
 		}
 		if len(inputs) > 1 && (m.contentMask != nil || s.Resume != nil) {
-			return nil, invalid("ContentMask", "is for one picture at a time, as StrengthMask, transparent pixels that "+
-				"are kept, and Resume")
+			return nil, invalid("ContentMask", "is for one picture at a time, as StrengthMask, transparent pixels "+
+				"that are kept, and Resume")
 		}
 	}
 	if s.Resume != nil {
