@@ -557,3 +557,36 @@ func TestStyleRotate(t *testing.T) {
 	assert.Less(t, quarter, both)
 	assert.Less(t, both, plain)
 }
+
+// A layer's target is of the styles that are for it.
+func TestStyleFor(t *testing.T) {
+	e := slim(t, "cpu")
+	content := nst.NoiseOf(1, 48, 48)
+	one, other := open(t, nsttest.Demo(t, "style.png")), open(t, nsttest.Demo(t, "content.png"))
+	costs := func(layers [][]string, styles ...*picture.Picture) map[string]float64 {
+		r, err := e.Stylize(context.Background(), content, styles, nst.Options{Size: new(48), StyleSize: new(64),
+			Iterations: new(0), StyleFor: layers}, nst.Hooks{})
+		require.NoError(t, err)
+		return r.Costs.Style
+	}
+	first, second := costs(nil, one), costs(nil, other)
+	split := costs([][]string{{"relu1_1", "relu2_1"}, {"relu3_1", "relu4_1"}}, one, other)
+	for _, name := range []string{"relu1_1", "relu2_1"} {
+		assert.InEpsilon(t, first[name], split[name], 1e-5, name)
+	}
+	for _, name := range []string{"relu3_1", "relu4_1"} {
+		assert.InEpsilon(t, second[name], split[name], 1e-5, name)
+	}
+	both := costs([][]string{{}, {"relu4_1"}}, one, other)
+	assert.InEpsilon(t, first["relu3_1"], both["relu3_1"], 1e-5, "an empty list is all")
+	assert.NotEqual(t, first["relu4_1"], both["relu4_1"])
+	for part, layers := range map[string][][]string{
+		"is of 1 style pictures, and there are 2": {{}},
+		"names relu5_1 for the style picture 2":   {{}, {"relu5_1"}},
+		"leaves no style for relu2_1":             {{"relu1_1"}, {"relu3_1", "relu4_1"}},
+	} {
+		_, err := e.Stylize(context.Background(), content, []*picture.Picture{one, other},
+			nst.Options{StyleFor: layers}, nst.Hooks{})
+		assert.ErrorContains(t, err, part)
+	}
+}

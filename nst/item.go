@@ -30,6 +30,7 @@ type style struct {
 	share   float64 // of the blend
 	shape   shape
 	name    string // of the picture that was given
+	of      int    // which of the pictures that were given
 }
 
 // newItem finds out all that it can before the work begins.
@@ -54,7 +55,7 @@ func newItem(s *settings, in Input) (m *item, err error) {
 		return nil, err
 	}
 	for i, p := range styles {
-		m.styles = append(m.styles, s.cut(p, styleName(i, len(styles)), s.share(i, len(styles)))...)
+		m.styles = append(m.styles, s.cut(p, i, len(styles))...)
 	}
 	for _, one := range m.styles {
 		if !visible(one.picture) {
@@ -87,13 +88,13 @@ func newItem(s *settings, in Input) (m *item, err error) {
 	return m, nil
 }
 
-// cut is a style picture without its margin, at the angles of StyleRotate, which share its
-// share.
-func (s *settings) cut(p *picture.Picture, name string, share float64) (out []style) {
+// cut is style picture i of n without its margin, at the angles of StyleRotate, which share
+// its share.
+func (s *settings) cut(p *picture.Picture, i, n int) (out []style) {
 	shapes := s.shapes(p)
-	for i, angle := range s.angles() {
-		one := style{picture: s.trimmed(p.Rotated(angle)), share: share / float64(len(shapes)), shape: shapes[i],
-			name: name}
+	for k, angle := range s.angles() {
+		one := style{picture: s.trimmed(p.Rotated(angle)), share: s.share(i, n) / float64(len(shapes)),
+			shape: shapes[k], name: styleName(i, n), of: i}
 		if len(shapes) > 1 {
 			one.name += fmt.Sprintf(" at %g°", angle)
 		}

@@ -277,6 +277,10 @@ type Options struct {
 	// no relu5_1, by which the painting's objects are copied.
 	ContentLayers []LayerWeight `json:"content_layers,omitempty"`
 	StyleLayers   []LayerWeight `json:"style_layers,omitempty"`
+	// StyleFor is, for each style picture, which of the StyleLayers it is for: coarse
+	// structures of one, strokes of another. An empty list is all of them, and each layer
+	// needs a style; empty altogether: all are for all.
+	StyleFor [][]string `json:"style_for,omitempty"`
 	// StyleRotate are the angles in degrees, clockwise, at which each style picture is
 	// used: with several its strokes run in all of these directions. Empty: as it is. It
 	// is not for styles with masks.

@@ -135,6 +135,9 @@ func (s *settings) checkTogether(content *picture.Picture, styles []*picture.Pic
 	if n := len(s.StyleWeights); n > 0 && n != len(styles) {
 		return invalid("StyleWeights", "are %d, for %d style pictures", n, len(styles))
 	}
+	if err := s.checkStyleFor(len(styles)); err != nil {
+		return err
+	}
 	return s.checkSizesAt(1, content, styles)
 }
 

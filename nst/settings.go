@@ -251,6 +251,47 @@ func (s *settings) checkStyleWeights() error {
 	return nil
 }
 
+// isFor says whether a style picture is for a style layer.
+func (s *settings) isFor(i int, l vgg19.Layer) bool {
+	return len(s.StyleFor) == 0 || len(s.StyleFor[i]) == 0 || slices.Contains(s.StyleFor[i], l.Name)
+}
+
+// checkStyleFor says whether StyleFor goes together with n style pictures.
+func (s *settings) checkStyleFor(n int) error {
+	if len(s.StyleFor) == 0 {
+		return nil
+	}
+	if len(s.StyleFor) != n {
+		return invalid("StyleFor", "is of %d style pictures, and there are %d", len(s.StyleFor), n)
+	}
+	known := func(name string) bool {
+		return slices.ContainsFunc(s.spec.Style, func(l objective.WeightedLayer) bool { return l.Layer.Name == name })
+	}
+	for i, names := range s.StyleFor {
+		for _, name := range names {
+			if !known(name) {
+				return invalid("StyleFor", "names %s for the %s, which is none of the style layers", name,
+					styleName(i, n))
+			}
+		}
+	}
+	for _, l := range s.spec.StyleLayers() {
+		if !slices.ContainsFunc(indices(n), func(i int) bool { return s.isFor(i, l) && s.share(i, n) > 0 }) {
+			return invalid("StyleFor", "leaves no style for %s", l.Name)
+		}
+	}
+	return nil
+}
+
+// indices are 0 to n−1.
+func indices(n int) []int {
+	out := make([]int, n)
+	for i := range out {
+		out[i] = i
+	}
+	return out
+}
+
 // share is a style picture's part of the blend of n.
 func (s *settings) share(i, n int) float64 {
 	if len(s.StyleWeights) > 0 {

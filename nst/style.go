@@ -91,18 +91,19 @@ func (c *styleCache) reserve(n int) { c.lru.Resize(max(cachedStyles, n)) }
 
 func (c *styleCache) close() { c.lru.Purge() }
 
-// weightedTargets are one style's targets, which the cache owns, and its share of the
-// blend.
+// weightedTargets are one style's targets, which the cache owns, its share of the blend,
+// and the layers that it is for.
 type weightedTargets struct {
 	objective.StyleTargets
 	share float64
+	isFor func(vgg19.Layer) bool
 }
 
 // blend blends what the styles have of a layer and region; nil if none has any.
 func blend(styles []weightedTargets, l vgg19.Layer, level objective.Level) objective.Statistics {
 	var parts []objective.Weighted
 	for _, s := range styles {
-		if part, ok := s.StyleTargets[l][level]; ok {
+		if part, ok := s.StyleTargets[l][level]; ok && s.isFor(l) {
 			parts = append(parts, objective.Weighted{Statistics: part, Weight: s.share})
 		}
 	}
@@ -123,7 +124,8 @@ func (m *item) targets(cache *styleCache, pool *tiling.Pool, spec *objective.Spe
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, weightedTargets{t, one.share})
+		isFor := func(l vgg19.Layer) bool { return m.settings.isFor(one.of, l) }
+		out = append(out, weightedTargets{t, one.share, isFor})
 	}
 	return out, nil
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/seed9bb5c928/nst/nst"
 	"github.com/seed9bb5c928/nst/nst/picture"
@@ -73,6 +74,20 @@ func newTransferFlags(f *pflag.FlagSet) *transferFlags {
 		func(o *nst.Options) **int { return &o.StyleSize })
 	optional(t, "style-scale", "factor on the style size (default 1)", number,
 		func(o *nst.Options) **float64 { return &o.StyleScale })
+	setting(t, "style-for", "which of the style layers a style picture is for: relu3_1,relu4_1; once for each style "+
+		"picture, all being all of them (default: all)",
+		func(f *pflag.FlagSet, name, help string) *[]string { return f.StringArray(name, nil, help) },
+		func(o *nst.Options, given []string) error {
+			o.StyleFor = nil
+			for _, one := range given {
+				var names []string
+				if one != "all" {
+					names = strings.Split(one, ",")
+				}
+				o.StyleFor = append(o.StyleFor, names)
+			}
+			return nil
+		})
 	setting(t, "style-rotate", "angles in degrees, clockwise, at which the style pictures are used: a,b,…",
 		func(f *pflag.FlagSet, name, help string) *[]float64 { return f.Float64Slice(name, nil, help) },
 		func(o *nst.Options, v []float64) error { o.StyleRotate = v; return nil })
