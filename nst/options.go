@@ -99,6 +99,9 @@ const (
 	// WassersteinLoss compares the Gaussian distributions that have the features'
 	// means and covariances by their Wasserstein-2 distance.
 	WassersteinLoss StyleLoss = "w2"
+	// SlicedLoss compares the features' whole distributions, by the Wasserstein-2
+	// distance of their projections on 32 directions.
+	SlicedLoss StyleLoss = "swd"
 )
 
 // Wrap is in which directions the picture comes round, so that it can be set beside

@@ -39,6 +39,7 @@ func (s *settings) deepest() vgg19.Layer { return vgg19.Deepest(s.layers()) }
 // styleLosses are the objective's.
 var styleLosses = map[StyleLoss]objective.StyleLoss{
 	GramLoss: objective.Gram{}, MomentsLoss: objective.Moments{}, WassersteinLoss: objective.Wasserstein{},
+	SlicedLoss: objective.Sliced{},
 }
 
 // methods are the descent's.

@@ -129,6 +129,33 @@ func Eigh(t Tensor) (values, vectors Tensor) {
 	return values, adopt(v)
 }
 
+// Quantiles returns count quantiles [N,K,count] of values x [N,K,P], those at (i+½)/count,
+// linear between values. weights [N,P] have the sum 1; the zero Tensor: all are alike.
+func Quantiles(x, weights Tensor, count int) Tensor {
+	inputs, w := withWeights(x, weights)
+	return make1("quantiles", func(out *C.nst_tensor) *C.char {
+		return C.nst_quantiles(handle(x), w, C.int64_t(count), out)
+	}, inputs...)
+}
+
+// QuantileDifferences returns by what values x [N,K,P], weighted as Quantiles has it,
+// differ from the quantiles [N,K,Q] of another distribution at their own ranks: what moves
+// the one distribution into the other along a line.
+func QuantileDifferences(x, weights, quantiles Tensor) Tensor {
+	inputs, w := withWeights(x, weights)
+	return make1("quantile_differences", func(out *C.nst_tensor) *C.char {
+		return C.nst_quantile_differences(handle(x), w, handle(quantiles), out)
+	}, append(inputs, quantiles)...)
+}
+
+func withWeights(x, weights Tensor) ([]Tensor, C.nst_tensor) {
+	if weights.T == nil {
+		return []Tensor{x}, nil
+	}
+	check("quantiles", weights)
+	return []Tensor{x, weights}, handle(weights)
+}
+
 // Diagonal returns a view of the diagonals [N,n] of matrices t [N,n,n].
 func Diagonal(t Tensor) Tensor {
 	return make1("diagonal", func(out *C.nst_tensor) *C.char { return C.nst_tensor_diagonal(handle(t), out) }, t)

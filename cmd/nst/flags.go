@@ -129,7 +129,7 @@ func newTransferFlags(f *pflag.FlagSet) *transferFlags {
 	layers(t, "style-layers", "style layers: relu1_1[=w],… (default: the preset's)",
 		func(o *nst.Options) *[]nst.LayerWeight { return &o.StyleLayers })
 	choice(t, "style-loss", "what of a layer is compared: gram; moments: mean and Gram matrix of the centred "+
-		"features; w2: the Wasserstein distance of their Gaussians (default gram)",
+		"features; w2: the Wasserstein distance of their Gaussians; swd: of their projections (default gram)",
 		func(o *nst.Options) *nst.StyleLoss { return &o.StyleLoss })
 	choice(t, "optimizer", "adam or lbfgs (default: the preset's)",
 		func(o *nst.Options) *nst.Optimizer { return &o.Optimizer })

@@ -245,7 +245,7 @@ func TestBadInput(t *testing.T) {
 		"no scales":        {good("--scales", "big"), "is no schedule"},
 		"scales too large": {good("--scales", "64"), "--scales \"64\" goes beyond the result's longest side, 48"},
 		"style loss": {good("--style-loss", "l1"),
-			`--style-loss "l1" is unknown: known are gram, moments and w2`},
+			`--style-loss "l1" is unknown: known are gram, moments, swd and w2`},
 		"wrap":         {good("--wrap", "z"), `--wrap "z" is unknown`},
 		"style margin": {good("--style-margin", "0.5"), "--style-margin is 0.5; 0 to 0.2"},
 		"no texture":   {[]string{"texture", "-o", out}, "at least one style picture"},

@@ -60,6 +60,10 @@ const char* nst_tensor_bmm(nst_tensor a, nst_tensor b, nst_tensor* out);
 // The eigenvalues [N,n], in ascending order, and eigenvectors [N,n,n] of symmetric matrices [N,n,n]; NaN where they
 // are not found.
 const char* nst_tensor_eigh(nst_tensor t, nst_tensor* values, nst_tensor* vectors);
+// Quantiles [N,K,count] of values x [N,K,P] with weights [N,P] of the sum 1 (NULL: all alike): those at (i+0.5)/count,
+// linear between values. And by what values differ from the quantiles at their own ranks, [N,K,P].
+const char* nst_quantiles(nst_tensor x, nst_tensor weights, int64_t count, nst_tensor* out);
+const char* nst_quantile_differences(nst_tensor x, nst_tensor weights, nst_tensor quantiles, nst_tensor* out);
 // A view of the diagonals [N,n] of matrices [N,n,n].
 const char* nst_tensor_diagonal(nst_tensor t, nst_tensor* out);
 const char* nst_tensor_add_in_place(nst_tensor t, nst_tensor other, double factor);

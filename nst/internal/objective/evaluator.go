@@ -245,7 +245,7 @@ func (e *Evaluator) evaluate(x torch.Tensor) (values, gradient torch.Tensor, err
 	slopes := map[*region]Slopes{}
 	for _, t := range e.style {
 		for _, r := range t.regions {
-			norms, s := e.spec.StyleLoss.Compare(e.spec.StyleLoss.Statistics(sums[r]), r.target)
+			norms, s := e.spec.StyleLoss.Compare(sums[r], r.target)
 			slopes[r] = s
 			for name, norm := range norms {
 				roots[e.columns.style[r][name]] = norm

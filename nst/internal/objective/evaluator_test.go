@@ -1,9 +1,10 @@
 package objective
 
 import (
+	"cmp"
 	"context"
+	"encoding/binary"
 	"fmt"
-	"maps"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -244,11 +245,14 @@ func scaledCost(by Normalisation, square, size torch.Tensor, n, meanSquare float
 }
 
 // styleCost is J_l of a region.
-func styleCost(by Normalisation, loss StyleLoss, now, target Statistics) torch.Tensor {
-	c := float64(torch.Shape(slices.Collect(maps.Values(target))[0])[1])
-	if _, ok := loss.(Wasserstein); ok {
+func styleCost(by Normalisation, loss StyleLoss, now, target Statistics, c float64) torch.Tensor {
+	switch loss.(type) {
+	case Wasserstein:
 		square, size := wasserstein(now, target)
 		return scaledCost(by, square, size, c, 1000/(c*c))
+	case Sliced:
+		square, size := sliced(now, target[quantiles])
+		return scaledCost(by, square, size, 1, 1000/(c*c))
 	}
 	total := torch.Full(0, torch.CPU)
 	for name, v := range target {
@@ -257,6 +261,97 @@ func styleCost(by Normalisation, loss StyleLoss, now, target Statistics) torch.T
 		total = torch.Add(total, cost)
 	}
 	return total
+}
+
+// sliced is SW², and the target's size, of projections [1,K,P], weights [1,P] and a table of
+// quantiles [1,K,Q]: sorted, ranked and looked up here.
+func sliced(now Statistics, table torch.Tensor) (square, size torch.Tensor) {
+	shape, q := torch.Shape(now[projections]), int(torch.Shape(table)[2])
+	x, w := torch.Float64s(torch.Detach(now[projections])), torch.Float64s(now[weightings])
+	values, wanted := torch.Float64s(table), middle(q)
+	var target []byte
+	for k := range int(shape[1]) {
+		row := x[k*len(w) : (k+1)*len(w)]
+		order, ranks := ranked(row, w)
+		at := make([]float64, len(w))
+		for i, p := range order {
+			at[p] = ranks[i]
+		}
+		for _, v := range lookUp(wanted, values[k*q:(k+1)*q], at) {
+			target = binary.LittleEndian.AppendUint64(target, math.Float64bits(v))
+		}
+	}
+	scalar := torch.TypeOf(now[projections])
+	d := torch.Sub(now[projections], torch.Cast(torch.FromBytes(target, torch.Float64, shape...), scalar))
+	square = torch.SquareSums(torch.Mul(d, torch.Pow(torch.Cast(now[weightings], scalar), 0.5)))
+	return torch.Scale(square, 1/float64(shape[1])), torch.Scale(torch.SquareSums(table), 1/float64(shape[1])/float64(q))
+}
+
+// middle are (i+½)/n.
+func middle(n int) []float64 {
+	out := make([]float64, n)
+	for i := range out {
+		out[i] = (float64(i) + 0.5) / float64(n)
+	}
+	return out
+}
+
+// ranked are the places of values in ascending order, and the middles of their weights.
+func ranked(x, w []float64) (order []int, ranks []float64) {
+	for i := range x {
+		order = append(order, i)
+	}
+	slices.SortFunc(order, func(a, b int) int { return cmp.Compare(x[a], x[b]) })
+	sum := 0.0
+	for _, i := range order {
+		ranks = append(ranks, sum+w[i]/2)
+		sum += w[i]
+	}
+	return order, ranks
+}
+
+// lookUp is a function through points, linear between them and constant beyond.
+func lookUp(at, values, wanted []float64) (out []float64) {
+	for _, u := range wanted {
+		k, _ := slices.BinarySearch(at, u)
+		switch {
+		case k == 0:
+			out = append(out, values[0])
+		case k == len(at):
+			out = append(out, values[len(at)-1])
+		default:
+			part := (u - at[k-1]) / (at[k] - at[k-1])
+			out = append(out, values[k-1]+part*(values[k]-values[k-1]))
+		}
+	}
+	return out
+}
+
+// quantileTable is a style's, [1,K,quantileCount].
+func quantileTable(x, weights torch.Tensor) torch.Tensor {
+	all, w := torch.Float64s(torch.Detach(x)), torch.Float64s(weights)
+	var out []byte
+	for k := range len(all) / len(w) {
+		row := all[k*len(w) : (k+1)*len(w)]
+		order, ranks := ranked(row, w)
+		var sorted []float64
+		for _, p := range order {
+			sorted = append(sorted, row[p])
+		}
+		for _, v := range lookUp(ranks, sorted, middle(quantileCount)) {
+			out = binary.LittleEndian.AppendUint64(out, math.Float64bits(v))
+		}
+	}
+	return torch.Cast(torch.FromBytes(out, torch.Float64, 1, directionCount, quantileCount), torch.TypeOf(x))
+}
+
+// styleStatistics are what a style's statistics are blended of.
+func styleStatistics(loss StyleLoss, f, weights torch.Tensor) Statistics {
+	out := statistics(loss, f, weights)
+	if _, ok := loss.(Sliced); ok {
+		return Statistics{quantiles: quantileTable(out[projections], out[weightings])}
+	}
+	return out
 }
 
 // wasserstein is W², and the target's size, as the formulas stand: of the covariances' own
@@ -303,6 +398,8 @@ func statistics(loss StyleLoss, f, weights torch.Tensor) Statistics {
 		out[Means] = mean
 	case meansAlone:
 		out[Means] = mean
+	case Sliced:
+		out[projections], out[weightings] = torch.Bmm(directions(f), f), weights
 	}
 	return out
 }
@@ -355,7 +452,7 @@ func (o *oracle) evaluate(x torch.Tensor) (float64, []float32) {
 				}
 				weight := 0.25 + float64(i)/2
 				sum += weight
-				for name, v := range statistics(spec.StyleLoss, matrix(styles[i][l.Layer]), w) {
+				for name, v := range styleStatistics(spec.StyleLoss, matrix(styles[i][l.Layer]), w) {
 					v = torch.Scale(v, weight)
 					if before, ok := blend[name]; ok {
 						v = torch.Add(before, v)
@@ -366,7 +463,8 @@ func (o *oracle) evaluate(x torch.Tensor) (float64, []float32) {
 			for name, v := range blend {
 				blend[name] = torch.Detach(torch.Scale(v, 1/sum))
 			}
-			add(styleCost(spec.Normalisation, spec.StyleLoss, measured, blend), spec.Beta*l.Weight*share)
+			add(styleCost(spec.Normalisation, spec.StyleLoss, measured, blend, float64(l.Layer.Channels)),
+				spec.Beta*l.Weight*share)
 		}
 	}
 	for _, dim := range []int64{2, 3} { // the total variation, as its formula stands
@@ -442,6 +540,9 @@ func TestGradientIsAutograds(t *testing.T) {
 			padding: vgg19.ReplicatePadding},
 		"w2": {Spec: Spec{Alpha: 1, Beta: 100, Normalisation: RelativeToTarget, StyleLoss: Wasserstein{}}},
 		"w2 of masks": {Spec: Spec{Alpha: 1, Beta: 5, Normalisation: MeanSquare, StyleLoss: Wasserstein{}},
+			masks: true, alpha: true},
+		"swd": {Spec: Spec{Alpha: 1, Beta: 100, Normalisation: RelativeToTarget, StyleLoss: Sliced{}}},
+		"swd of masks": {Spec: Spec{Alpha: 1, Beta: 5, Normalisation: MeanSquare, StyleLoss: Sliced{}},
 			masks: true, alpha: true},
 		"masks":             {Spec: Spec{Alpha: 1, Beta: 100, Normalisation: RelativeToTarget}, masks: true},
 		"masks and moments": {Spec: Spec{Alpha: 10, Beta: 40, StyleLoss: Moments{}}, masks: true},
@@ -532,7 +633,8 @@ func TestGradientIsAutograds(t *testing.T) {
 
 // In float64 a style loss's gradient is autograd's within 1e-9.
 func TestStyleLossGradients(t *testing.T) {
-	for name, loss := range map[string]StyleLoss{"gram": Gram{}, "moments": Moments{}, "w2": Wasserstein{}} {
+	for name, loss := range map[string]StyleLoss{"gram": Gram{}, "moments": Moments{}, "w2": Wasserstein{},
+		"swd": Sliced{}} {
 		for how, normalisation := range map[string]Normalisation{"paper": Paper, "relative": RelativeToTarget} {
 			t.Run(name+" "+how, func(t *testing.T) {
 				nsttest.NoLeaks(t)
@@ -552,13 +654,13 @@ func TestStyleLossGradients(t *testing.T) {
 					}
 					guide := torch.Cast(torch.FromFloats(values(positions), torch.CPU, 1, positions), torch.Float64)
 					guide = torch.Scale(guide, 1/torch.Float64s(torch.Sum(guide))[0])
-					style := statistics(loss, features(), guide)
+					style := styleStatistics(loss, features(), guide)
 					for name, v := range style {
 						style[name] = torch.Detach(v)
 					}
 					F := features()
 					torch.RequireGrad(F, true)
-					want := styleCost(normalisation, loss, statistics(loss, F, guide), style)
+					want := styleCost(normalisation, loss, statistics(loss, F, guide), style, c)
 					torch.Backward([]torch.Tensor{want}, nil)
 
 					spec := Spec{Normalisation: normalisation}
@@ -571,14 +673,19 @@ func TestStyleLossGradients(t *testing.T) {
 					}
 					var got torch.Tensor
 					torch.NoGrad(func() {
-						f := Features{F: torch.Detach(F), Guide: guide}
-						norms, slopes := loss.Compare(loss.Statistics(loss.Sums(f)), target)
+						f := Features{F: torch.Detach(F), Rows: 5, Guide: guide}
+						norms, slopes := loss.Compare(loss.Sums(f), target)
 						cost := 0.0
 						for name, norm := range norms {
 							cost += target.normalisers[name].cost(0, 1, math.Pow(torch.Float64s(norm)[0], 2))
 						}
 						assert.InEpsilon(t, torch.Float64s(torch.Detach(want))[0], cost, 1e-9)
 						got = torch.EmptyLike(f.F)
+						for name, slope := range slopes.Of { // as Slopes.at makes them
+							if len(torch.Shape(slope)) == featureDimensions {
+								slopes.Of[name] = torch.Flatten(slope, 2, 3)
+							}
+						}
 						loss.AddGradient(Gradient{got, true}, f, slopes)
 					})
 					difference := torch.Float64s(torch.Norms(torch.Sub(got, torch.Gradient(F))))[0]

@@ -33,8 +33,8 @@ func (Gram) Statistics(sums Statistics) Statistics { return sums }
 func (Gram) Target(style Statistics) (Statistics, Terms) { return style, differences(style) }
 
 // Compare finds D = ∂J/∂G.
-func (Gram) Compare(now Statistics, target Target) (norms Statistics, slopes Slopes) {
-	d, norm := target.difference(GramMatrices, now)
+func (Gram) Compare(sums Statistics, target Target) (norms Statistics, slopes Slopes) {
+	d, norm := target.difference(GramMatrices, sums)
 	factor, ok := target.normalisers[GramMatrices].scalarSlope()
 	if !ok {
 		target.normalisers[GramMatrices].applySlope(d)

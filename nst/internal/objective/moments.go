@@ -29,7 +29,8 @@ func (Moments) Target(style Statistics) (Statistics, Terms) { return style, diff
 
 // Compare finds D = ∂J/∂G and, as the slope of the mean with what the covariance has of
 // it, ∂J/∂μ − 2·D·μ.
-func (Moments) Compare(now Statistics, target Target) (norms Statistics, slopes Slopes) {
+func (Moments) Compare(sums Statistics, target Target) (norms Statistics, slopes Slopes) {
+	now := Moments{}.Statistics(sums)
 	d, gramNorm := target.difference(GramMatrices, now)
 	target.normalisers[GramMatrices].applySlope(d)
 	shift, meanNorm := target.difference(Means, now)

@@ -45,10 +45,10 @@ func (e *Evaluator) sumStyle(x torch.Tensor) (styleSums, error) {
 			}
 		}
 		return part
-	}, func(_ int, part styleSums) {
+	}, func(i int, part styleSums) {
 		for _, t := range e.style {
 			for _, r := range t.regions {
-				addTensors(sums[r], part[r])
+				gather(sums[r], part[r], e.tiles[i], t.layer, e.width, e.height)
 			}
 		}
 	})
@@ -71,7 +71,7 @@ func tileSums(loss StyleLoss, pass *vgg19.Pass, l vgg19.Layer, tile tiling.Tile,
 // the guide.
 func featuresOf(maps torch.Tensor, l vgg19.Layer, tile tiling.Tile, guide torch.Tensor, width, height int,
 	device torch.Device) Features {
-	f := Features{F: matrix(maps), Uniform: 1 / positions(l, width, height)}
+	f := Features{F: matrix(maps), Rows: torch.Shape(maps)[2], Uniform: 1 / positions(l, width, height)}
 	if guide.T != nil {
 		part := tile.Own.Positions(guide, l.Stride).Of(guide)
 		f.Guide = torch.To(torch.View(part, 1, torch.Count(part)), device)
@@ -163,7 +163,8 @@ func (t *tileGradient) add(l vgg19.Layer, arriving torch.Tensor) torch.Tensor {
 		for _, r := range term.regions {
 			adders = append(adders, func(maps, into torch.Tensor, fresh bool) {
 				f := featuresOf(maps, l, e.tiles[t.tile], r.guide, e.width, e.height, device)
-				e.spec.StyleLoss.AddGradient(Gradient{matrix(into), fresh}, f, t.slopes[r].on(device))
+				e.spec.StyleLoss.AddGradient(Gradient{matrix(into), fresh}, f,
+					t.slopes[r].at(e.tiles[t.tile], l, device))
 			})
 		}
 	}

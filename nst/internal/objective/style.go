@@ -72,10 +72,10 @@ func measureStyle(found StyleTargets, pool *tiling.Pool, spec *Spec, layers []vg
 			}
 		}
 		return part
-	}, func(_ int, part StyleTargets) {
+	}, func(i int, part StyleTargets) {
 		for l, levels := range part {
 			for level, sums := range levels {
-				addTensors(found[l][level], sums)
+				gather(found[l][level], sums, tiles[i], l, width, height)
 			}
 		}
 	})

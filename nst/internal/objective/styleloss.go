@@ -4,6 +4,8 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/seed9bb5c928/nst/nst/internal/tiling"
+	"github.com/seed9bb5c928/nst/nst/vgg19"
 	"github.com/seed9bb5c928/nst/torch"
 )
 
@@ -11,7 +13,8 @@ import (
 // Gram, Moments and Wasserstein are three; another one is another file.
 type StyleLoss interface {
 	// Sums returns sums over the positions of F, which may be a tile's: those of tiles
-	// are added up.
+	// are added up. What has four dimensions, [N,K,h,w], is of each position, and is set
+	// side by side.
 	Sums(f Features) Statistics
 	// Statistics makes the sums over all of a layer's positions the statistics that are
 	// compared. What it does not change it returns as it is.
@@ -20,9 +23,9 @@ type StyleLoss interface {
 	// for many comparisons, and says what the costs are made of. What it does not change
 	// it returns as it is.
 	Target(style Statistics) (target Statistics, terms Terms)
-	// Compare returns the roots [N] of the terms, distances from the target, and the
-	// cost's slopes.
-	Compare(now Statistics, target Target) (norms Statistics, slopes Slopes)
+	// Compare returns, of the sums over all positions, the roots [N] of the terms,
+	// distances from the target, and the cost's slopes.
+	Compare(sums Statistics, target Target) (norms Statistics, slopes Slopes)
 	// Recordable says whether a graph can record Compare: it reads nothing back.
 	Recordable() bool
 	// AddGradient adds ∂J/∂F, as it follows from the slopes, to a gradient.
@@ -33,6 +36,7 @@ type StyleLoss interface {
 // weights w_p of the positions, whose sum over all of the layer is 1.
 type Features struct {
 	F       torch.Tensor // [N,n_C,P]
+	Rows    int64        // of the positions, which are P/Rows in each
 	Guide   torch.Tensor // w [1,P]; none where all are equal
 	Uniform float64      // what they are then: 1/(n_H·n_W)
 }
@@ -50,10 +54,14 @@ type Slopes struct {
 	Factor float64
 }
 
-// on is the slopes on a device.
-func (s Slopes) on(device torch.Device) Slopes {
+// at is the slopes for a tile of a layer, on a device: of what is of each position, the
+// tile's.
+func (s Slopes) at(tile tiling.Tile, l vgg19.Layer, device torch.Device) Slopes {
 	out := Slopes{Statistics{}, s.Factor}
 	for name, t := range s.Of {
+		if len(torch.Shape(t)) == featureDimensions {
+			t = torch.Flatten(tile.Own.Positions(t, l.Stride).Of(t), 2, 3)
+		}
 		out.Of[name] = torch.To(t, device)
 	}
 	return out

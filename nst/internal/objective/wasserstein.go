@@ -52,7 +52,8 @@ func (Wasserstein) Target(style Statistics) (Statistics, Terms) {
 
 // Compare finds, with the optimal map T = R·(R·Σ_G·R)^-½·R between the two distributions,
 // ∂J/∂Σ = ½·(1 − T), and the slope of the mean as Moments does.
-func (Wasserstein) Compare(now Statistics, target Target) (norms Statistics, slopes Slopes) {
+func (Wasserstein) Compare(sums Statistics, target Target) (norms Statistics, slopes Slopes) {
+	now := Wasserstein{}.Statistics(sums)
 	scalar, R := torch.TypeOf(now[Means]), target.Statistics[roots]
 	covariance := widened(now[GramMatrices], target.Statistics[deltas])
 	values, vectors := torch.Eigh(torch.Bmm(R, torch.Bmm(covariance, R)))
