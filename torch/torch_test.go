@@ -3,6 +3,7 @@ package torch_test
 import (
 	"context"
 	"errors"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -648,4 +649,98 @@ func TestBytesAndTypes(t *testing.T) {
 		torch.Local(func() torch.Tensor { return torch.MM(torch.Full(1, torch.CPU, 3), torch.Full(1, torch.CPU, 3)) })
 		return nil
 	}))
+}
+
+// What comes round is cropped, added to and resized beyond its edges.
+func TestWrap(t *testing.T) {
+	scoped(t, func() {
+		x := torch.FromFloats([]float32{0, 1, 2, 3, 4, 5}, torch.CPU, 1, 1, 2, 3)
+		part := torch.Crop(x, -1, -2, 4, 5)
+		assert.Equal(t, []float32{
+			4, 5, 3, 4, 5,
+			1, 2, 0, 1, 2,
+			4, 5, 3, 4, 5,
+			1, 2, 0, 1, 2,
+		}, torch.Floats(part))
+		near, far := torch.Crop(x, 1, 1, 1, 2), torch.Crop(x, -3, 7, 1, 2)
+		assert.Equal(t, torch.Floats(near), torch.Floats(far), "periods away")
+		host := torch.FromPart([]float32{0, 1, 2, 3, 4, 5}, 2, 3, -1, -2, 4, 5)
+		assert.Equal(t, torch.Floats(part), torch.Floats(host))
+
+		sum := torch.FromFloats(make([]float32, 6), torch.CPU, 1, 1, 2, 3)
+		torch.AddAround(sum, torch.Full(1, torch.CPU, 1, 1, 4, 5), -1, -2)
+		assert.Equal(t, []float32{2, 4, 4, 2, 4, 4}, torch.Floats(sum), "how often each was cropped")
+
+		// A wave of whole periods stays one, whatever the sizes have in common.
+		for _, sizes := range [][2]int64{{48, 64}, {64, 48}, {50, 71}, {97, 24}} {
+			wave := func(n int64) []float32 {
+				out := make([]float32, n)
+				for i := range out {
+					out[i] = float32(math.Sin(2*math.Pi*(float64(i)+0.5)/float64(n) + 1))
+				}
+				return out
+			}
+			from := torch.FromFloats(wave(sizes[0]), torch.CPU, 1, 1, 1, sizes[0])
+			to := torch.Floats(torch.Resize(from, 1, sizes[1], torch.Wrap{X: true}))
+			assert.InDeltaSlice(t, wave(sizes[1]), to, 0.03, "%v", sizes)
+			assert.InDelta(t, wave(sizes[1])[0], to[0], 0.01, "also at the seam: %v", sizes)
+		}
+	})
+}
+
+// L-BFGS of a picture that comes round knows no seam: a shift by a power of two, which its
+// smooth parts are aligned to, shifts its steps.
+func TestWrapOfLBFGS(t *testing.T) {
+	for _, wrap := range []torch.Wrap{{}, {X: true, Y: true}} {
+		scoped(t, func() {
+			const side = 32
+			gradient := func(shift int64) torch.Tensor {
+				values := make([]float32, side*side)
+				for i := range values {
+					values[i] = float32(math.Sin(float64(i%side*i%side)) + math.Cos(float64(i/side)))
+				}
+				t := torch.FromFloats(values, torch.CPU, 1, 1, side, side)
+				return torch.Crop(t, -shift, -shift, side, side)
+			}
+			stepped := func(shift int64) torch.Tensor {
+				x := torch.Full(0.5, torch.CPU, 1, 1, side, side)
+				o := torch.NewLBFGS(x, 1, 5, 0.01, 0.05, wrap)
+				defer o.Close()
+				o.Step(gradient(shift))
+				return x
+			}
+			plain := torch.Crop(stepped(0), -16, -16, side, side)
+			difference := torch.Floats(torch.Norms(torch.Sub(plain, stepped(16))))[0]
+			if wrap.X {
+				assert.Less(t, difference, float32(1e-5))
+			} else {
+				assert.Greater(t, difference, float32(1e-3), "without it the edges are its own")
+			}
+		})
+	}
+}
+
+// Eigenvalues, diagonals and quantiles, and what they make of values that are none.
+func TestMatricesAndQuantiles(t *testing.T) {
+	scoped(t, func() {
+		m := torch.FromFloats([]float32{2, 1, 1, 2, 3, 0, 0, 1}, torch.CPU, 2, 2, 2)
+		values, vectors := torch.Eigh(m)
+		assert.InDeltaSlice(t, []float32{1, 3, 1, 3}, torch.Floats(values), 1e-6)
+		back := torch.Bmm(torch.Mul(vectors, torch.View(values, 2, 1, 2)), torch.Transpose(vectors, 1, 2))
+		assert.InDeltaSlice(t, torch.Floats(m), torch.Floats(back), 1e-6)
+		torch.AddInPlace(torch.Diagonal(m), torch.Full(1, torch.CPU), 1)
+		assert.Equal(t, []float32{3, 1, 1, 3, 4, 0, 0, 2}, torch.Floats(m), "a view")
+		none, _ := torch.Eigh(torch.Full(math.NaN(), torch.CPU, 1, 2, 2))
+		for _, v := range torch.Floats(none) {
+			assert.True(t, math.IsNaN(float64(v)))
+		}
+
+		x := torch.FromFloats([]float32{3, 1, 2, 0}, torch.CPU, 1, 1, 4)
+		assert.InDeltaSlice(t, []float32{0.5, 2.5}, torch.Floats(torch.Quantiles(x, torch.Tensor{}, 2)), 1e-6)
+		weights := torch.FromFloats([]float32{0, 0.5, 0, 0.5}, torch.CPU, 1, 4)
+		assert.InDeltaSlice(t, []float32{0, 1}, torch.Floats(torch.Quantiles(x, weights, 2)), 1e-6)
+		table := torch.FromFloats([]float32{10, 11, 12, 13}, torch.CPU, 1, 1, 4)
+		assert.InDeltaSlice(t, []float32{-10, -10, -10, -10},
+			torch.Floats(torch.QuantileDifferences(x, torch.Tensor{}, table)), 1e-6, "each to its own rank")
+	})
 }

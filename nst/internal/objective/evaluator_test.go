@@ -284,7 +284,8 @@ func sliced(now Statistics, table torch.Tensor) (square, size torch.Tensor) {
 	scalar := torch.TypeOf(now[projections])
 	d := torch.Sub(now[projections], torch.Cast(torch.FromBytes(target, torch.Float64, shape...), scalar))
 	square = torch.SquareSums(torch.Mul(d, torch.Pow(torch.Cast(now[weightings], scalar), 0.5)))
-	return torch.Scale(square, 1/float64(shape[1])), torch.Scale(torch.SquareSums(table), 1/float64(shape[1])/float64(q))
+	size = torch.Scale(torch.SquareSums(table), 1/float64(shape[1])/float64(q))
+	return torch.Scale(square, 1/float64(shape[1])), size
 }
 
 // middle are (i+½)/n.
