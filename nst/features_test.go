@@ -86,14 +86,20 @@ func distance(t *testing.T, a, b *picture.Picture) (sum float64) {
 	return sum
 }
 
+// contentAndStyles are a content of 128×96 and two styles of 96×96.
+func contentAndStyles(t *testing.T) (content, one, other *picture.Picture) {
+	content = resized(t, open(t, nsttest.Demo(t, "content.png")), 128, 96)
+	one = resized(t, open(t, nsttest.Reference(t, "style-120x96.png")), 96, 96)
+	other = resized(t, open(t, nsttest.Demo(t, "style.png")), 96, 96)
+	return content, one, other
+}
+
 // Two regions of the content take two styles, whether these are regions of one
 // picture or pictures of their own, and whatever is compared.
 func TestMasks(t *testing.T) {
 	nsttest.Long(t)
 	e := engine(t, "cpu")
-	content := resized(t, open(t, nsttest.Demo(t, "content.png")), 128, 96)
-	one := resized(t, open(t, nsttest.Reference(t, "style-120x96.png")), 96, 96)
-	other := resized(t, open(t, nsttest.Demo(t, "style.png")), 96, 96)
+	content, one, other := contentAndStyles(t)
 	halves := bands(64, 48, 30, 220)
 	for name, c := range map[string]struct {
 		styles []*picture.Picture
@@ -477,9 +483,7 @@ func TestTransfers(t *testing.T) {
 func TestSoftMasks(t *testing.T) {
 	nsttest.Long(t)
 	e := engine(t, "cpu")
-	content := resized(t, open(t, nsttest.Demo(t, "content.png")), 128, 96)
-	one := resized(t, open(t, nsttest.Reference(t, "style-120x96.png")), 96, 96)
-	other := resized(t, open(t, nsttest.Demo(t, "style.png")), 96, 96)
+	content, one, other := contentAndStyles(t)
 	o := nst.Options{
 		Size: new(128), StyleSize: new(0), Iterations: new(40), MaskSoft: true,
 		ContentMask: bands(64, 48, 30, 80, 130, 180, 230),

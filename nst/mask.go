@@ -175,8 +175,8 @@ func (m *mask) guides(layers []vgg19.Layer, device torch.Device, scalar torch.Sc
 			t = torch.Mul(t, torch.ResizeLinear(grey, int64(height), int64(width), wrap))
 		}
 		if x, y := edge(m.inside.X, width), edge(m.inside.Y, height); x+y > 0 {
-			inside := torch.Slice(torch.Slice(t, 2, y, int64(height)-y), 3, x, int64(width)-x)
-			t = torch.Pad(inside, y, x, int64(height), int64(width))
+			inside := vgg19.Window{Top: y, Left: x, Bottom: height - y, Right: width - x}
+			t = torch.Pad(inside.View(t), int64(y), int64(x), int64(height), int64(width))
 		}
 		out.AddGuide(level, t, layers, device, scalar)
 	}
@@ -184,11 +184,11 @@ func (m *mask) guides(layers []vgg19.Layer, device torch.Device, scalar torch.Sc
 }
 
 // edge is how many pixels at each end of a side do not count.
-func edge(left bool, side int) int64 {
+func edge(left bool, side int) int {
 	if !left {
 		return 0
 	}
-	return int64(side) / 16
+	return side / 16
 }
 
 // member is how far each pixel of a picture of width×height belongs to a region, 0 to 1.

@@ -127,7 +127,8 @@ func (o Options) withDefaults() (*settings, error) {
 		func() error { return known("Alpha", either(s.Alpha, AlphaKeep), AlphaKeep, AlphaWhite) },
 		func() error { return known("Precision", s.Precision, Fast, Exact, TF32, BF16, Double) },
 		func() error { return known("Autotune", s.Autotune, AutotuneAuto, AutotuneOn, AutotuneOff) },
-		s.checkTile, s.checkStrength, s.checkNumbers, s.checkStyleWeights, s.checkSizes, s.checkScales, s.checkPictures,
+		s.checkTile, s.checkStrength, s.checkNumbers, s.checkStyleWeights, s.checkSizes, s.checkCut,
+		s.checkScales, s.checkPictures,
 	} {
 		if err := check(); err != nil {
 			return nil, err
@@ -277,20 +278,15 @@ func (s *settings) checkStyleFor(n int) error {
 		}
 	}
 	for _, l := range s.spec.StyleLayers() {
-		if !slices.ContainsFunc(indices(n), func(i int) bool { return s.isFor(i, l) && s.share(i, n) > 0 }) {
+		styled := false
+		for i := range n {
+			styled = styled || s.isFor(i, l) && s.share(i, n) > 0
+		}
+		if !styled {
 			return invalid("StyleFor", "leaves no style for %s", l.Name)
 		}
 	}
 	return nil
-}
-
-// indices are 0 to n−1.
-func indices(n int) []int {
-	out := make([]int, n)
-	for i := range out {
-		out[i] = i
-	}
-	return out
 }
 
 // share is a style picture's part of the blend of n.
@@ -317,6 +313,20 @@ func (s *settings) checkSizes() error {
 			return err
 		}
 	}
+	if s.StyleScale == nil {
+		s.StyleScale = new(1.0)
+	}
+	if err := checkNumber("StyleScale", *s.StyleScale, false); err != nil {
+		return err
+	}
+	if size := float64(*s.StyleSize) * *s.StyleScale; size > maxSide {
+		return invalid("StyleScale", "makes the style size %.0f; at most %d pixels will do", size, maxSide)
+	}
+	return nil
+}
+
+// checkCut checks what is used of the style pictures.
+func (s *settings) checkCut() error {
 	for _, angle := range s.StyleRotate {
 		if math.IsNaN(angle) || math.IsInf(angle, 0) {
 			return invalid("StyleRotate", "has %v; an angle in degrees will do", angle)
@@ -329,15 +339,6 @@ func (s *settings) checkSizes() error {
 	}
 	if m := *s.StyleMargin; !(m >= 0 && m <= MaxStyleMargin) {
 		return invalid("StyleMargin", "is %g; 0 to %g of the longest side will do", m, MaxStyleMargin)
-	}
-	if s.StyleScale == nil {
-		s.StyleScale = new(1.0)
-	}
-	if err := checkNumber("StyleScale", *s.StyleScale, false); err != nil {
-		return err
-	}
-	if size := float64(*s.StyleSize) * *s.StyleScale; size > maxSide {
-		return invalid("StyleScale", "makes the style size %.0f; at most %d pixels will do", size, maxSide)
 	}
 	return nil
 }

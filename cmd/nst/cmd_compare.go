@@ -2,19 +2,12 @@ package main
 
 import (
 	"fmt"
-	"os"
+	"slices"
 
 	"github.com/seed9bb5c928/nst/nst/picture"
 	"github.com/seed9bb5c928/nst/nst/report"
 	"github.com/spf13/cobra"
 )
-
-// same says whether two paths are of one file.
-func same(a, b string) bool {
-	first, err := os.Stat(a)
-	second, other := os.Stat(b)
-	return err == nil && other == nil && os.SameFile(first, second)
-}
 
 func newCompareCommand() *cobra.Command {
 	var html string
@@ -39,8 +32,8 @@ func newCompareCommand() *cobra.Command {
 			if err := picture.CheckWritable(html); err != nil {
 				return fmt.Errorf("--html: %w", err)
 			}
-			for _, path := range append(args, inputs...) {
-				if same(path, html) {
+			for _, path := range slices.Concat(args, inputs) {
+				if sameFile(path, html) {
 					return usage("--html is %s, one of the pictures; give the page a file of its own", html)
 				}
 			}

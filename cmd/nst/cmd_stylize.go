@@ -148,7 +148,7 @@ func runStylize(ctx context.Context, o *stylizeOptions, stdout, stderr io.Writer
 	out.fit(&options)
 	for flag, path := range map[string]string{"checkpoint": o.checkpoint, "report": o.report} {
 		if path != "" {
-			if filepath.Clean(path) == filepath.Clean(o.output) {
+			if sameFile(path, o.output) {
 				return usage("--%s is %s, where the result goes; give it a file of its own", flag, path)
 			}
 			if err := picture.CheckWritable(path); err != nil {

@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 
 	"github.com/seed9bb5c928/nst/nst"
 	"github.com/seed9bb5c928/nst/nst/picture"
@@ -104,4 +106,11 @@ func (t target) save(p *picture.Picture) error {
 		return p.Encode(t.stdout, t.format, t.encoding)
 	}
 	return picture.Replace(t.path, func(w io.Writer) error { return p.Encode(w, t.format, t.encoding) })
+}
+
+// sameFile says whether two paths are of one file, which need not be there.
+func sameFile(a, b string) bool {
+	first, err := os.Stat(a)
+	second, other := os.Stat(b)
+	return filepath.Clean(a) == filepath.Clean(b) || err == nil && other == nil && os.SameFile(first, second)
 }

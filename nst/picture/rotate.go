@@ -26,12 +26,18 @@ func (p *Picture) Rotated(degrees float64) *Picture {
 			}
 		})
 	}
+	return p.planes(out, fill)
+}
+
+// planes calls do for each plane of p, and alpha if it has it, and that of out, which it
+// returns.
+func (p *Picture) planes(out *Picture, do func(from, to []float32)) *Picture {
 	for c := range 3 {
-		fill(p.Pixels[c*p.Width*p.Height:], out.Pixels[c*out.Width*out.Height:])
+		do(p.Pixels[c*p.Width*p.Height:], out.Pixels[c*out.Width*out.Height:])
 	}
 	if p.Alpha != nil {
 		out.Alpha = make([]float32, out.Width*out.Height)
-		fill(p.Alpha, out.Alpha)
+		do(p.Alpha, out.Alpha)
 	}
 	return out
 }
@@ -61,19 +67,11 @@ func (p *Picture) Trimmed(edge int) *Picture {
 		return p
 	}
 	out := New(p.Width-2*edge, p.Height-2*edge)
-	trim := func(from, to []float32) {
+	return p.planes(out, func(from, to []float32) {
 		for y := range out.Height {
 			copy(to[y*out.Width:(y+1)*out.Width], from[(y+edge)*p.Width+edge:])
 		}
-	}
-	for c := range 3 {
-		trim(p.Pixels[c*p.Width*p.Height:], out.Pixels[c*out.Width*out.Height:])
-	}
-	if p.Alpha != nil {
-		out.Alpha = make([]float32, out.Width*out.Height)
-		trim(p.Alpha, out.Alpha)
-	}
-	return out
+	})
 }
 
 // at is a plane's value at x, y, by linear interpolation.

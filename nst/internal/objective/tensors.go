@@ -36,10 +36,10 @@ func gather(sums, part Statistics, tile tiling.Tile, l vgg19.Layer, width, heigh
 		if len(shape) < featureDimensions || shape[2] == rows && shape[3] == columns {
 			continue
 		}
-		top, left := int64(tile.Own.Top/l.Stride), int64(tile.Own.Left/l.Stride)
 		if whole, ok := sums[name]; ok {
-			torch.Copy(torch.Slice(torch.Slice(whole, 2, top, top+shape[2]), 3, left, left+shape[3]), t)
+			torch.Copy(tile.Own.Positions(whole, l.Stride).View(whole), t)
 		} else {
+			top, left := int64(tile.Own.Top/l.Stride), int64(tile.Own.Left/l.Stride)
 			sums[name] = torch.Keep(torch.Pad(t, top, left, rows, columns))
 		}
 		torch.Close(t)

@@ -15,7 +15,7 @@ import (
 // To the diagonals of both covariances δ is added: where a picture has fewer positions than
 // a layer maps, or features vary by less than sums in float32 are exact to, the root has no
 // slope without it.
-type Wasserstein struct{}
+type Wasserstein struct{ Moments }
 
 // What a target has besides, in float64 like its covariance.
 const (
@@ -26,12 +26,6 @@ const (
 // faintest is δ as a part of the mean square of a style's features, and flat what is added
 // to it for a style that has none.
 const faintest, flat = 1e-4, 1e-8
-
-// Sums are those of Moments.
-func (Wasserstein) Sums(f Features) Statistics { return Moments{}.Sums(f) }
-
-// Statistics are those of Moments.
-func (Wasserstein) Statistics(sums Statistics) Statistics { return Moments{}.Statistics(sums) }
 
 // Target finds R. The style's size is its distance from a picture without features,
 // ‖μ_S‖² + tr Σ_S.
@@ -52,8 +46,8 @@ func (Wasserstein) Target(style Statistics) (Statistics, Terms) {
 
 // Compare finds, with the optimal map T = R·(R·Σ_G·R)^-½·R between the two distributions,
 // ∂J/∂Σ = ½·(1 − T), and the slope of the mean as Moments does.
-func (Wasserstein) Compare(sums Statistics, target Target) (norms Statistics, slopes Slopes) {
-	now := Wasserstein{}.Statistics(sums)
+func (w Wasserstein) Compare(sums Statistics, target Target) (norms Statistics, slopes Slopes) {
+	now := w.Statistics(sums)
 	scalar, R := torch.TypeOf(now[Means]), target.Statistics[roots]
 	covariance := widened(now[GramMatrices], target.Statistics[deltas])
 	values, vectors := torch.Eigh(torch.Bmm(R, torch.Bmm(covariance, R)))
@@ -78,11 +72,6 @@ const smallestEigenvalue = 1e-30
 
 // Recordable is false: to find eigenvalues libraries read back whether they did.
 func (Wasserstein) Recordable() bool { return false }
-
-// AddGradient is that of Moments.
-func (Wasserstein) AddGradient(into Gradient, f Features, slopes Slopes) {
-	Moments{}.AddGradient(into, f, slopes)
-}
 
 // widened is matrices in float64, symmetric to the last bit (the root magnifies what is
 // not), with delta [N,1] added to their diagonals.
