@@ -104,6 +104,7 @@ const (
 	tensorBestValues = "best.values"
 	tensorAverage    = "average"
 	tensorOptimizer  = "optimizer.%04d"
+	tensorNearest    = "nearest.%04d"
 )
 
 // checkpoint copies the descent at scale i.
@@ -135,6 +136,11 @@ func (r *run) checkpoint(i int, now *descent.Descent) (*Checkpoint, error) {
 		if s.Average.T != nil {
 			c.tensors[tensorAverage] = copyTensor(s.Average)
 		}
+		if r.eval != nil { // else nothing will be evaluated at this scale
+			for k, t := range r.eval.Nearest() {
+				c.tensors[fmt.Sprintf(tensorNearest, k)] = copyTensor(t)
+			}
+		}
 		if s.GradientFactors == nil {
 			return nil
 		}
@@ -148,7 +154,7 @@ func (r *run) checkpoint(i int, now *descent.Descent) (*Checkpoint, error) {
 }
 
 // restore goes on from the checkpoint, at its scale.
-func (r *run) restore(eval *objective.Evaluator, settings descent.Settings, at scale) *descent.Descent {
+func (r *run) restore(eval *objective.Evaluator, settings descent.Settings, at scale) (*descent.Descent, error) {
 	c := r.settings.Resume
 	tensor := func(name string) (t torch.Tensor, ok bool) {
 		h, ok := c.tensors[name]
@@ -157,6 +163,18 @@ func (r *run) restore(eval *objective.Evaluator, settings descent.Settings, at s
 		}
 		return t, ok
 	}
+	all := func(name string) (out []torch.Tensor) {
+		for k := 0; ; k++ {
+			t, ok := tensor(fmt.Sprintf(name, k))
+			if !ok {
+				return out
+			}
+			out = append(out, t)
+		}
+	}
+	if nearest := all(tensorNearest); len(nearest) > 0 && !eval.SetNearest(nearest) {
+		return nil, fmt.Errorf("%w: its nearest neighbours are of other pictures", ErrCheckpoint)
+	}
 	s := descent.Snapshot{Before: c.state.Before, Steps: c.state.Steps}
 	s.Pictures, _ = tensor(tensorPicture)
 	s.Best, _ = tensor(tensorBest)
@@ -164,18 +182,12 @@ func (r *run) restore(eval *objective.Evaluator, settings descent.Settings, at s
 	s.Average, _ = tensor(tensorAverage)
 	if c.state.Started {
 		s.GradientFactors, s.Numbers = []float64{c.state.GradientScale}, c.state.Numbers
-		for k := 0; ; k++ {
-			t, ok := tensor(fmt.Sprintf(tensorOptimizer, k))
-			if !ok {
-				break
-			}
-			s.Optimizer = append(s.Optimizer, t)
-		}
+		s.Optimizer = all(tensorOptimizer)
 	}
 	r.earlier = c.state.Seconds
 	now := descent.Resume(eval, settings, at.iterations, s)
 	torch.Close(s.Optimizer...)
-	return now
+	return now, nil
 }
 
 // inputs are the hashes of all that a run depends on beside its options.

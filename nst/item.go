@@ -200,17 +200,18 @@ func (m *item) coloured(p *picture.Picture) *picture.Picture {
 	return picture.Recolor(p, m.colours)
 }
 
-// styledItem is an item and the targets of its styles at a scale.
+// styledItem is an item and what its styles have at a scale: targets, or, with nearest
+// neighbours, candidates.
 type styledItem struct {
-	item    *item
-	targets []weightedTargets
+	item       *item
+	targets    []weightedTargets
+	candidates []weightedCandidates
 }
 
-// regions are what the objective of some items, made together, has of their styles'
-// targets, as tensors of the caller's scope. The items have the same masks. The error is of
-// a region that has no position in any layer at the result's size.
-func regions(items []styledItem, spec *objective.Spec, device torch.Device, at scale) (out []objective.Region,
-	err error) {
+// styles are what the objective of some items, made together, compares with, as tensors of
+// the caller's scope (but candidates, which it hands on). The items have the same masks. The
+// error is of a region that has no position in any layer at the result's size.
+func styles(items []styledItem, spec *objective.Spec, device torch.Device, at scale) (out objective.Styles, err error) {
 	m := items[0].item
 	var guides objective.Guides
 	levels := []objective.Level{0}
@@ -220,12 +221,22 @@ func regions(items []styledItem, spec *objective.Spec, device torch.Device, at s
 		levels = m.contentMask.levels()
 	}
 	seen := map[objective.Level]bool{}
-	for _, l := range spec.StyleLayers() {
-		for _, level := range levels {
-			r := objective.Region{Layer: l, Share: 1}
+	for _, level := range levels {
+		share := 1.0
+		if m.contentMask != nil {
+			share = m.contentMask.shares[level]
+		}
+		if spec.Neighbours {
+			n, there := neighbourhood(items, guides, level)
+			if n.Share = share; there {
+				out.Neighbourhoods, seen[level] = append(out.Neighbourhoods, n), true
+			}
+			continue
+		}
+		for _, l := range spec.StyleLayers() {
+			r := objective.Region{Layer: l, Share: share}
 			there := true
 			if m.contentMask != nil {
-				r.Share = m.contentMask.shares[level]
 				r.Guide, there = guides[l.Stride][level]
 			}
 			var blended []objective.Statistics
@@ -239,14 +250,41 @@ func regions(items []styledItem, spec *objective.Spec, device torch.Device, at s
 				continue
 			}
 			r.Target = objective.Stack(blended)
-			out, seen[level] = append(out, r), true
+			out.Regions, seen[level] = append(out.Regions, r), true
 		}
 	}
 	for _, level := range levels {
 		if at.factor == 1 && len(spec.StyleLayers()) > 0 && !seen[level] {
-			return nil, invalid("StyleMasks", "and what of the styles is transparent leave no place for the region of "+
+			return out, invalid("StyleMasks", "and what of the styles is transparent leave no place for the region of "+
 				"level %d: all of it is at edges that do not count", level)
 		}
 	}
 	return out, nil
+}
+
+// neighbourhood is a region's, but for its share, if it is there: in every layer and in some
+// style of each item.
+func neighbourhood(items []styledItem, guides objective.Guides, level objective.Level) (n objective.Neighbourhood,
+	there bool) {
+	if guides != nil {
+		n.Guides = map[int]torch.Tensor{}
+		for stride, of := range guides {
+			if n.Guides[stride], there = of[level]; !there {
+				return n, false
+			}
+		}
+	}
+	for _, i := range items {
+		var all []objective.WeightedCandidates
+		for _, c := range i.candidates {
+			if of, ok := c.LevelCandidates[level]; ok {
+				all = append(all, objective.WeightedCandidates{Candidates: of, Weight: c.share})
+			}
+		}
+		if len(all) == 0 {
+			return n, false
+		}
+		n.Styles = append(n.Styles, all)
+	}
+	return n, true
 }

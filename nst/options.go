@@ -102,6 +102,9 @@ const (
 	// SlicedLoss compares the features' whole distributions, by the Wasserstein-2
 	// distance of their projections on 32 directions.
 	SlicedLoss StyleLoss = "swd"
+	// NeighboursLoss compares each position with the style's position that is most like
+	// it, found anew at each scale (Kolkin et al. 2022, arXiv:2203.13215).
+	NeighboursLoss StyleLoss = "nn"
 )
 
 // Wrap is in which directions the picture comes round, so that it can be set beside

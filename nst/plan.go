@@ -25,6 +25,7 @@ type situation struct {
 	spec     *objective.Spec
 	descent  descent.Settings // without Memory
 	still    bool             // no step is made
+	styles   int64            // what every device holds of the styles, in bytes
 }
 
 // plan is how the memory is used: decided for the result's size, which is the largest.
@@ -58,7 +59,7 @@ func (s situation) plan() plan {
 	p := plan{primary: s.workers[0].Device(), passes: 1}
 	free := map[torch.Device]int64{}
 	for device, bytes := range s.free {
-		free[device] = bytes
+		free[device] = bytes - s.styles
 	}
 	held := int64(0) // times the pictures' memory
 	if p.memory, held = s.state(p.primary); p.primary != torch.CPU && held*pictures > free[p.primary]*3/4 {

@@ -25,7 +25,8 @@ type run struct {
 	pool     *tiling.Pool
 	spec     objective.Spec // with the network's channels
 	settled  plan
-	now      *descent.Descent // of the scale that was evaluated last; nil before
+	now      *descent.Descent     // of the scale that was evaluated last; nil before
+	eval     *objective.Evaluator // of the scale that is optimised; nil between scales
 
 	began      time.Time
 	earlier    float64 // seconds of the run that was resumed
@@ -150,7 +151,7 @@ func (r *run) makePlan() error {
 	s := situation{
 		workers: r.engine.workers, free: free, limited: r.settings.MemoryLimit > 0, tile: r.settings.Tile,
 		schedule: r.schedule, pictures: int64(len(r.items)), double: r.settings.Precision == Double,
-		spec: &r.spec, descent: r.settings.descent, still: r.settings.iterations == 0,
+		spec: &r.spec, descent: r.settings.descent, still: r.settings.iterations == 0, styles: r.styleMemory(),
 	}
 	p := s.plan()
 	if p.warning != "" {
@@ -162,6 +163,19 @@ func (r *run) makePlan() error {
 		w.Network.SetKeep(p.keep)
 	}
 	return nil
+}
+
+// styleMemory is what every device holds of the styles at the result's size.
+func (r *run) styleMemory() int64 {
+	at := r.final()
+	var sizes []objective.Dimensions
+	for _, m := range r.items {
+		for _, one := range m.styles {
+			width, height := r.settings.styleSize(one.shape, at.factor)
+			sizes = append(sizes, objective.Dimensions{Width: width, Height: height})
+		}
+	}
+	return r.spec.StyleMemory(r.engine.workers[0].Network, at.width, at.height, len(r.items), sizes)
 }
 
 // free is how much of a device's memory this process may still use.
@@ -289,7 +303,9 @@ func (r *run) optimiseScale(ctx context.Context, i int) (last bool, best []objec
 	if err != nil {
 		return false, nil, err
 	}
+	r.eval = eval
 	defer func() { // the next scale's maps have other sizes
+		r.eval = nil
 		r.tiles = eval.Tiles()
 		if r.now != nil {
 			r.now.Release() // what uses the evaluator's tensors
@@ -302,17 +318,17 @@ func (r *run) optimiseScale(ctx context.Context, i int) (last bool, best []objec
 	}
 	settings := r.descentSettings()
 	var next *descent.Descent
-	err = torch.Scoped(func() error {
+	err = torch.Scoped(func() (err error) {
 		switch {
 		case r.now != nil:
 			next = r.now.Upsample(eval, settings, int64(at.height), int64(at.width), at.iterations,
 				r.detail(r.schedule[i-1], at))
 		case s.Resume != nil:
-			next = r.restore(eval, settings, at)
+			next, err = r.restore(eval, settings, at)
 		default:
 			next = descent.New(eval, settings, r.start(at), at.iterations, 0)
 		}
-		return nil
+		return err
 	})
 	if err != nil {
 		return false, nil, err
@@ -453,15 +469,27 @@ func (r *run) evaluator(at scale) (eval *objective.Evaluator, err error) {
 	err = torch.Scoped(func() error {
 		var styled []styledItem
 		var sized []*picture.Picture
+		defer func() {
+			for _, i := range styled {
+				for _, c := range i.candidates {
+					c.Close()
+				}
+			}
+		}()
 		for _, m := range r.items {
-			t, err := m.targets(r.engine.styles, r.pool, &spec, at)
+			i, err := styledItem{item: m}, error(nil)
+			if spec.Neighbours {
+				i.candidates, err = m.candidates(r.pool, &spec, at)
+			} else {
+				i.targets, err = m.targets(r.engine.styles, r.pool, &spec, at)
+			}
+			styled = append(styled, i)
 			if err != nil {
 				return err
 			}
-			styled = append(styled, styledItem{m, t})
 			sized = append(sized, resized(m.content, at.width, at.height, r.settings.wrap()))
 		}
-		made, err := regions(styled, &spec, r.pool.Primary, at)
+		made, err := styles(styled, &spec, r.pool.Primary, at)
 		if err != nil {
 			return err
 		}

@@ -39,7 +39,7 @@ func (s *settings) deepest() vgg19.Layer { return vgg19.Deepest(s.layers()) }
 // styleLosses are the objective's.
 var styleLosses = map[StyleLoss]objective.StyleLoss{
 	GramLoss: objective.Gram{}, MomentsLoss: objective.Moments{}, WassersteinLoss: objective.Wasserstein{},
-	SlicedLoss: objective.Sliced{},
+	SlicedLoss: objective.Sliced{}, NeighboursLoss: nil, // which is Spec.Neighbours
 }
 
 // methods are the descent's.
@@ -101,6 +101,7 @@ func (o Options) withDefaults() (*settings, error) {
 	s.Wrap = either(s.Wrap, WrapOff)
 	s.Color = either(s.Color, ColorStyle)
 	s.Precision = either(s.Precision, Fast)
+	s.spec.Neighbours = s.StyleLoss == NeighboursLoss
 	s.spec.StyleLoss, s.spec.Wrap, s.descent.Wrap = styleLosses[s.StyleLoss], s.wrap(), s.wrap()
 	s.descent.Method, s.descent.Rate = methods[s.Optimizer], rates[s.Optimizer]
 	var err error
@@ -262,6 +263,9 @@ func (s *settings) isFor(i int, l vgg19.Layer) bool {
 func (s *settings) checkStyleFor(n int) error {
 	if len(s.StyleFor) == 0 {
 		return nil
+	}
+	if s.spec.Neighbours {
+		return invalid("StyleFor", "is not for the style loss %s, which looks at all layers at once", s.StyleLoss)
 	}
 	if len(s.StyleFor) != n {
 		return invalid("StyleFor", "is of %d style pictures, and there are %d", len(s.StyleFor), n)

@@ -4,7 +4,9 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 
@@ -145,19 +147,72 @@ func (m *item) styleTargets(cache *styleCache, pool *tiling.Pool, spec *objectiv
 		key.mask = fingerprintOf(s.StyleMasks[i])
 	}
 	return cache.get(key, func() (found objective.StyleTargets, err error) {
-		defer s.collect()
-		err = torch.Scoped(func() (err error) {
-			var guides objective.Guides
-			if one.mask != nil {
-				torch.NoGrad(func() {
-					guides = one.mask.guides(layers, pool.Primary, s.Precision.scalar(), width, height, torch.Wrap{})
-				})
-			}
-			p := resized(one.picture, width, height, torch.Wrap{})
-			found, err = objective.MeasureStyle(pool, spec, width, height,
-				func(t tiling.Tile) torch.Tensor { return s.part(p, t) }, guides)
+		err = m.measured(pool, spec, i, at, func(width, height int, source objective.Source,
+			guides objective.Guides) (err error) {
+			found, err = objective.MeasureStyle(pool, spec, width, height, source, guides)
 			return err
 		})
 		return found, err
 	})
+}
+
+// measured calls measure with style picture i at a scale, and its regions.
+func (m *item) measured(pool *tiling.Pool, spec *objective.Spec, i int, at scale,
+	measure func(width, height int, source objective.Source, guides objective.Guides) error) error {
+	s, one := m.settings, m.styles[i]
+	width, height := s.styleSize(one.shape, at.factor)
+	defer s.collect()
+	return torch.Scoped(func() error {
+		var guides objective.Guides
+		if one.mask != nil {
+			torch.NoGrad(func() {
+				guides = one.mask.guides(spec.StyleLayers(), pool.Primary, s.Precision.scalar(), width, height, torch.Wrap{})
+			})
+		}
+		p := resized(one.picture, width, height, torch.Wrap{})
+		return measure(width, height, func(t tiling.Tile) torch.Tensor { return s.part(p, t) }, guides)
+	})
+}
+
+// weightedCandidates are one given style picture's candidates, at all the angles at which it
+// is used, and its share of the blend.
+type weightedCandidates struct {
+	objective.LevelCandidates
+	share float64
+}
+
+// candidates finds those of the item's styles at a scale. The caller closes them.
+func (m *item) candidates(pool *tiling.Pool, spec *objective.Spec, at scale) (out []weightedCandidates, err error) {
+	angles := map[int]map[objective.Level][]objective.Candidates{} // by the picture that was given
+	shares := map[int]float64{}
+	defer func() {
+		for _, of := range slices.Sorted(maps.Keys(angles)) {
+			one := weightedCandidates{objective.LevelCandidates{}, shares[of]}
+			for level, parts := range angles[of] {
+				one.LevelCandidates[level] = objective.Unite(parts)
+			}
+			out = append(out, one)
+		}
+	}()
+	for i, one := range m.styles {
+		if one.share == 0 {
+			continue
+		}
+		err := m.measured(pool, spec, i, at, func(width, height int, source objective.Source,
+			guides objective.Guides) error {
+			found, err := objective.MeasureCandidates(pool, spec, width, height, source, guides)
+			for level, c := range found {
+				if angles[one.of] == nil {
+					angles[one.of] = map[objective.Level][]objective.Candidates{}
+				}
+				angles[one.of][level] = append(angles[one.of][level], c)
+			}
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		shares[one.of] += one.share
+	}
+	return nil, nil
 }

@@ -156,6 +156,59 @@ func withWeights(x, weights Tensor) ([]Tensor, C.nst_tensor) {
 	return []Tensor{x, weights}, handle(weights)
 }
 
+// Units returns features f [N,C,P] as directions, each divided by its length, and the lengths
+// [N,1,P]. What has no length stays zero.
+func Units(f Tensor) (units, lengths Tensor) {
+	var l C.nst_tensor
+	units = make1("units", func(out *C.nst_tensor) *C.char { return C.nst_units(handle(f), &l, out) }, f)
+	return units, adopt(l)
+}
+
+// UnitsBackward returns ∂J/∂f, for ∂J/∂units and what Units returned.
+func UnitsBackward(gradient, units, lengths Tensor) Tensor {
+	return make1("units_backward", func(out *C.nst_tensor) *C.char {
+		return C.nst_units_backward(handle(gradient), handle(units), handle(lengths), out)
+	}, gradient, units, lengths)
+}
+
+// Nearest returns, for each column of queries [D,P], which column of candidates [D,R] has the
+// largest product with it: places [P], whole numbers. It holds the products of some queries
+// at a time, in at most 64 MiB.
+func Nearest(queries, candidates Tensor) Tensor {
+	return make1("nearest", func(out *C.nst_tensor) *C.char {
+		return C.nst_nearest(handle(queries), handle(candidates), out)
+	}, queries, candidates)
+}
+
+// IndexSelect returns those places of one dimension of t that index [n], whole numbers, names.
+func IndexSelect(t Tensor, dim int64, index Tensor) Tensor {
+	return make1("index_select", func(out *C.nst_tensor) *C.char {
+		return C.nst_tensor_index_select(handle(t), C.int64_t(dim), handle(index), out)
+	}, t, index)
+}
+
+// Every returns a view of every step-th place of one dimension, from the first on.
+func Every(t Tensor, dim, first, step int64) Tensor {
+	return make1("every", func(out *C.nst_tensor) *C.char {
+		return C.nst_tensor_every(handle(t), C.int64_t(dim), C.int64_t(first), C.int64_t(step), out)
+	}, t)
+}
+
+// PixelUnshuffle returns maps [N,C,factor·H,factor·W] as [N,C·factor²,H,W]: the positions of
+// each block of factor×factor become maps, which of each map lie together.
+func PixelUnshuffle(t Tensor, factor int64) Tensor {
+	return make1("pixel_unshuffle", func(out *C.nst_tensor) *C.char {
+		return C.nst_tensor_pixel_unshuffle(handle(t), C.int64_t(factor), out)
+	}, t)
+}
+
+// PixelShuffle is PixelUnshuffle's inverse.
+func PixelShuffle(t Tensor, factor int64) Tensor {
+	return make1("pixel_shuffle", func(out *C.nst_tensor) *C.char {
+		return C.nst_tensor_pixel_shuffle(handle(t), C.int64_t(factor), out)
+	}, t)
+}
+
 // Diagonal returns a view of the diagonals [N,n] of matrices t [N,n,n].
 func Diagonal(t Tensor) Tensor {
 	return make1("diagonal", func(out *C.nst_tensor) *C.char { return C.nst_tensor_diagonal(handle(t), out) }, t)

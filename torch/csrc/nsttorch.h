@@ -64,6 +64,17 @@ const char* nst_tensor_eigh(nst_tensor t, nst_tensor* values, nst_tensor* vector
 // linear between values. And by what values differ from the quantiles at their own ranks, [N,K,P].
 const char* nst_quantiles(nst_tensor x, nst_tensor weights, int64_t count, nst_tensor* out);
 const char* nst_quantile_differences(nst_tensor x, nst_tensor weights, nst_tensor quantiles, nst_tensor* out);
+// Unit vectors (neighbours.cc): features f [N,C,P] as directions, and their lengths [N,1,P]; and ∂J/∂f by ∂J/∂units.
+const char* nst_units(nst_tensor f, nst_tensor* lengths, nst_tensor* out);
+const char* nst_units_backward(nst_tensor gradient, nst_tensor units, nst_tensor lengths, nst_tensor* out);
+// For each column of queries [D,P] the column of candidates [D,R] whose product with it is largest, [P].
+const char* nst_nearest(nst_tensor queries, nst_tensor candidates, nst_tensor* out);
+// The places of a dimension that index [n] names, and a view of every step-th from the first.
+const char* nst_tensor_index_select(nst_tensor t, int64_t dim, nst_tensor index, nst_tensor* out);
+const char* nst_tensor_every(nst_tensor t, int64_t dim, int64_t first, int64_t step, nst_tensor* out);
+// Maps [N,C,H*r,W*r] as [N,C*r*r,H,W], and back.
+const char* nst_tensor_pixel_unshuffle(nst_tensor t, int64_t factor, nst_tensor* out);
+const char* nst_tensor_pixel_shuffle(nst_tensor t, int64_t factor, nst_tensor* out);
 // A view of the diagonals [N,n] of matrices [N,n,n].
 const char* nst_tensor_diagonal(nst_tensor t, nst_tensor* out);
 const char* nst_tensor_add_in_place(nst_tensor t, nst_tensor other, double factor);

@@ -109,7 +109,7 @@ func (e *Evaluator) opacityAt(l vgg19.Layer, w *tiling.Worker, i int) torch.Tens
 // addContentGradient adds the term's gradient to into, and puts the norm [N] of the
 // differences, which it keeps, into norms. It closes target, the content's features.
 func (e *Evaluator) addContentGradient(t *contentTerm, into torch.Tensor, fresh bool, maps, target, alpha torch.Tensor,
-	norms map[*contentTerm]torch.Tensor) {
+	norms map[positional]torch.Tensor) {
 	difference := into
 	if !fresh {
 		difference = torch.EmptyLike(maps)

@@ -30,19 +30,27 @@ type Region struct {
 // positions alone count. One tile that is the whole picture is run once, others twice,
 // except those whose passes the workers keep.
 type Evaluator struct {
-	pool          *tiling.Pool
-	spec          *Spec
-	width, height int // of the pictures
-	layers        []vgg19.Layer
-	tiles         []tiling.Tile
-	content       []*contentTerm
-	style         []*styleTerm
-	columns       columns
+	pool           *tiling.Pool
+	spec           *Spec
+	width, height  int // of the pictures
+	layers         []vgg19.Layer
+	tiles          []tiling.Tile
+	content        []*contentTerm
+	style          []*styleTerm
+	neighbourhoods []*neighbourhood // with Spec.Neighbours, in the style terms' place
+	columns        columns
 
 	source       Source
 	opacity      Opacity      // nil: the content is wholly opaque
 	coefficients torch.Tensor // see Totals; none before they are needed
 }
+
+// positional is a term that compares every position with a target of its own: a contentTerm
+// or a neighbourTerm.
+type positional interface{ at() vgg19.Layer }
+
+func (t *contentTerm) at() vgg19.Layer   { return t.layer }
+func (t *neighbourTerm) at() vgg19.Layer { return t.layer }
 
 // contentTerm is one layer's part of the content cost.
 type contentTerm struct {
@@ -69,20 +77,25 @@ type region struct {
 
 // columns are the places of the terms among an evaluation's values.
 type columns struct {
-	content      map[*contentTerm]int
+	positional   map[positional]int
 	style        map[*region]map[Statistic]int
 	tv, gradient int
 	count        int
 }
 
 func (e *Evaluator) layOut() columns {
-	c := columns{content: map[*contentTerm]int{}, style: map[*region]map[Statistic]int{}}
+	c := columns{positional: map[positional]int{}, style: map[*region]map[Statistic]int{}}
 	next := func() int {
 		c.count++
 		return c.count - 1
 	}
 	for _, t := range e.content {
-		c.content[t] = next()
+		c.positional[t] = next()
+	}
+	for _, n := range e.neighbourhoods {
+		for _, t := range n.terms {
+			c.positional[t] = next()
+		}
 	}
 	for _, t := range e.style {
 		for _, r := range t.regions {
@@ -99,10 +112,18 @@ func (e *Evaluator) layOut() columns {
 	return c
 }
 
-// New makes an evaluator of pictures of width×height. It copies the regions' targets and
-// keeps their guides, and owns the opacity, which may be nil: Close frees them. Without
-// memory for the content's features, the pool's tiles become smaller.
-func New(pool *tiling.Pool, spec *Spec, width, height int, regions []Region, source Source,
+// Styles are what the style cost compares with: regions, or, with Spec.Neighbours,
+// neighbourhoods.
+type Styles struct {
+	Regions        []Region
+	Neighbourhoods []Neighbourhood
+}
+
+// New makes an evaluator of pictures of width×height. It copies the regions' targets, keeps
+// guides, takes candidates over, whatever comes, and owns the opacity, which may be nil:
+// Close frees them. Without memory for the content's features, the pool's tiles become
+// smaller.
+func New(pool *tiling.Pool, spec *Spec, width, height int, styles Styles, source Source,
 	opacity Opacity) (*Evaluator, error) {
 	e := &Evaluator{pool: pool, spec: spec, width: width, height: height, layers: spec.Layers(), source: source,
 		opacity: opacity}
@@ -111,7 +132,9 @@ func New(pool *tiling.Pool, spec *Spec, width, height int, regions []Region, sou
 		e.content = append(e.content, &contentTerm{layer: l.Layer, weight: l.Weight, values: values})
 	}
 	for _, l := range spec.style() {
-		e.style = append(e.style, &styleTerm{layer: l.Layer, weight: l.Weight})
+		if !spec.Neighbours {
+			e.style = append(e.style, &styleTerm{layer: l.Layer, weight: l.Weight})
+		}
 	}
 	made := false
 	defer func() {
@@ -120,9 +143,14 @@ func New(pool *tiling.Pool, spec *Spec, width, height int, regions []Region, sou
 		}
 	}()
 	err := torch.Scoped(func() error {
-		for _, r := range regions {
-			e.addRegion(r)
-		}
+		torch.NoGrad(func() {
+			for _, r := range styles.Regions {
+				e.addRegion(r)
+			}
+			for _, n := range styles.Neighbourhoods {
+				e.addNeighbourhood(n)
+			}
+		})
 		return nil
 	})
 	e.columns = e.layOut()
@@ -173,6 +201,9 @@ func (e *Evaluator) Close() {
 			r.target.close()
 		}
 	}
+	for _, n := range e.neighbourhoods {
+		n.close()
+	}
 }
 
 // Tiles is in how many parts the pictures are evaluated now.
@@ -203,7 +234,7 @@ func (e *Evaluator) recut() error {
 // the host, without TorchScript, which minds it, and by a style loss that can be.
 func (e *Evaluator) Recordable() bool {
 	w := e.pool.Workers[0]
-	return e.spec.StyleLoss.Recordable() && len(e.pool.Workers) == 1 && len(e.tiles) == 1 &&
+	return e.spec.recordable() && len(e.pool.Workers) == 1 && len(e.tiles) == 1 &&
 		(!e.pool.Recompute || len(e.content) == 0) &&
 		w.Device() != torch.CPU && e.pool.Primary == w.Device() && w.Network.LayerByLayer()
 }
@@ -237,6 +268,9 @@ func (e *Evaluator) EvaluateOnce(x torch.Tensor) (values, gradient torch.Tensor,
 }
 
 func (e *Evaluator) evaluate(x torch.Tensor) (values, gradient torch.Tensor, err error) {
+	if err := e.match(x); err != nil {
+		return values, gradient, err
+	}
 	sums, err := e.sumStyle(x)
 	if err != nil {
 		return values, gradient, err
@@ -252,12 +286,12 @@ func (e *Evaluator) evaluate(x torch.Tensor) (values, gradient torch.Tensor, err
 			}
 		}
 	}
-	contentNorms, gradient, err := e.backPropagate(x, slopes)
+	norms, gradient, err := e.backPropagate(x, slopes)
 	if err != nil {
 		return values, gradient, err
 	}
-	for t, norm := range contentNorms {
-		roots[e.columns.content[t]] = norm
+	for t, norm := range norms {
+		roots[e.columns.positional[t]] = norm
 	}
 	if e.spec.Gamma > 0 {
 		roots[e.columns.tv] = torch.Pow(totalVariation(x, gradient, e.spec.Gamma, e.spec.Wrap), 0.5)
@@ -283,9 +317,20 @@ func (e *Evaluator) Costs(values []float64) []Costs {
 func (e *Evaluator) costs(i int, values []float64) Costs {
 	c := Costs{Style: map[vgg19.Layer]float64{}}
 	for _, t := range e.content {
-		c.Content += t.normaliser.cost(i, t.weight, values[e.columns.content[t]])
+		c.Content += t.normaliser.cost(i, t.weight, values[e.columns.positional[t]])
 	}
 	c.Total = e.spec.Alpha * c.Content
+	for _, l := range e.spec.style() {
+		for _, n := range e.neighbourhoods {
+			for _, t := range n.terms {
+				if t.layer == l.Layer {
+					v := t.normaliser.cost(i, n.share, values[e.columns.positional[t]])
+					c.Style[t.layer] += v
+					c.Total += e.spec.Beta * l.Weight * v
+				}
+			}
+		}
+	}
 	for _, t := range e.style {
 		v := 0.0
 		for _, r := range t.regions {

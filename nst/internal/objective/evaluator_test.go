@@ -151,6 +151,16 @@ func channels(t testing.TB, spec *Spec, w *tiling.Worker) {
 // evaluator of a content. It is for the pool's first thread.
 func newEvaluator(t testing.TB, pool *tiling.Pool, spec *Spec, content *image, styles ...*image) *Evaluator {
 	channels(t, spec, pool.Workers[0])
+	var opacity Opacity
+	if content.alpha != nil {
+		opacity = NewOpacity(content.plane(content.alpha), spec.ContentLayers(), pool.Primary, torch.Float32)
+	}
+	if spec.Neighbours {
+		e, err := New(pool, spec, content.width, content.height, Styles{Neighbourhoods: neighbourhoods(t, pool, spec,
+			content, styles...)}, content.source, opacity)
+		require.NoError(t, err)
+		return e
+	}
 	var targets []StyleTargets
 	for _, s := range styles {
 		found, err := MeasureStyle(pool, spec, s.width, s.height, s.source, s.guides(spec.StyleLayers(), pool.Primary))
@@ -171,13 +181,33 @@ func newEvaluator(t testing.TB, pool *tiling.Pool, spec *Spec, content *image, s
 			regions = append(regions, Region{l, share, guides[l.Stride][level], Blend(parts)})
 		}
 	}
-	var opacity Opacity
-	if content.alpha != nil {
-		opacity = NewOpacity(content.plane(content.alpha), spec.ContentLayers(), pool.Primary, torch.Float32)
-	}
-	e, err := New(pool, spec, content.width, content.height, regions, content.source, opacity)
+	e, err := New(pool, spec, content.width, content.height, Styles{Regions: regions}, content.source, opacity)
 	require.NoError(t, err)
 	return e
+}
+
+// neighbourhoods are those of a content's regions, with the styles' weights of newEvaluator.
+func neighbourhoods(t testing.TB, pool *tiling.Pool, spec *Spec, content *image, styles ...*image) (out []Neighbourhood) {
+	all := make([]LevelCandidates, len(styles))
+	for i, s := range styles {
+		var err error
+		all[i], err = MeasureCandidates(pool, spec, s.width, s.height, s.source, s.guides(spec.StyleLayers(), pool.Primary))
+		require.NoError(t, err)
+	}
+	guides := content.guides(spec.StyleLayers(), pool.Primary)
+	for level, share := range content.shares() {
+		n := Neighbourhood{Share: share, Guides: map[int]torch.Tensor{}, Styles: make([][]WeightedCandidates, 1)}
+		for stride, of := range guides {
+			n.Guides[stride] = of[level]
+		}
+		for i := range styles {
+			if c, ok := all[i][level]; ok {
+				n.Styles[0] = append(n.Styles[0], WeightedCandidates{c, 0.25 + float64(i)/2})
+			}
+		}
+		out = append(out, n)
+	}
+	return out
 }
 
 // oracle is an objective as the papers write it, differentiated by autograd alone. What it
@@ -440,7 +470,17 @@ func (o *oracle) evaluate(x torch.Tensor) (float64, []float32) {
 	for _, s := range o.styles {
 		styles = append(styles, o.features(s.tensor(torch.CPU), spec.style(), torch.Wrap{}))
 	}
+	if spec.Neighbours {
+		for level, share := range o.content.shares() {
+			for l, cost := range o.neighbourCosts(now, styles, level) {
+				add(cost, spec.Beta*l.Weight*share)
+			}
+		}
+	}
 	for _, l := range spec.style() {
+		if spec.Neighbours {
+			break
+		}
 		for level, share := range o.content.shares() {
 			w, ok := o.weights(o.content, l.Layer, level)
 			require.True(o.t, ok)
@@ -479,6 +519,192 @@ func (o *oracle) evaluate(x torch.Tensor) (float64, []float32) {
 	}
 	torch.Backward([]torch.Tensor{total}, nil)
 	return torch.Float64s(torch.Detach(total))[0], torch.Floats(torch.Gradient(x))
+}
+
+// squares are a picture's features by layer in squares of 4×4 pixels, in float64:
+// [square][position][map].
+func squares(of map[vgg19.Layer]torch.Tensor, width, height int) map[vgg19.Layer][][][]float64 {
+	out := map[vgg19.Layer][][][]float64{}
+	rows, columns := height/4, width/4
+	for l, f := range of {
+		shape, values := torch.Shape(f), torch.Float64s(torch.Detach(f))
+		h, w, n := int(shape[2]), int(shape[3]), max(1, 4/l.Stride)
+		for p := range rows * columns {
+			y, x := p/columns, p%columns
+			var square [][]float64
+			for i := range n * n {
+				position := make([]float64, shape[1])
+				row, column := y*n+i/n, x*n+i%n
+				if l.Stride > 4 {
+					row, column = min(y*4/l.Stride, h-1), min(x*4/l.Stride, w-1)
+				}
+				for c := range position {
+					position[c] = values[(c*h+row)*w+column]
+				}
+				square = append(square, position)
+			}
+			out[l] = append(out[l], square)
+		}
+	}
+	return out
+}
+
+// means are those of squares.
+func means(of [][][]float64) (out [][]float64) {
+	for _, square := range of {
+		mean := make([]float64, len(square[0]))
+		for _, position := range square {
+			for c, v := range position {
+				mean[c] += v / float64(len(square))
+			}
+		}
+		out = append(out, mean)
+	}
+	return out
+}
+
+// centre takes positions' weighted mean from them, which it returns with their root mean
+// square.
+func centre(positions [][]float64, weights []float64) (mean []float64, size float64) {
+	mean = make([]float64, len(positions[0]))
+	for p, position := range positions {
+		for c, v := range position {
+			mean[c] += weights[p] * v
+		}
+	}
+	for p, position := range positions {
+		for c := range position {
+			position[c] -= mean[c]
+			size += weights[p] * position[c] * position[c]
+		}
+	}
+	return mean, math.Sqrt(size)
+}
+
+func dot(a, b []float64) (sum float64) {
+	for i := range a {
+		sum += a[i] * b[i]
+	}
+	return sum
+}
+
+// neighbourCosts are the costs of a region by the nearest neighbours, one by one.
+func (o *oracle) neighbourCosts(now map[vgg19.Layer]torch.Tensor, styles []map[vgg19.Layer]torch.Tensor,
+	level Level) map[WeightedLayer]torch.Tensor {
+	grid := vgg19.Layer{Stride: 4}
+	w, ok := o.weights(o.content, grid, level)
+	require.True(o.t, ok)
+	weights := torch.Float64s(w)
+	queries, sizes := map[vgg19.Layer][][]float64{}, map[vgg19.Layer]float64{}
+	for l, q := range squares(now, o.content.width, o.content.height) {
+		queries[l] = means(q)
+		_, sizes[l] = centre(queries[l], weights)
+	}
+	rows, columns := o.content.height/4, o.content.width/4
+	targets, centres, sum := map[vgg19.Layer][]float32{}, map[vgg19.Layer][]float64{}, 0.0
+	for i, s := range o.styles {
+		w, ok := o.weights(s, grid, level)
+		if !ok {
+			continue
+		}
+		share := 0.25 + float64(i)/2
+		sum += share
+		chosen := halfOrMore(torch.Float64s(w))
+		candidates, all, sizesOf := map[vgg19.Layer][][][]float64{}, map[vgg19.Layer][][]float64{}, map[vgg19.Layer]float64{}
+		for l, of := range squares(styles[i], s.width, s.height) {
+			for _, p := range chosen {
+				candidates[l] = append(candidates[l], of[p])
+			}
+			all[l] = means(candidates[l])
+			equal := make([]float64, len(chosen))
+			for k := range equal {
+				equal[k] = 1 / float64(len(chosen))
+			}
+			var mean []float64
+			mean, sizesOf[l] = centre(all[l], equal)
+			if centres[l] == nil {
+				centres[l] = make([]float64, len(mean))
+			}
+			for c, v := range mean {
+				centres[l][c] += share * v
+			}
+			for _, square := range candidates[l] {
+				for _, position := range square {
+					for c := range position {
+						position[c] -= mean[c]
+					}
+				}
+			}
+		}
+		for p := range weights {
+			best, most := 0, math.Inf(-1)
+			for k := range chosen {
+				product, square := 0.0, 0.0
+				for _, l := range o.spec.style() {
+					product += l.Weight * dot(queries[l.Layer][p], all[l.Layer][k]) / sizes[l.Layer] / sizesOf[l.Layer]
+					square += l.Weight * dot(all[l.Layer][k], all[l.Layer][k]) / math.Pow(sizesOf[l.Layer], 2)
+				}
+				if cosine := product / math.Sqrt(square); cosine > most {
+					best, most = k, cosine
+				}
+			}
+			for l, of := range candidates {
+				n := max(1, 4/l.Stride)
+				if targets[l] == nil {
+					targets[l] = make([]float32, len(of[best][0])*rows*n*columns*n)
+				}
+				for i, position := range of[best] {
+					length := math.Sqrt(dot(position, position))
+					row, column := p/columns*n+i/n, p%columns*n+i%n
+					for c, v := range position { // [n_C,rows·n,columns·n]
+						targets[l][(c*rows*n+row)*columns*n+column] += float32(share * v / length)
+					}
+				}
+			}
+		}
+	}
+	out := map[WeightedLayer]torch.Tensor{}
+	for _, l := range o.spec.style() {
+		mean := make([]float32, len(centres[l.Layer]))
+		for c, v := range centres[l.Layer] {
+			mean[c] = float32(v / sum)
+		}
+		n, r := int64(len(mean)), max(1, 4/l.Layer.Stride)
+		t := torch.FromFloats(targets[l.Layer], torch.CPU, 1, n, int64(rows*r), int64(columns*r))
+		t = torch.Scale(t, 1/sum)
+		f := now[l.Layer]
+		for stride := 4; stride < l.Layer.Stride; stride *= 2 {
+			t = torch.AvgPool2d(t)
+		}
+		shape := torch.Shape(t)
+		f = torch.Slice(torch.Slice(f, 2, 0, shape[2]), 3, 0, shape[3])
+		w, _ := o.weights(o.content, vgg19.Layer{Stride: max(4, l.Layer.Stride)}, level)
+		if r > 1 { // each of a square's has a part of its weight
+			w = torch.Flatten(torch.Scale(enlarged(torch.View(w, int64(rows), int64(columns)), r), 1/float64(r*r)), 0, 1)
+			w = torch.View(w, 1, torch.Count(w))
+		}
+		f = torch.Sub(matrix(f), torch.FromFloats(mean, torch.CPU, n, 1))
+		count := torch.Shape(f)[2]
+		lengths := torch.Pow(torch.SquareSums(torch.Transpose(torch.View(f, n, count), 0, 1)), -0.5)
+		d := torch.Sub(torch.Mul(f, torch.View(lengths, 1, 1, count)), matrix(t))
+		cost := torch.SquareSums(torch.Mul(d, torch.Pow(w, 0.5)))
+		out[l] = scaledCost(o.spec.Normalisation, cost, torch.Full(1, torch.CPU), 1,
+			1000/math.Pow(float64(l.Layer.Channels), 2))
+	}
+	return out
+}
+
+// enlarged has each value of a matrix r×r times.
+func enlarged(t torch.Tensor, r int) torch.Tensor {
+	shape := torch.Shape(t)
+	for dim := range int64(2) {
+		var all []int64
+		for i := range shape[dim] * int64(r) {
+			all = append(all, i/int64(r))
+		}
+		t = torch.IndexSelect(t, dim, places(all, torch.CPU))
+	}
+	return t
 }
 
 // meansAlone is a third style loss: all that one takes.
@@ -545,6 +771,11 @@ func TestGradientIsAutograds(t *testing.T) {
 		"swd": {Spec: Spec{Alpha: 1, Beta: 100, Normalisation: RelativeToTarget, StyleLoss: Sliced{}}},
 		"swd of masks": {Spec: Spec{Alpha: 1, Beta: 5, Normalisation: MeanSquare, StyleLoss: Sliced{}},
 			masks: true, alpha: true},
+		"nn": {Spec: Spec{Alpha: 1, Beta: 100, Normalisation: RelativeToTarget, Neighbours: true}},
+		"nn of masks": {Spec: Spec{Alpha: 1, Beta: 5, Normalisation: MeanSquare, Neighbours: true},
+			masks: true, alpha: true},
+		"nn that wraps, classic": {Spec: Spec{Alpha: 10, Beta: 40, Neighbours: true, Wrap: torch.Wrap{X: true, Y: true}},
+			pooling: vgg19.RescaledAveragePooling},
 		"masks":             {Spec: Spec{Alpha: 1, Beta: 100, Normalisation: RelativeToTarget}, masks: true},
 		"masks and moments": {Spec: Spec{Alpha: 10, Beta: 40, StyleLoss: Moments{}}, masks: true},
 		"alpha":             {Spec: Spec{Alpha: 1, Beta: 100, Normalisation: RelativeToTarget}, alpha: true},

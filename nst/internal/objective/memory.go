@@ -35,3 +35,32 @@ func (s *Spec) ContentMemory(network *vgg19.Network, width, height, pictures int
 	}
 	return bytes
 }
+
+// StyleMemory is what a worker's device, and the primary one, hold of the style, beside a
+// tile's work, for so many pictures of width×height and of all their styles' sizes, in bytes.
+func (s *Spec) StyleMemory(network *vgg19.Network, width, height, pictures int, styles []Dimensions) (bytes int64) {
+	value := max(4, network.BytesPerValue())
+	if _, ok := s.StyleLoss.(Sliced); ok { // the projections, sorted, and their slopes
+		for _, l := range s.StyleLayers() {
+			bytes += 3 * directionCount * int64(positions(l, width, height)) * int64(pictures) * value
+		}
+	}
+	if s.Neighbours { // the hypercolumns, and the layers' unit vectors
+		columns, grid := int64(0), s.grid()
+		for _, l := range s.StyleLayers() {
+			columns += s.Channels[l] * (1 + finer(l, grid)*finer(l, grid))
+		}
+		for _, of := range styles {
+			lat := newLattice(int64(of.Height/grid), int64(of.Width/grid))
+			bytes += columns * lat.rows * lat.columns * value
+		}
+		bytes += searchBytes
+	}
+	return bytes
+}
+
+// Dimensions are a picture's.
+type Dimensions struct{ Width, Height int }
+
+// searchBytes is what torch.Nearest holds.
+const searchBytes = 64 << 20

@@ -30,6 +30,9 @@ func (s styleSums) EachTensor(do func(*torch.Tensor)) {
 // sumStyle is phase 1: the sums of the style terms' regions, of the caller's scope.
 func (e *Evaluator) sumStyle(x torch.Tensor) (styleSums, error) {
 	sums := styleSums{}
+	if len(e.style) == 0 { // nothing is summed
+		return sums, nil
+	}
 	for _, t := range e.style {
 		for _, r := range t.regions {
 			sums[r] = Statistics{}
@@ -81,8 +84,8 @@ func featuresOf(maps torch.Tensor, l vgg19.Layer, tile tiling.Tile, guide torch.
 
 // gradientPart is what phase 3 makes of a tile.
 type gradientPart struct {
-	gradient torch.Tensor                  // by the pixels that the tile sees
-	norms    map[*contentTerm]torch.Tensor // of the content's differences; of one tile of several, squared
+	gradient torch.Tensor                // by the pixels that the tile sees
+	norms    map[positional]torch.Tensor // of the differences; of one tile of several, squared
 }
 
 // EachTensor implements tiling.Part.
@@ -91,11 +94,11 @@ func (p *gradientPart) EachTensor(do func(*torch.Tensor)) {
 	eachTensor(p.norms, do)
 }
 
-// backPropagate is phase 3: the norms of the content terms' differences, and the gradient
+// backPropagate is phase 3: the norms of the positional terms' differences, and the gradient
 // of all terms.
-func (e *Evaluator) backPropagate(x torch.Tensor, slopes map[*region]Slopes) (norms map[*contentTerm]torch.Tensor,
+func (e *Evaluator) backPropagate(x torch.Tensor, slopes map[*region]Slopes) (norms map[positional]torch.Tensor,
 	gradient torch.Tensor, err error) {
-	norms = map[*contentTerm]torch.Tensor{}
+	norms = map[positional]torch.Tensor{}
 	one := len(e.tiles) == 1
 	whole := one && e.tiles[0].Seen == vgg19.Whole(x) // what it sees is the pictures, each pixel once
 	if !whole {
@@ -104,7 +107,7 @@ func (e *Evaluator) backPropagate(x torch.Tensor, slopes map[*region]Slopes) (no
 	err = tiling.MapReduce(e.pool, len(e.tiles), func(w *tiling.Worker, i int) *gradientPart {
 		// The content's features, if they are computed, come first, and free what they need.
 		t := &tileGradient{evaluator: e, worker: w, tile: i, slopes: slopes, targets: e.contentFeatures(w, i),
-			norms: map[*contentTerm]torch.Tensor{}}
+			norms: map[positional]torch.Tensor{}}
 		t.pass = e.run(w, x, i) // which Backward closes
 		part := &gradientPart{gradient: t.pass.Backward(t.add), norms: t.norms}
 		if !one { // tiles' squares can be added
@@ -139,7 +142,7 @@ type tileGradient struct {
 	pass      *vgg19.Pass
 	slopes    map[*region]Slopes
 	targets   map[*contentTerm]torch.Tensor // the content's features
-	norms     map[*contentTerm]torch.Tensor // which it fills in
+	norms     map[positional]torch.Tensor   // which it fills in
 }
 
 // add adds the gradients of layer l's costs by its features to the gradient that arrived
@@ -168,12 +171,21 @@ func (t *tileGradient) add(l vgg19.Layer, arriving torch.Tensor) torch.Tensor {
 			})
 		}
 	}
+	for _, n := range e.neighbourhoods {
+		for _, term := range n.terms {
+			if term.layer == l {
+				adders = append(adders, func(maps, into torch.Tensor, fresh bool) {
+					term.addGradient(e, maps, into, fresh, e.tiles[t.tile], device, t.norms)
+				})
+			}
+		}
+	}
 	if len(adders) == 0 { // a layer has lost all its regions
 		return arriving
 	}
 	defer func() { // they were kept, and are the caller's scope's
 		for term, norm := range t.norms {
-			if term.layer == l {
+			if term.at() == l {
 				torch.Rejoin(norm)
 			}
 		}

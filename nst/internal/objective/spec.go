@@ -26,8 +26,10 @@ import (
 type Spec struct {
 	Alpha, Beta, Gamma float64
 	Content, Style     []WeightedLayer
-	StyleLoss          StyleLoss
-	Normalisation      Normalisation
+	StyleLoss          StyleLoss // unless Neighbours
+	// Neighbours has each position compared with the style's nearest (see neighbours.go).
+	Neighbours    bool
+	Normalisation Normalisation
 	// Wrap is in which directions the generated and the content picture come round. There
 	// their sides are multiples of the deepest layer's stride.
 	Wrap torch.Wrap
@@ -91,6 +93,10 @@ func (s *Spec) Layers() (out []vgg19.Layer) {
 	}
 	return out
 }
+
+// recordable says whether a graph can record the style's part. (The nearest neighbours are
+// found before it is.)
+func (s *Spec) recordable() bool { return s.Neighbours || s.StyleLoss.Recordable() }
 
 // Deepest is as far as the network runs.
 func (s *Spec) Deepest() vgg19.Layer { return vgg19.Deepest(s.Layers()) }

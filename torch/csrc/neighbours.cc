@@ -1,0 +1,81 @@
+// Features as directions: unit vectors, and which of many is nearest.
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/pixel_shuffle.h>
+#include <ATen/ops/pixel_unshuffle.h>
+#include <c10/core/GradMode.h>
+
+#include <algorithm>
+
+#include "guard.h"
+
+using nst::give;
+using nst::guard;
+using nst::tensor;
+
+namespace {
+
+// The scores of so many queries are held at once, in bytes at most.
+constexpr int64_t kScoreBytes = 64 << 20;
+
+// What keeps the length of a vector of zeros from dividing.
+constexpr double kShortest = 1e-12;
+
+}  // namespace
+
+const char* nst_nearest(nst_tensor queries, nst_tensor candidates, nst_tensor* out) {
+  return guard([&] {
+    c10::NoGradGuard off;
+    const auto q = tensor(queries).t();
+    const auto& c = tensor(candidates);
+    auto found = at::empty({q.size(0)}, c.options().dtype(at::kLong));
+    const int64_t rows = std::max<int64_t>(1, kScoreBytes / (c.size(1) * static_cast<int64_t>(c.itemsize())));
+    for (int64_t i = 0; i < q.size(0); i += rows) {
+      const int64_t n = std::min(rows, q.size(0) - i);
+      found.narrow(0, i, n).copy_(at::matmul(q.narrow(0, i, n), c).argmax(1));
+    }
+    *out = give(found);
+  });
+}
+
+const char* nst_units(nst_tensor f, nst_tensor* lengths, nst_tensor* out) {
+  return guard([&] {
+    c10::NoGradGuard off;
+    const auto& x = tensor(f);
+    const auto length = at::linalg_vector_norm(x, 2, {1}, /*keepdim=*/true).clamp_min_(kShortest);
+    *out = give(x / length);
+    *lengths = give(length);
+  });
+}
+
+const char* nst_units_backward(nst_tensor gradient, nst_tensor units, nst_tensor lengths, nst_tensor* out) {
+  return guard([&] {
+    c10::NoGradGuard off;
+    const auto &g = tensor(gradient), &u = tensor(units);
+    *out = give(g.sub((u * g).sum({1}, /*keepdim=*/true) * u).div_(tensor(lengths)));
+  });
+}
+
+const char* nst_tensor_index_select(nst_tensor t, int64_t dim, nst_tensor index, nst_tensor* out) {
+  return guard([&] { *out = give(tensor(t).index_select(dim, tensor(index))); });
+}
+
+const char* nst_tensor_every(nst_tensor t, int64_t dim, int64_t first, int64_t step, nst_tensor* out) {
+  return guard([&] { *out = give(tensor(t).slice(dim, first, tensor(t).size(dim), step)); });
+}
+
+const char* nst_tensor_pixel_unshuffle(nst_tensor t, int64_t factor, nst_tensor* out) {
+  return guard([&] {
+    c10::NoGradGuard off;
+    *out = give(at::pixel_unshuffle(tensor(t), factor).contiguous());
+  });
+}
+
+const char* nst_tensor_pixel_shuffle(nst_tensor t, int64_t factor, nst_tensor* out) {
+  return guard([&] {
+    c10::NoGradGuard off;
+    *out = give(at::pixel_shuffle(tensor(t), factor));
+  });
+}
