@@ -81,7 +81,7 @@ func finer(l vgg19.Layer, grid int) int64 { return max(1, int64(grid/l.Stride)) 
 // grid, and the one that covers it where it is coarser.
 func unfolded(maps torch.Tensor, l vgg19.Layer, grid int, rows, columns int64) torch.Tensor {
 	if r := finer(l, grid); l.Stride <= grid {
-		return wide(torch.PixelUnshuffle(window(maps, 0, 0, []int64{0, 0, rows * r, columns * r}), r))
+		return wide(torch.PixelUnshuffle(window(maps, 0, 0, rows*r, columns*r), r))
 	}
 	maps = wide(maps)
 	covering := func(dim, count int64) torch.Tensor {
@@ -119,10 +119,10 @@ func places(of []int64, device torch.Device) torch.Tensor {
 // lattice is every step-th row and column of a grid.
 type lattice struct{ rows, columns, step int64 }
 
-// newLattice is the finest one of at most mostCandidates positions.
-func newLattice(rows, columns int64) lattice {
+// newLattice is the finest one of at most so many positions.
+func newLattice(rows, columns, most int64) lattice {
 	for step := int64(1); ; step++ {
-		if l := (lattice{up(rows, step), up(columns, step), step}); l.rows*l.columns <= mostCandidates {
+		if l := (lattice{up(rows, step), up(columns, step), step}); l.rows*l.columns <= most {
 			return l
 		}
 	}
@@ -151,7 +151,7 @@ func (m featureMaps) EachTensor(do func(*torch.Tensor)) { eachTensor(m, do) }
 func MeasureCandidates(pool *tiling.Pool, spec *Spec, width, height int, source Source,
 	guides Guides) (found LevelCandidates, err error) {
 	layers, grid := spec.StyleLayers(), spec.grid()
-	lat := newLattice(int64(height/grid), int64(width/grid))
+	lat := newLattice(int64(height/grid), int64(width/grid), mostCandidates)
 	err = pool.WithinMemory(width, height, vgg19.Deepest(layers), func() error {
 		return torch.Scoped(func() (err error) {
 			torch.NoGrad(func() {
@@ -198,12 +198,8 @@ func (m featureMaps) place(l vgg19.Layer, part torch.Tensor, top, left int64, la
 		m[l] = torch.Keep(torch.Pad(part, top, left, lat.rows, lat.columns))
 		return
 	}
-	torch.Copy(window(m[l], top, left, torch.Shape(part)), part)
-}
-
-// window is a view of the maps' part of shape at a row and a column.
-func window(maps torch.Tensor, top, left int64, shape []int64) torch.Tensor {
-	return torch.Slice(torch.Slice(maps, 2, top, top+shape[2]), 3, left, left+shape[3])
+	shape := torch.Shape(part)
+	torch.Copy(window(m[l], top, left, shape[2], shape[3]), part)
 }
 
 // candidates are the positions that are of the regions.

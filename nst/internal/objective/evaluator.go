@@ -36,8 +36,8 @@ type Evaluator struct {
 	layers         []vgg19.Layer
 	tiles          []tiling.Tile
 	content        []*contentTerm
-	style          []*styleTerm
-	neighbourhoods []*neighbourhood // with Spec.Neighbours, in the style terms' place
+	summed         []*summedTerm
+	neighbourhoods []*neighbourhood // with Spec.Neighbours
 	columns        columns
 
 	source       Source
@@ -61,11 +61,14 @@ type contentTerm struct {
 	features   []torch.Tensor // a_C at each tile's positions; none: they are computed when needed
 }
 
-// styleTerm is one layer's part of the style cost: the regions' costs, each times the
-// region's share of the picture, summed.
-type styleTerm struct {
+// summedTerm is one layer's part of the style cost, or of a content cost, that compares
+// sums over positions: the regions' costs, each times the region's share of the picture,
+// summed.
+type summedTerm struct {
 	layer   vgg19.Layer
 	weight  float64 // λ_l
+	loss    Loss
+	content bool // it is the content's
 	regions []*region
 }
 
@@ -78,13 +81,13 @@ type region struct {
 // columns are the places of the terms among an evaluation's values.
 type columns struct {
 	positional   map[positional]int
-	style        map[*region]map[Statistic]int
+	summed       map[*region]map[Statistic]int
 	tv, gradient int
 	count        int
 }
 
 func (e *Evaluator) layOut() columns {
-	c := columns{positional: map[positional]int{}, style: map[*region]map[Statistic]int{}}
+	c := columns{positional: map[positional]int{}, summed: map[*region]map[Statistic]int{}}
 	next := func() int {
 		c.count++
 		return c.count - 1
@@ -97,11 +100,11 @@ func (e *Evaluator) layOut() columns {
 			c.positional[t] = next()
 		}
 	}
-	for _, t := range e.style {
+	for _, t := range e.summed {
 		for _, r := range t.regions {
-			c.style[r] = map[Statistic]int{}
+			c.summed[r] = map[Statistic]int{}
 			for _, name := range r.target.terms() {
-				c.style[r][name] = next()
+				c.summed[r][name] = next()
 			}
 		}
 	}
@@ -127,13 +130,13 @@ func New(pool *tiling.Pool, spec *Spec, width, height int, styles Styles, source
 	opacity Opacity) (*Evaluator, error) {
 	e := &Evaluator{pool: pool, spec: spec, width: width, height: height, layers: spec.Layers(), source: source,
 		opacity: opacity}
-	for _, l := range spec.content() {
+	for _, l := range spec.positional() {
 		values := float64(spec.Channels[l.Layer]) * positions(l.Layer, width, height)
 		e.content = append(e.content, &contentTerm{layer: l.Layer, weight: l.Weight, values: values})
 	}
 	for _, l := range spec.style() {
 		if !spec.Neighbours {
-			e.style = append(e.style, &styleTerm{layer: l.Layer, weight: l.Weight})
+			e.summed = append(e.summed, &summedTerm{layer: l.Layer, weight: l.Weight, loss: spec.StyleLoss})
 		}
 	}
 	made := false
@@ -153,6 +156,9 @@ func New(pool *tiling.Pool, spec *Spec, width, height int, styles Styles, source
 		})
 		return nil
 	})
+	if err == nil && spec.ContentLoss != nil {
+		err = e.addContent()
+	}
 	e.columns = e.layOut()
 	if err == nil {
 		e.tiles = spec.Cut(width, height, pool.Size)
@@ -167,24 +173,27 @@ func New(pool *tiling.Pool, spec *Spec, width, height int, styles Styles, source
 
 // addRegion gives a region to the style term of its layer.
 func (e *Evaluator) addRegion(given Region) {
-	for _, t := range e.style {
-		if t.layer != given.Layer {
-			continue
+	for _, t := range e.summed {
+		if t.layer == given.Layer && !t.content {
+			t.add(e.spec, given, styleMeanSquare(float64(e.spec.Channels[t.layer])), e.spec.Beta)
 		}
-		r := &region{share: given.Share, target: Target{Statistics{}, map[Statistic]normaliser{}}}
-		t.regions = append(t.regions, r) // what is kept is closed, whatever comes
-		if given.Guide.T != nil {
-			r.guide = torch.Keep(given.Guide)
-		}
-		maps := float64(e.spec.Channels[t.layer])
-		target, terms := e.spec.StyleLoss.Target(given.Target)
-		for name, tensor := range target {
-			r.target.Statistics[name] = torch.Keep(torch.Clone(tensor))
-		}
-		for name, term := range terms {
-			r.target.normalisers[name] = e.spec.newNormaliser(term.Squares, term.Values, styleMeanSquare(maps),
-				statisticDimensions, e.spec.Beta*t.weight*given.Share)
-		}
+	}
+}
+
+// add gives the term a region. factor is the cost's, α or β.
+func (t *summedTerm) add(spec *Spec, given Region, meanSquare, factor float64) {
+	r := &region{share: given.Share, target: Target{Statistics{}, map[Statistic]normaliser{}}}
+	t.regions = append(t.regions, r) // what is kept is closed, whatever comes
+	if given.Guide.T != nil {
+		r.guide = torch.Keep(given.Guide)
+	}
+	target, terms := t.loss.Target(given.Target)
+	for name, tensor := range target {
+		r.target.Statistics[name] = torch.Keep(torch.Clone(tensor))
+	}
+	for name, term := range terms {
+		r.target.normalisers[name] = spec.newNormaliser(term.Squares, term.Values, meanSquare, statisticDimensions,
+			factor*t.weight*given.Share)
 	}
 }
 
@@ -195,7 +204,7 @@ func (e *Evaluator) Close() {
 	for _, t := range e.content {
 		t.release()
 	}
-	for _, t := range e.style {
+	for _, t := range e.summed {
 		for _, r := range t.regions {
 			torch.Close(r.guide)
 			r.target.close()
@@ -271,18 +280,18 @@ func (e *Evaluator) evaluate(x torch.Tensor) (values, gradient torch.Tensor, err
 	if err := e.match(x); err != nil {
 		return values, gradient, err
 	}
-	sums, err := e.sumStyle(x)
+	sums, err := e.sumUp(x)
 	if err != nil {
 		return values, gradient, err
 	}
 	roots := make([]torch.Tensor, e.columns.count) // norms: all are squared at once
 	slopes := map[*region]Slopes{}
-	for _, t := range e.style {
+	for _, t := range e.summed {
 		for _, r := range t.regions {
-			norms, s := e.spec.StyleLoss.Compare(sums[r], r.target)
+			norms, s := t.loss.Compare(sums[r], r.target)
 			slopes[r] = s
 			for name, norm := range norms {
-				roots[e.columns.style[r][name]] = norm
+				roots[e.columns.summed[r][name]] = norm
 			}
 		}
 	}
@@ -319,7 +328,21 @@ func (e *Evaluator) costs(i int, values []float64) Costs {
 	for _, t := range e.content {
 		c.Content += t.normaliser.cost(i, t.weight, values[e.columns.positional[t]])
 	}
-	c.Total = e.spec.Alpha * c.Content
+	for _, t := range e.summed {
+		v := 0.0
+		for _, r := range t.regions {
+			for _, name := range r.target.terms() {
+				v += r.target.normalisers[name].cost(i, r.share, values[e.columns.summed[r][name]])
+			}
+		}
+		if t.content {
+			c.Content += t.weight * v
+		} else {
+			c.Style[t.layer] = v
+			c.Total += e.spec.Beta * t.weight * v
+		}
+	}
+	c.Total += e.spec.Alpha * c.Content
 	for _, l := range e.spec.style() {
 		for _, n := range e.neighbourhoods {
 			for _, t := range n.terms {
@@ -330,16 +353,6 @@ func (e *Evaluator) costs(i int, values []float64) Costs {
 				}
 			}
 		}
-	}
-	for _, t := range e.style {
-		v := 0.0
-		for _, r := range t.regions {
-			for _, name := range r.target.terms() {
-				v += r.target.normalisers[name].cost(i, r.share, values[e.columns.style[r][name]])
-			}
-		}
-		c.Style[t.layer] = v
-		c.Total += e.spec.Beta * t.weight * v
 	}
 	if e.spec.Gamma > 0 {
 		c.TV = values[e.columns.tv]

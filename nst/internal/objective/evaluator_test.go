@@ -186,6 +186,17 @@ func newEvaluator(t testing.TB, pool *tiling.Pool, spec *Spec, content *image, s
 	return e
 }
 
+// similarity is R of all positions of maps [1,n_C,h,w], which are few.
+func similarity(maps torch.Tensor) torch.Tensor {
+	f := torch.Transpose(torch.View(matrix(maps), torch.Shape(maps)[1], -1), 0, 1)
+	k := torch.Shape(f)[0]
+	lengths := torch.Pow(torch.SquareSums(f), -0.5)
+	u := torch.Mul(f, torch.View(lengths, k, 1))
+	ones := torch.Cast(torch.Full(1, torch.CPU, k, k), torch.TypeOf(f))
+	d := torch.Sub(ones, torch.MM(u, torch.Transpose(u, 0, 1)))
+	return torch.View(torch.Mul(d, torch.Pow(torch.MM(ones, d), -1)), 1, k, k)
+}
+
 // neighbourhoods are those of a content's regions, with the styles' weights of newEvaluator.
 func neighbourhoods(t testing.TB, pool *tiling.Pool, spec *Spec, content *image, styles ...*image) (out []Neighbourhood) {
 	all := make([]LevelCandidates, len(styles))
@@ -275,7 +286,7 @@ func scaledCost(by Normalisation, square, size torch.Tensor, n, meanSquare float
 }
 
 // styleCost is J_l of a region.
-func styleCost(by Normalisation, loss StyleLoss, now, target Statistics, c float64) torch.Tensor {
+func styleCost(by Normalisation, loss Loss, now, target Statistics, c float64) torch.Tensor {
 	switch loss.(type) {
 	case Wasserstein:
 		square, size := wasserstein(now, target)
@@ -377,7 +388,7 @@ func quantileTable(x, weights torch.Tensor) torch.Tensor {
 }
 
 // styleStatistics are what a style's statistics are blended of.
-func styleStatistics(loss StyleLoss, f, weights torch.Tensor) Statistics {
+func styleStatistics(loss Loss, f, weights torch.Tensor) Statistics {
 	out := statistics(loss, f, weights)
 	if _, ok := loss.(Sliced); ok {
 		return Statistics{quantiles: quantileTable(out[projections], out[weightings])}
@@ -418,9 +429,12 @@ func wasserstein(now, target Statistics) (square, size torch.Tensor) {
 }
 
 // statistics are a region's.
-func statistics(loss StyleLoss, f, weights torch.Tensor) Statistics {
+func statistics(loss Loss, f, weights torch.Tensor) Statistics {
 	out, mean := Statistics{}, torch.Bmm(f, torch.Transpose(weights, 0, 1))
 	switch loss.(type) {
+	case SelfSimilarity: // whose test has 5×8 positions
+		shape := torch.Shape(f)
+		out[similarities] = similarity(torch.View(f, shape[0], shape[1], 5, 8))
 	case Gram:
 		out[GramMatrices] = torch.Bmm(torch.Mul(f, weights), torch.Transpose(f, 1, 2))
 	case Moments, Wasserstein:
@@ -458,6 +472,11 @@ func (o *oracle) evaluate(x torch.Tensor) (float64, []float32) {
 	now := o.features(x, spec.content(), spec.Wrap)
 	for _, l := range spec.content() {
 		a, b := target[l.Layer], now[l.Layer]
+		if spec.ContentLoss != nil {
+			a, b = similarity(a), similarity(b)
+			add(o.cost(b, torch.Detach(a), 1), spec.Alpha*l.Weight)
+			continue
+		}
 		if o.content.alpha != nil {
 			alpha := NewOpacity(o.content.plane(o.content.alpha), []vgg19.Layer{l.Layer}, torch.CPU, torch.Float32)
 			defer alpha.Close()
@@ -776,9 +795,13 @@ func TestGradientIsAutograds(t *testing.T) {
 			masks: true, alpha: true},
 		"nn that wraps, classic": {Spec: Spec{Alpha: 10, Beta: 40, Neighbours: true, Wrap: torch.Wrap{X: true, Y: true}},
 			pooling: vgg19.RescaledAveragePooling},
-		"masks":             {Spec: Spec{Alpha: 1, Beta: 100, Normalisation: RelativeToTarget}, masks: true},
-		"masks and moments": {Spec: Spec{Alpha: 10, Beta: 40, StyleLoss: Moments{}}, masks: true},
-		"alpha":             {Spec: Spec{Alpha: 1, Beta: 100, Normalisation: RelativeToTarget}, alpha: true},
+		"self-similarity": {Spec: Spec{Alpha: 1, Beta: 100, Normalisation: RelativeToTarget,
+			ContentLoss: SelfSimilarity{}, Content: weighted(t, 0.3, "relu3_1", "relu4_1"),
+			Style: weighted(t, 0.3, "relu4_1", "relu1_2")}},
+		"self-similarity and nn": {Spec: Spec{Alpha: 10, Beta: 40, ContentLoss: SelfSimilarity{}, Neighbours: true}},
+		"masks":                  {Spec: Spec{Alpha: 1, Beta: 100, Normalisation: RelativeToTarget}, masks: true},
+		"masks and moments":      {Spec: Spec{Alpha: 10, Beta: 40, StyleLoss: Moments{}}, masks: true},
+		"alpha":                  {Spec: Spec{Alpha: 1, Beta: 100, Normalisation: RelativeToTarget}, alpha: true},
 		"alpha and moments": {Spec: Spec{Alpha: 1, Beta: 5, Normalisation: MeanSquare, StyleLoss: Moments{}},
 			alpha: true},
 		"alpha and masks": {Spec: Spec{Alpha: 10, Beta: 40}, masks: true, alpha: true},
@@ -865,8 +888,8 @@ func TestGradientIsAutograds(t *testing.T) {
 
 // In float64 a style loss's gradient is autograd's within 1e-9.
 func TestStyleLossGradients(t *testing.T) {
-	for name, loss := range map[string]StyleLoss{"gram": Gram{}, "moments": Moments{}, "w2": Wasserstein{},
-		"swd": Sliced{}} {
+	for name, loss := range map[string]Loss{"gram": Gram{}, "moments": Moments{}, "w2": Wasserstein{},
+		"swd": Sliced{}, "similarity": SelfSimilarity{}} {
 		for how, normalisation := range map[string]Normalisation{"paper": Paper, "relative": RelativeToTarget} {
 			t.Run(name+" "+how, func(t *testing.T) {
 				nsttest.NoLeaks(t)
@@ -905,7 +928,7 @@ func TestStyleLossGradients(t *testing.T) {
 					}
 					var got torch.Tensor
 					torch.NoGrad(func() {
-						f := Features{F: torch.Detach(F), Rows: 5, Guide: guide}
+						f := Features{F: torch.Detach(F), At: Place{Rows: 5, Columns: 8, Height: 5, Width: 8}, Guide: guide}
 						norms, slopes := loss.Compare(loss.Sums(f), target)
 						cost := 0.0
 						for name, norm := range norms {
@@ -942,7 +965,7 @@ func TestSlippedTensorIsCaught(t *testing.T) {
 				spec := Spec{Alpha: 1, Beta: 100, Content: content, Style: style, StyleLoss: Gram{}}
 				e := newEvaluator(t, pool, &spec, noise(1, 32, 32), noise(1, 32, 32))
 				defer e.Close()
-				target := e.style[2].regions[0].target
+				target := e.summed[2].regions[0].target
 				slipped := torch.Keep(torch.To(target.Statistics[GramMatrices], other))
 				torch.Close(target.Statistics[GramMatrices])
 				target.Statistics[GramMatrices] = slipped

@@ -16,7 +16,7 @@ func (s *Spec) Memory(network *vgg19.Network, t tiling.Tile, width, height, pict
 		Layers: s.Layers(), Images: pictures, Backward: true, Keep: keep,
 	}
 	need := network.Memory(work)
-	if content := s.ContentLayers(); recompute && len(content) > 0 {
+	if content := layersOf(s.positional()); recompute && len(content) > 0 {
 		work.Layers, work.Backward = content, false
 		need.Most = max(need.Most, network.Memory(work).Most)
 		for _, l := range content { // at the tile's positions
@@ -30,7 +30,7 @@ func (s *Spec) Memory(network *vgg19.Network, t tiling.Tile, width, height, pict
 
 // ContentMemory is what the features of so many content pictures take, in bytes.
 func (s *Spec) ContentMemory(network *vgg19.Network, width, height, pictures int) (bytes int64) {
-	for _, l := range s.ContentLayers() {
+	for _, l := range layersOf(s.positional()) {
 		bytes += int64(float64(s.Channels[l])*positions(l, width, height)) * int64(pictures) * network.BytesPerValue()
 	}
 	return bytes
@@ -51,7 +51,7 @@ func (s *Spec) StyleMemory(network *vgg19.Network, width, height, pictures int, 
 			columns += s.Channels[l] * (1 + finer(l, grid)*finer(l, grid))
 		}
 		for _, of := range styles {
-			lat := newLattice(int64(of.Height/grid), int64(of.Width/grid))
+			lat := newLattice(int64(of.Height/grid), int64(of.Width/grid), mostCandidates)
 			bytes += columns * lat.rows * lat.columns * value
 		}
 		bytes += searchBytes

@@ -297,13 +297,12 @@ func (e *Evaluator) match(x torch.Tensor) error {
 		return part
 	}, func(i int, part nearestPart) {
 		for m, t := range part {
-			shape, own := torch.Shape(t), e.tiles[i].Own
+			at := placeOf(e.tiles[i], vgg19.Layer{Stride: grid}, e.width, e.height)
 			if found[m].T == nil {
-				found[m] = torch.Keep(torch.Pad(t, int64(own.Top/grid), int64(own.Left/grid), int64(e.height/grid),
-					int64(e.width/grid)))
+				found[m] = torch.Keep(torch.Pad(t, at.Top, at.Left, at.Height, at.Width))
 				continue
 			}
-			torch.Copy(window(found[m], int64(own.Top/grid), int64(own.Left/grid), shape), t)
+			torch.Copy(window(found[m], at.Top, at.Left, at.Rows, at.Columns), t)
 		}
 	})
 	if err != nil {
@@ -402,7 +401,7 @@ func (t *neighbourTerm) addGradient(e *Evaluator, maps, into torch.Tensor, fresh
 	shape := torch.Shape(target)
 	f := maps
 	if r > 1 {
-		f = torch.PixelUnshuffle(window(maps, 0, 0, []int64{0, 0, shape[2] * r, shape[3] * r}), r)
+		f = torch.PixelUnshuffle(window(maps, 0, 0, shape[2]*r, shape[3]*r), r)
 	}
 	positions := []int64{shape[0], shape[1] / (r * r), r * r * shape[2] * shape[3]}
 	u, lengths := torch.Units(torch.Sub(wide(torch.View(f, positions...)), torch.To(t.mean, device)))
@@ -430,5 +429,5 @@ func (t *neighbourTerm) addGradient(e *Evaluator, maps, into torch.Tensor, fresh
 	if fresh { // what is left over at the picture's edges has none
 		torch.Copy(into, torch.Full(0, device))
 	}
-	torch.AddInPlace(window(into, 0, 0, torch.Shape(g)), g, 1)
+	torch.AddInPlace(window(into, 0, 0, shape[2]*r, shape[3]*r), g, 1)
 }

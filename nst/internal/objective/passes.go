@@ -17,41 +17,41 @@ func (e *Evaluator) run(w *tiling.Worker, x torch.Tensor, i int) *vgg19.Pass {
 	return w.Network.Run(torch.To(t.Seen.Of(x), w.Device()), t.Local(), e.layers, true)
 }
 
-// styleSums are the sums of the style terms' regions.
-type styleSums map[*region]Statistics
+// regionSums are the sums of the summed terms' regions.
+type regionSums map[*region]Statistics
 
 // EachTensor implements tiling.Part.
-func (s styleSums) EachTensor(do func(*torch.Tensor)) {
+func (s regionSums) EachTensor(do func(*torch.Tensor)) {
 	for _, of := range s {
 		of.EachTensor(do)
 	}
 }
 
-// sumStyle is phase 1: the sums of the style terms' regions, of the caller's scope.
-func (e *Evaluator) sumStyle(x torch.Tensor) (styleSums, error) {
-	sums := styleSums{}
-	if len(e.style) == 0 { // nothing is summed
+// sumUp is phase 1: the sums of the summed terms' regions, of the caller's scope.
+func (e *Evaluator) sumUp(x torch.Tensor) (regionSums, error) {
+	sums := regionSums{}
+	if len(e.summed) == 0 { // nothing is summed
 		return sums, nil
 	}
-	for _, t := range e.style {
+	for _, t := range e.summed {
 		for _, r := range t.regions {
 			sums[r] = Statistics{}
 		}
 	}
-	err := tiling.MapReduce(e.pool, len(e.tiles), func(w *tiling.Worker, i int) styleSums {
+	err := tiling.MapReduce(e.pool, len(e.tiles), func(w *tiling.Worker, i int) regionSums {
 		pass := e.run(w, x, i)
 		w.Keep(i, pass)
-		part := styleSums{}
-		for _, t := range e.style {
+		part := regionSums{}
+		for _, t := range e.summed {
 			for _, r := range t.regions {
-				part[r] = tileSums(e.spec.StyleLoss, pass, t.layer, e.tiles[i], r.guide, e.width, e.height, w.Device())
+				part[r] = tileSums(t.loss, pass, t.layer, e.tiles[i], r.guide, e.width, e.height, w.Device())
 			}
 		}
 		return part
-	}, func(i int, part styleSums) {
-		for _, t := range e.style {
+	}, func(i int, part regionSums) {
+		for _, t := range e.summed {
 			for _, r := range t.regions {
-				gather(sums[r], part[r], e.tiles[i], t.layer, e.width, e.height)
+				gather(sums[r], part[r], placeOf(e.tiles[i], t.layer, e.width, e.height))
 			}
 		}
 	})
@@ -60,7 +60,7 @@ func (e *Evaluator) sumStyle(x torch.Tensor) (styleSums, error) {
 }
 
 // tileSums are a layer's sums over a tile's positions, for a picture of width×height.
-func tileSums(loss StyleLoss, pass *vgg19.Pass, l vgg19.Layer, tile tiling.Tile, guide torch.Tensor, width, height int,
+func tileSums(loss Loss, pass *vgg19.Pass, l vgg19.Layer, tile tiling.Tile, guide torch.Tensor, width, height int,
 	device torch.Device) (sums Statistics) {
 	torch.Within(func() {
 		sums = loss.Sums(featuresOf(pass.Feature(l), l, tile, guide, width, height, device))
@@ -74,7 +74,7 @@ func tileSums(loss StyleLoss, pass *vgg19.Pass, l vgg19.Layer, tile tiling.Tile,
 // the guide.
 func featuresOf(maps torch.Tensor, l vgg19.Layer, tile tiling.Tile, guide torch.Tensor, width, height int,
 	device torch.Device) Features {
-	f := Features{F: matrix(maps), Rows: torch.Shape(maps)[2], Uniform: 1 / positions(l, width, height)}
+	f := Features{F: matrix(maps), At: placeOf(tile, l, width, height), Uniform: 1 / positions(l, width, height)}
 	if guide.T != nil {
 		part := tile.Own.Positions(guide, l.Stride).Of(guide)
 		f.Guide = torch.To(torch.View(part, 1, torch.Count(part)), device)
@@ -159,14 +159,14 @@ func (t *tileGradient) add(l vgg19.Layer, arriving torch.Tensor) torch.Tensor {
 			})
 		}
 	}
-	for _, term := range e.style {
+	for _, term := range e.summed {
 		if term.layer != l {
 			continue
 		}
 		for _, r := range term.regions {
 			adders = append(adders, func(maps, into torch.Tensor, fresh bool) {
 				f := featuresOf(maps, l, e.tiles[t.tile], r.guide, e.width, e.height, device)
-				e.spec.StyleLoss.AddGradient(Gradient{matrix(into), fresh}, f,
+				term.loss.AddGradient(Gradient{matrix(into), fresh}, f,
 					t.slopes[r].at(e.tiles[t.tile], l, device))
 			})
 		}

@@ -56,9 +56,9 @@ func (Sliced) Sums(f Features) Statistics {
 	F := wide(f.F)
 	x := torch.Bmm(directions(F), F)
 	shape := torch.Shape(x)
-	out := Statistics{projections: torch.View(x, shape[0], shape[1], f.Rows, shape[2]/f.Rows)}
+	out := Statistics{projections: torch.View(x, shape[0], shape[1], f.At.Rows, f.At.Columns)}
 	if f.Guide.T != nil {
-		w := torch.Cast(torch.View(f.Guide, 1, 1, f.Rows, shape[2]/f.Rows), torch.TypeOf(F))
+		w := torch.Cast(torch.View(f.Guide, 1, 1, f.At.Rows, f.At.Columns), torch.TypeOf(F))
 		var all []torch.Tensor
 		for range shape[0] {
 			all = append(all, w)

@@ -26,9 +26,12 @@ import (
 type Spec struct {
 	Alpha, Beta, Gamma float64
 	Content, Style     []WeightedLayer
-	StyleLoss          StyleLoss // unless Neighbours
+	StyleLoss          Loss // unless Neighbours
 	// Neighbours has each position compared with the style's nearest (see neighbours.go).
-	Neighbours    bool
+	Neighbours bool
+	// ContentLoss compares the content's and the generated picture's maps. nil: the
+	// paper's content cost, the difference of features at each position.
+	ContentLoss   Loss
 	Normalisation Normalisation
 	// Wrap is in which directions the generated and the content picture come round. There
 	// their sides are multiples of the deepest layer's stride.
@@ -58,6 +61,14 @@ const (
 
 // content is the layers of the content cost that weigh something.
 func (s *Spec) content() []WeightedLayer { return weighing(s.Alpha, s.Content) }
+
+// positional is those of the paper's content cost.
+func (s *Spec) positional() []WeightedLayer {
+	if s.ContentLoss != nil {
+		return nil
+	}
+	return s.content()
+}
 
 // style is those of the style cost.
 func (s *Spec) style() []WeightedLayer { return weighing(s.Beta, s.Style) }
@@ -94,9 +105,11 @@ func (s *Spec) Layers() (out []vgg19.Layer) {
 	return out
 }
 
-// recordable says whether a graph can record the style's part. (The nearest neighbours are
-// found before it is.)
-func (s *Spec) recordable() bool { return s.Neighbours || s.StyleLoss.Recordable() }
+// recordable says whether a graph can record what is compared. (The nearest neighbours are
+// found before.)
+func (s *Spec) recordable() bool {
+	return (s.Neighbours || s.StyleLoss.Recordable()) && (s.ContentLoss == nil || s.ContentLoss.Recordable())
+}
 
 // Deepest is as far as the network runs.
 func (s *Spec) Deepest() vgg19.Layer { return vgg19.Deepest(s.Layers()) }

@@ -24,9 +24,35 @@ func (t StyleTargets) Close() { t.EachTensor(func(s *torch.Tensor) { torch.Close
 
 // MeasureStyle finds the statistics of a style picture of width×height, tile by tile, at
 // the spec's style layers. guides, which may be nil, has its regions.
-func MeasureStyle(pool *tiling.Pool, spec *Spec, width, height int, source Source, guides Guides) (found StyleTargets,
-	err error) {
-	layers, made := spec.StyleLayers(), false
+func MeasureStyle(pool *tiling.Pool, spec *Spec, width, height int, source Source, guides Guides) (StyleTargets,
+	error) {
+	return measure(pool, spec.StyleLoss, spec.StyleLayers(), torch.Wrap{}, width, height, source, guides)
+}
+
+// addContent gives the evaluator the terms of ContentLoss.
+func (e *Evaluator) addContent() error {
+	of := e.spec.content()
+	found, err := measure(e.pool, e.spec.ContentLoss, layersOf(of), e.spec.Wrap, e.width, e.height, e.source, nil)
+	if err != nil {
+		return err
+	}
+	defer found.Close()
+	return torch.Scoped(func() error {
+		torch.NoGrad(func() {
+			for _, l := range of {
+				t := &summedTerm{layer: l.Layer, weight: l.Weight, loss: e.spec.ContentLoss, content: true}
+				e.summed = append(e.summed, t)
+				t.add(e.spec, Region{Layer: l.Layer, Share: 1, Target: found[l.Layer][0]}, contentMeanSquare, e.spec.Alpha)
+			}
+		})
+		return nil
+	})
+}
+
+// measure finds the statistics of pictures by a loss, at some layers.
+func measure(pool *tiling.Pool, loss Loss, layers []vgg19.Layer, wrap torch.Wrap, width, height int, source Source,
+	guides Guides) (found StyleTargets, err error) {
+	made := false
 	defer func() {
 		if err != nil || !made {
 			found.Close()
@@ -37,7 +63,7 @@ func MeasureStyle(pool *tiling.Pool, spec *Spec, width, height int, source Sourc
 		found.Close()
 		found = StyleTargets{}
 		return torch.Scoped(func() (err error) {
-			torch.NoGrad(func() { err = measureStyle(found, pool, spec, layers, width, height, source, guides) })
+			torch.NoGrad(func() { err = found.measure(pool, loss, layers, wrap, width, height, source, guides) })
 			return err
 		})
 	})
@@ -45,7 +71,7 @@ func MeasureStyle(pool *tiling.Pool, spec *Spec, width, height int, source Sourc
 	return found, err
 }
 
-func measureStyle(found StyleTargets, pool *tiling.Pool, spec *Spec, layers []vgg19.Layer, width, height int,
+func (found StyleTargets) measure(pool *tiling.Pool, loss Loss, layers []vgg19.Layer, wrap torch.Wrap, width, height int,
 	source Source, guides Guides) error {
 	of := func(l vgg19.Layer) map[Level]torch.Tensor {
 		if guides == nil {
@@ -59,7 +85,7 @@ func measureStyle(found StyleTargets, pool *tiling.Pool, spec *Spec, layers []vg
 			found[l][level] = Statistics{}
 		}
 	}
-	tiles := tiling.Cut(width, height, pool.Size, vgg19.Deepest(layers), torch.Wrap{})
+	tiles := tiling.Cut(width, height, pool.Size, vgg19.Deepest(layers), wrap)
 	err := tiling.MapReduce(pool, len(tiles), func(w *tiling.Worker, i int) StyleTargets {
 		w.Drop(0)
 		pass := w.Network.Run(torch.To(source(tiles[i]), w.Device()), tiles[i].Local(), layers, false)
@@ -68,14 +94,14 @@ func measureStyle(found StyleTargets, pool *tiling.Pool, spec *Spec, layers []vg
 		for _, l := range layers {
 			part[l] = map[Level]Statistics{}
 			for level, guide := range of(l) {
-				part[l][level] = tileSums(spec.StyleLoss, pass, l, tiles[i], guide, width, height, w.Device())
+				part[l][level] = tileSums(loss, pass, l, tiles[i], guide, width, height, w.Device())
 			}
 		}
 		return part
 	}, func(i int, part StyleTargets) {
 		for l, levels := range part {
 			for level, sums := range levels {
-				gather(found[l][level], sums, tiles[i], l, width, height)
+				gather(found[l][level], sums, placeOf(tiles[i], l, width, height))
 			}
 		}
 	})
@@ -84,14 +110,14 @@ func measureStyle(found StyleTargets, pool *tiling.Pool, spec *Spec, layers []vg
 	}
 	for _, levels := range found {
 		for level, sums := range levels {
-			levels[level] = finished(sums, spec.StyleLoss)
+			levels[level] = finished(sums, loss)
 		}
 	}
 	return nil
 }
 
 // finished makes kept sums kept statistics.
-func finished(sums Statistics, loss StyleLoss) Statistics {
+func finished(sums Statistics, loss Loss) Statistics {
 	now := loss.Statistics(sums)
 	for _, name := range now.names() {
 		if now[name].T != sums[name].T {

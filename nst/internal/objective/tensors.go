@@ -1,10 +1,6 @@
 package objective
 
-import (
-	"github.com/seed9bb5c928/nst/nst/internal/tiling"
-	"github.com/seed9bb5c928/nst/nst/vgg19"
-	"github.com/seed9bb5c928/nst/torch"
-)
+import "github.com/seed9bb5c928/nst/torch"
 
 // eachTensor calls do for the tensors of a tile's part, which it may replace.
 func eachTensor[K comparable](of map[K]torch.Tensor, do func(*torch.Tensor)) {
@@ -26,24 +22,27 @@ func addTensors[K comparable](sums, part map[K]torch.Tensor) {
 	}
 }
 
-// gather is addTensors of a tile's statistics at a layer of a picture of width×height: what is
-// of each position takes its place.
-func gather(sums, part Statistics, tile tiling.Tile, l vgg19.Layer, width, height int) {
-	rows, columns := int64(height/l.Stride), int64(width/l.Stride)
+// gather is addTensors of a tile's statistics at a place of a layer: what is of each position
+// takes its place.
+func gather(sums, part Statistics, at Place) {
 	for _, name := range part.names() {
 		t := part[name]
 		shape := torch.Shape(t)
-		if len(shape) < featureDimensions || shape[2] == rows && shape[3] == columns {
+		if len(shape) < featureDimensions || shape[2] == at.Height && shape[3] == at.Width {
 			continue
 		}
 		if whole, ok := sums[name]; ok {
-			torch.Copy(tile.Own.Positions(whole, l.Stride).View(whole), t)
+			torch.Copy(window(whole, at.Top, at.Left, shape[2], shape[3]), t)
 		} else {
-			top, left := int64(tile.Own.Top/l.Stride), int64(tile.Own.Left/l.Stride)
-			sums[name] = torch.Keep(torch.Pad(t, top, left, rows, columns))
+			sums[name] = torch.Keep(torch.Pad(t, at.Top, at.Left, at.Height, at.Width))
 		}
 		torch.Close(t)
 		delete(part, name)
 	}
 	addTensors(sums, part)
+}
+
+// window is a view of rows×columns positions of maps, from a row and a column.
+func window(maps torch.Tensor, top, left, rows, columns int64) torch.Tensor {
+	return torch.Slice(torch.Slice(maps, 2, top, top+rows), 3, left, left+columns)
 }

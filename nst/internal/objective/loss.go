@@ -9,9 +9,10 @@ import (
 	"github.com/seed9bb5c928/nst/torch"
 )
 
-// StyleLoss is what a style cost compares of a layer's feature maps. It has no state.
-// Gram, Moments and Wasserstein are three; another one is another file.
-type StyleLoss interface {
+// Loss is what a cost compares of a layer's feature maps, of all its positions together: the
+// style's, or, as Spec.ContentLoss, the content's. It has no state. Gram, Moments and
+// Wasserstein are three; another one is another file.
+type Loss interface {
 	// Sums returns sums over the positions of F, which may be a tile's: those of tiles
 	// are added up. What has four dimensions, [N,K,h,w], is of each position, and is set
 	// side by side.
@@ -36,9 +37,24 @@ type StyleLoss interface {
 // weights w_p of the positions, whose sum over all of the layer is 1.
 type Features struct {
 	F       torch.Tensor // [N,n_C,P]
-	Rows    int64        // of the positions, which are P/Rows in each
+	At      Place
 	Guide   torch.Tensor // w [1,P]; none where all are equal
 	Uniform float64      // what they are then: 1/(n_H·n_W)
+}
+
+// Place is where a tile's positions lie among a layer's, in rows and columns.
+type Place struct {
+	Top, Left, Rows, Columns int64 // of the tile
+	Height, Width            int64 // of the layer
+}
+
+// placeOf is a tile's in a layer of a picture of width×height.
+func placeOf(tile tiling.Tile, l vgg19.Layer, width, height int) Place {
+	p := Place{Top: int64(tile.Own.Top / l.Stride), Left: int64(tile.Own.Left / l.Stride),
+		Height: int64(height / l.Stride), Width: int64(width / l.Stride)}
+	p.Rows = min(int64(tile.Own.Bottom/l.Stride), p.Height) - p.Top
+	p.Columns = min(int64(tile.Own.Right/l.Stride), p.Width) - p.Left
+	return p
 }
 
 // Gradient is ∂J/∂F [N,n_C,P], to be added to.
@@ -47,7 +63,7 @@ type Gradient struct {
 	Fresh bool // it has no values yet: what is added is to be copied
 }
 
-// Slopes are ∂J/∂ what a StyleLoss compares, by name, in whatever form its AddGradient
+// Slopes are ∂J/∂ what a Loss compares, by name, in whatever form its AddGradient
 // wants them, times Factor, which is still to be applied.
 type Slopes struct {
 	Of     Statistics
@@ -140,7 +156,7 @@ func Blend(parts []Weighted) Statistics {
 	return out
 }
 
-// Terms are what a StyleLoss's costs are made of: the squares of distances from the
+// Terms are what a Loss's costs are made of: the squares of distances from the
 // target, of the statistics that give them their names.
 type Terms map[Statistic]Term
 
