@@ -50,6 +50,10 @@ func newItem(s *settings, in Input) (m *item, err error) {
 	if content, styles, err = s.withAlpha(content, styles); err != nil {
 		return nil, err
 	}
+	if content.Alpha != nil && s.ContentLoss == SimilarityLoss {
+		return nil, invalid("ContentLoss", "%s is not for a content picture with transparent pixels; Alpha %s puts it "+
+			"over white", s.ContentLoss, AlphaWhite)
+	}
 	m = &item{settings: s, content: content}
 	if err := s.checkTogether(content, styles); err != nil {
 		return nil, err

@@ -107,6 +107,19 @@ const (
 	NeighboursLoss StyleLoss = "nn"
 )
 
+// ContentLoss names what of a layer's feature maps the content cost compares.
+type ContentLoss string
+
+const (
+	// FeatureLoss compares the features at each position, as Gatys et al. do. It is the
+	// default.
+	FeatureLoss ContentLoss = "features"
+	// SimilarityLoss compares how like each other positions are, so that what they are
+	// like may change (Kolkin et al. 2019, arXiv:1904.12785). It is not for content with
+	// transparent pixels that are kept.
+	SimilarityLoss ContentLoss = "similarity"
+)
+
 // Wrap is in which directions the picture comes round, so that it can be set beside
 // itself without a seam: every convolution, pool and resize sees, beyond one edge, what
 // lies at the other. There its sides are rounded to multiples of the deepest layer's
@@ -296,8 +309,9 @@ type Options struct {
 	// there a scan often has the canvas or the frame, which the result would have along
 	// its own edges.
 	StyleMargin *float64 `json:"style_margin,omitempty"`
-	// StyleLoss is GramLoss if empty.
-	StyleLoss StyleLoss `json:"style_loss,omitempty"`
+	// StyleLoss is GramLoss if empty, and ContentLoss FeatureLoss.
+	StyleLoss   StyleLoss   `json:"style_loss,omitempty"`
+	ContentLoss ContentLoss `json:"content_loss,omitempty"`
 	// Optimizer is the preset's if empty.
 	Optimizer Optimizer `json:"optimizer,omitempty"`
 	// LearningRate is Adam's step on pixels in [0,1], or the factor on L-BFGS's

@@ -37,10 +37,13 @@ func (s *settings) layers() []vgg19.Layer {
 func (s *settings) deepest() vgg19.Layer { return vgg19.Deepest(s.layers()) }
 
 // styleLosses are the objective's.
-var styleLosses = map[StyleLoss]objective.StyleLoss{
+var styleLosses = map[StyleLoss]objective.Loss{
 	GramLoss: objective.Gram{}, MomentsLoss: objective.Moments{}, WassersteinLoss: objective.Wasserstein{},
 	SlicedLoss: objective.Sliced{}, NeighboursLoss: nil, // which is Spec.Neighbours
 }
+
+// contentLosses are the objective's; nil is its own.
+var contentLosses = map[ContentLoss]objective.Loss{FeatureLoss: nil, SimilarityLoss: objective.SelfSimilarity{}}
 
 // methods are the descent's.
 var methods = map[Optimizer]descent.Method{Adam: descent.Adam, LBFGS: descent.LBFGS}
@@ -93,7 +96,7 @@ func (o Options) withDefaults() (*settings, error) {
 		s.StyleMargin = &margin
 	}
 	s.Start = either(s.Start, StartContent)
-	s.StyleLoss = either(s.StyleLoss, GramLoss)
+	s.StyleLoss, s.ContentLoss = either(s.StyleLoss, GramLoss), either(s.ContentLoss, FeatureLoss)
 	s.Pooling = either(s.Pooling, vgg19.MaxPooling)
 	s.Padding = either(s.Padding, vgg19.ZeroPadding)
 	s.Autotune = either(s.Autotune, AutotuneAuto)
@@ -101,6 +104,7 @@ func (o Options) withDefaults() (*settings, error) {
 	s.Wrap = either(s.Wrap, WrapOff)
 	s.Color = either(s.Color, ColorStyle)
 	s.Precision = either(s.Precision, Fast)
+	s.spec.ContentLoss = contentLosses[s.ContentLoss]
 	s.spec.Neighbours = s.StyleLoss == NeighboursLoss
 	s.spec.StyleLoss, s.spec.Wrap, s.descent.Wrap = styleLosses[s.StyleLoss], s.wrap(), s.wrap()
 	s.descent.Method, s.descent.Rate = methods[s.Optimizer], rates[s.Optimizer]
@@ -117,6 +121,7 @@ func (o Options) withDefaults() (*settings, error) {
 			return known("Start", s.Start, StartContent, StartNoise, StartGray, StartFaint, StartPicture)
 		},
 		func() error { return known("StyleLoss", s.StyleLoss, slices.Sorted(maps.Keys(styleLosses))...) },
+		func() error { return known("ContentLoss", s.ContentLoss, slices.Sorted(maps.Keys(contentLosses))...) },
 		func() error { return known("Pooling", s.Pooling, vgg19.MaxPooling, vgg19.AveragePooling) },
 		func() error { return known("Padding", s.Padding, vgg19.ZeroPadding, vgg19.ReplicatePadding) },
 		func() error {

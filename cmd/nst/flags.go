@@ -129,8 +129,11 @@ func newTransferFlags(f *pflag.FlagSet) *transferFlags {
 	layers(t, "style-layers", "style layers: relu1_1[=w],… (default: the preset's)",
 		func(o *nst.Options) *[]nst.LayerWeight { return &o.StyleLayers })
 	choice(t, "style-loss", "what of a layer is compared: gram; moments: mean and Gram matrix of the centred "+
-		"features; w2: the Wasserstein distance of their Gaussians; swd: of their projections (default gram)",
+		"features; w2: the Wasserstein distance of their Gaussians; swd: of their projections; nn: each position with "+
+		"the style's most like it (default gram)",
 		func(o *nst.Options) *nst.StyleLoss { return &o.StyleLoss })
+	choice(t, "content-loss", "what of a layer is compared: features, place by place, or similarity: how like each "+
+		"other the places are (default features)", func(o *nst.Options) *nst.ContentLoss { return &o.ContentLoss })
 	choice(t, "optimizer", "adam or lbfgs (default: the preset's)",
 		func(o *nst.Options) *nst.Optimizer { return &o.Optimizer })
 	optional(t, "learning-rate", "step of Adam on pixels in [0,1], or factor on L-BFGS's steps (default: the preset's)",

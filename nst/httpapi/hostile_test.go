@@ -120,6 +120,8 @@ func TestHostileRequests(t *testing.T) {
 		{"an unknown word", 422, "preset", with(`{"preset":"\u0000"}`)},
 		{"a memory of nonsense", 422, "", with(`{"memory_limit":"all"}`)},
 		{"a mask alone", 422, "content_mask", append(pictures(content, style), "content_mask", content)},
+		{"a mask of strength that is none", 422, "strength mask", append(pictures(content, style), "strength_mask",
+			[]byte("none"))},
 	}
 	for _, c := range posts {
 		t.Run(c.name, func(t *testing.T) {

@@ -130,13 +130,13 @@ func take(out *jobs.Request, name string, part *multipart.Part) (err error) {
 	}
 	var one []byte
 	switch name {
-	case "content", "style", "init", "content_mask", "style_mask":
+	case "content", "style", "init", "content_mask", "style_mask", "strength_mask":
 		if one, err = io.ReadAll(part); err != nil {
 			return formError(err)
 		}
 	default:
-		return bad("the part %.40q is unknown: content, style, options, init, content_mask and style_mask are known",
-			name)
+		return bad("the part %.40q is unknown: content, style, options, init, content_mask, style_mask and "+
+			"strength_mask are known", name)
 	}
 	switch name {
 	case "content":
@@ -147,6 +147,8 @@ func take(out *jobs.Request, name string, part *multipart.Part) (err error) {
 		out.Init = one
 	case "content_mask":
 		out.ContentMask = one
+	case "strength_mask":
+		out.StrengthMask = one
 	case "style_mask":
 		out.StyleMasks = append(out.StyleMasks, one)
 	}
@@ -225,6 +227,8 @@ func optionName(field string) string {
 	switch field {
 	case "ContentMask", "StyleMasks":
 		return "content_mask"
+	case "StrengthMask":
+		return "strength_mask"
 	case "Picture":
 		return "init"
 	}

@@ -79,19 +79,21 @@ type Job struct {
 	Reserved int64  `json:"reserved,omitempty"`
 }
 
-// version is that of the records that are written. Older ones, of 0, are read; newer
-// ones are another program's.
-const version = 1
+// version is that of the records that are written. Older ones are read; newer ones are
+// another program's, of which this one might leave something out: 2 has masks of strength,
+// and content losses.
+const version = 2
 
 // errVersion is the error of a record that a newer program wrote.
 var errVersion = errors.New("a newer version of nst wrote it")
 
 // inputs say which pictures there are beside the content.
 type inputs struct {
-	Styles      int  `json:"styles"`
-	ContentMask bool `json:"content_mask,omitempty"`
-	StyleMasks  int  `json:"style_masks,omitempty"`
-	Init        bool `json:"init,omitempty"`
+	Styles       int  `json:"styles"`
+	ContentMask  bool `json:"content_mask,omitempty"`
+	StyleMasks   int  `json:"style_masks,omitempty"`
+	StrengthMask bool `json:"strength_mask,omitempty"`
+	Init         bool `json:"init,omitempty"`
 }
 
 // names are the objects' names, after the job's.
@@ -105,6 +107,9 @@ func (in inputs) names() []string {
 	}
 	for i := range in.StyleMasks {
 		all = append(all, numbered("style-mask", i))
+	}
+	if in.StrengthMask {
+		all = append(all, "strength-mask")
 	}
 	if in.Init {
 		all = append(all, "init")
@@ -172,11 +177,12 @@ type Request struct {
 	Options nst.Options
 	Content []byte
 	Styles  [][]byte
-	// Init is the picture to start from, for nst.StartPicture; ContentMask and
-	// StyleMasks are nst.Options' (there may be none).
-	Init        []byte
-	ContentMask []byte
-	StyleMasks  [][]byte
+	// Init is the picture to start from, for nst.StartPicture; the masks are
+	// nst.Options' (there may be none).
+	Init         []byte
+	ContentMask  []byte
+	StrengthMask []byte
+	StyleMasks   [][]byte
 	// Key, if there is one, makes requests with the same key one job.
 	Key string
 }

@@ -57,6 +57,13 @@ func TestJobIsMade(t *testing.T) {
 	ctx := context.Background()
 	q, e := jobstest.Open(t, jobs.Config{}), jobstest.Engine(t)
 	r := request(t, 64, 6)
+	mask := picture.New(96, 64) // none at the left, all at the right
+	for i := range mask.Pixels {
+		mask.Pixels[i] = float32(i % 96 / 48)
+	}
+	var grey bytes.Buffer
+	require.NoError(t, mask.Encode(&grey, picture.PNG, picture.Encoding{}))
+	r.StrengthMask = grey.Bytes()
 	j := submit(t, q, r)
 	assert.Equal(t, jobs.Queued, j.State)
 	_, err := q.Picture(ctx, j.ID, "result")
@@ -76,7 +83,9 @@ func TestJobIsMade(t *testing.T) {
 	require.NoError(t, err)
 	style, err := picture.Decode(bytes.NewReader(r.Styles[0]))
 	require.NoError(t, err)
-	want, err := e.Stylize(ctx, content, []*picture.Picture{style}, r.Options, nst.Hooks{})
+	o := r.Options
+	o.StrengthMask = mask
+	want, err := e.Stylize(ctx, content, []*picture.Picture{style}, o, nst.Hooks{})
 	require.NoError(t, err)
 	var wanted bytes.Buffer
 	require.NoError(t, want.Picture.Encode(&wanted, picture.PNG, picture.Encoding{}))

@@ -464,7 +464,7 @@ func (q *Queue) check(ctx context.Context, r Request) (j Job, err error) {
 	j.Options = r.Options
 	j.Styles = len(r.Styles)
 	j.Inputs = inputs{Styles: len(r.Styles), ContentMask: r.ContentMask != nil, StyleMasks: len(r.StyleMasks),
-		Init: r.Init != nil}
+		StrengthMask: r.StrengthMask != nil, Init: r.Init != nil}
 	if j.Inputs.Init {
 		j.Options.Start = nst.StartPicture
 	}
@@ -487,6 +487,9 @@ func (q *Queue) check(ctx context.Context, r Request) (j Job, err error) {
 	others := map[string][]byte{}
 	if j.Inputs.ContentMask {
 		others["content mask"] = r.ContentMask
+	}
+	if j.Inputs.StrengthMask {
+		others["strength mask"] = r.StrengthMask
 	}
 	for i, data := range r.StyleMasks {
 		others[fmt.Sprintf("style mask %d", i+1)] = data
@@ -633,7 +636,8 @@ type claimRecord struct {
 func (r Request) hash() string {
 	h := sha256.New()
 	options, _ := json.Marshal(r.Options)
-	for _, part := range slices.Concat([][]byte{options, r.Content, r.Init, r.ContentMask}, r.Styles, r.StyleMasks) {
+	for _, part := range slices.Concat([][]byte{options, r.Content, r.Init, r.ContentMask, r.StrengthMask}, r.Styles,
+		r.StyleMasks) {
 		fmt.Fprintf(h, "%d:", len(part))
 		h.Write(part)
 	}
@@ -680,7 +684,8 @@ const claimWait = 10 * time.Second
 // store writes the pictures, then the record, then the message. Without the last,
 // tidy sends it.
 func (q *Queue) store(ctx context.Context, r Request, j Job) (Job, error) {
-	data := map[string][]byte{"content": r.Content, "content-mask": r.ContentMask, "init": r.Init}
+	data := map[string][]byte{"content": r.Content, "content-mask": r.ContentMask, "strength-mask": r.StrengthMask,
+		"init": r.Init}
 	for i, s := range r.Styles {
 		data[numbered("style", i)] = s
 	}

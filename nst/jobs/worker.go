@@ -443,6 +443,9 @@ func (w *worker) inputs(ctx context.Context, j Job) (o nst.Options, content *pic
 	if j.Inputs.ContentMask {
 		o.ContentMask = read("content-mask")
 	}
+	if j.Inputs.StrengthMask {
+		o.StrengthMask = read("strength-mask")
+	}
 	for i := range j.Inputs.StyleMasks {
 		o.StyleMasks = append(o.StyleMasks, read(numbered("style-mask", i)))
 	}
