@@ -112,6 +112,10 @@ func TestMasks(t *testing.T) {
 			nst.GramLoss},
 		"moments": {[]*picture.Picture{one, other}, []*picture.Picture{bands(8, 8, 30), bands(8, 8, 220)},
 			nst.MomentsLoss},
+		"nearest neighbours": {[]*picture.Picture{one, other}, []*picture.Picture{bands(8, 8, 30), bands(8, 8, 220)},
+			nst.NeighboursLoss},
+		"nearest neighbours of one picture": {[]*picture.Picture{beside(other, one)},
+			[]*picture.Picture{bands(192, 96, 220, 30)}, nst.NeighboursLoss},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r, err := e.Stylize(context.Background(), content, c.styles, nst.Options{
@@ -274,18 +278,23 @@ func record(t *testing.T, e *nst.Engine, o nst.Options, stop func(nst.Progress) 
 func TestResume(t *testing.T) {
 	nsttest.Long(t)
 	e := slim(t, "cpu")
-	for _, precision := range []nst.Precision{nst.Exact, nst.Double} {
+	for _, c := range []struct {
+		precision     nst.Precision
+		loss          nst.StyleLoss
+		interruptions []int // scales have 7, 6 and 5 iterations
+	}{
+		{nst.Exact, nst.GramLoss, []int{0, 3, 6, 7, 8, 13, 16}},
+		{nst.Double, nst.GramLoss, []int{8}},
+		{nst.Exact, nst.NeighboursLoss, []int{0, 3, 6, 7, 16}},
+		{nst.Exact, nst.SlicedLoss, []int{8}},
+	} {
 		for _, optimizer := range []nst.Optimizer{nst.Adam, nst.LBFGS} {
-			t.Run(fmt.Sprint(optimizer, " ", precision), func(t *testing.T) {
+			t.Run(fmt.Sprint(optimizer, " ", c.precision, " ", c.loss), func(t *testing.T) {
 				o := nst.Options{Size: new(64), Scales: "32,48", Iterations: new(18), Optimizer: optimizer,
-					Precision: precision, StyleSize: new(64), Start: nst.StartNoise}
+					Precision: c.precision, StyleLoss: c.loss, StyleSize: new(64), Start: nst.StartNoise}
 				want, _, whole := record(t, e, o, nil)
 				require.Len(t, want, 19)
-				interruptions := []int{0, 3, 6, 7, 8, 13, 16} // scales of 7, 6 and 5 iterations
-				if precision == nst.Double {
-					interruptions = []int{8}
-				}
-				for _, at := range interruptions {
+				for _, at := range c.interruptions {
 					first, checkpoint, r := record(t, e, o, func(p nst.Progress) bool { return p.Iteration == at })
 					require.NotNil(t, checkpoint)
 					assert.Equal(t, [2]int{64, 43}, [2]int{r.Picture.Width, r.Picture.Height}, "whatever the scale")
@@ -402,7 +411,7 @@ func TestTogetherAsAlone(t *testing.T) {
 		{Content: flipped, Styles: []*picture.Picture{other, style}}, {Content: content,
 			Styles: []*picture.Picture{other}}}
 	for _, optimizer := range []nst.Optimizer{nst.Adam, nst.LBFGS} {
-		for _, loss := range []nst.StyleLoss{nst.GramLoss, nst.MomentsLoss} {
+		for _, loss := range []nst.StyleLoss{nst.GramLoss, nst.MomentsLoss, nst.NeighboursLoss} {
 			t.Run(fmt.Sprint(optimizer, " ", loss), func(t *testing.T) {
 				o := nst.Options{Size: new(64), Scales: "48", Iterations: new(8), Optimizer: optimizer, StyleLoss: loss,
 					TVWeight: new(1.0), Color: nst.ColorContent}

@@ -466,6 +466,9 @@ func (r *run) setMath(ctx context.Context, autotune bool) error {
 func (r *run) evaluator(at scale) (eval *objective.Evaluator, err error) {
 	spec := r.spec
 	spec.Alpha = r.settings.alphaAt(at)
+	if _, ok := spec.StyleLoss.(objective.Sliced); ok { // other directions for each scale
+		spec.StyleLoss = objective.Sliced{Seed: r.settings.Seed<<32 + uint64(at.width)<<16 + uint64(at.height)}
+	}
 	err = torch.Scoped(func() error {
 		var styled []styledItem
 		var sized []*picture.Picture

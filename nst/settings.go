@@ -36,14 +36,21 @@ func (s *settings) layers() []vgg19.Layer {
 // deepest is as far as the network may have to run.
 func (s *settings) deepest() vgg19.Layer { return vgg19.Deepest(s.layers()) }
 
-// styleLosses are the objective's.
-var styleLosses = map[StyleLoss]objective.Loss{
-	GramLoss: objective.Gram{}, MomentsLoss: objective.Moments{}, WassersteinLoss: objective.Wasserstein{},
-	SlicedLoss: objective.Sliced{}, NeighboursLoss: nil, // which is Spec.Neighbours
+// styleLosses are the objective's, with the β that Balanced has for each: about as much of
+// the content is kept. There is none of NeighboursLoss, which is Spec.Neighbours.
+var styleLosses = map[StyleLoss]struct {
+	loss objective.Loss
+	beta float64
+}{
+	GramLoss: {objective.Gram{}, 300}, MomentsLoss: {objective.Moments{}, 40},
+	WassersteinLoss: {objective.Wasserstein{}, 60}, SlicedLoss: {objective.Sliced{}, 600}, NeighboursLoss: {nil, 8},
 }
 
-// contentLosses are the objective's; nil is its own.
-var contentLosses = map[ContentLoss]objective.Loss{FeatureLoss: nil, SimilarityLoss: objective.SelfSimilarity{}}
+// contentLosses are the objective's, with Balanced's α. FeatureLoss is the objective's own.
+var contentLosses = map[ContentLoss]struct {
+	loss  objective.Loss
+	alpha float64
+}{FeatureLoss: {nil, 1}, SimilarityLoss: {objective.SelfSimilarity{}, 10}}
 
 // methods are the descent's.
 var methods = map[Optimizer]descent.Method{Adam: descent.Adam, LBFGS: descent.LBFGS}
@@ -67,11 +74,13 @@ func (o Options) withDefaults() (*settings, error) {
 	rates, optimizer, scales, margin := map[Optimizer]float64{LBFGS: 1}, Adam, ScalesOff, 0.0
 	styleLayers := []string{"relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"}
 	s.Preset = either(s.Preset, Balanced)
+	s.StyleLoss, s.ContentLoss = either(s.StyleLoss, GramLoss), either(s.ContentLoss, FeatureLoss)
+	style, content := styleLosses[s.StyleLoss], contentLosses[s.ContentLoss]
 	switch s.Preset {
 	case Balanced:
-		// Each of the four style layers weighs 75 against the content's 1. With relu5_1
-		// among them what the paintings show is copied: eyes, where there is a cloud.
-		s.spec.Normalisation, s.spec.Alpha, s.spec.Beta = objective.RelativeToTarget, 1, 300
+		// By Gram matrices each of the four style layers weighs 75 against the content's 1.
+		// With relu5_1 among them what the paintings show is copied: eyes, where there is a cloud.
+		s.spec.Normalisation, s.spec.Alpha, s.spec.Beta = objective.RelativeToTarget, content.alpha, style.beta
 		styleLayers = styleLayers[:4]
 		s.iterations, rates[Adam] = 200, 0.02
 		optimizer = LBFGS
@@ -96,7 +105,6 @@ func (o Options) withDefaults() (*settings, error) {
 		s.StyleMargin = &margin
 	}
 	s.Start = either(s.Start, StartContent)
-	s.StyleLoss, s.ContentLoss = either(s.StyleLoss, GramLoss), either(s.ContentLoss, FeatureLoss)
 	s.Pooling = either(s.Pooling, vgg19.MaxPooling)
 	s.Padding = either(s.Padding, vgg19.ZeroPadding)
 	s.Autotune = either(s.Autotune, AutotuneAuto)
@@ -104,9 +112,8 @@ func (o Options) withDefaults() (*settings, error) {
 	s.Wrap = either(s.Wrap, WrapOff)
 	s.Color = either(s.Color, ColorStyle)
 	s.Precision = either(s.Precision, Fast)
-	s.spec.ContentLoss = contentLosses[s.ContentLoss]
-	s.spec.Neighbours = s.StyleLoss == NeighboursLoss
-	s.spec.StyleLoss, s.spec.Wrap, s.descent.Wrap = styleLosses[s.StyleLoss], s.wrap(), s.wrap()
+	s.spec.StyleLoss, s.spec.ContentLoss, s.spec.Neighbours = style.loss, content.loss, s.StyleLoss == NeighboursLoss
+	s.spec.Wrap, s.descent.Wrap = s.wrap(), s.wrap()
 	s.descent.Method, s.descent.Rate = methods[s.Optimizer], rates[s.Optimizer]
 	var err error
 	if s.spec.Content, err = layerWeights("ContentLayers", &s.ContentLayers, "relu4_2"); err != nil {

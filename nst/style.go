@@ -48,7 +48,7 @@ type styleKey struct {
 	inside        torch.Wrap
 	width, height int
 	layers        string
-	loss          StyleLoss
+	loss          objective.Loss
 	pooling       vgg19.Pooling
 	padding       vgg19.Padding
 	precision     Precision
@@ -141,7 +141,7 @@ func (m *item) styleTargets(cache *styleCache, pool *tiling.Pool, spec *objectiv
 	layers := spec.StyleLayers()
 	key := styleKey{
 		picture: one.id, inside: s.wrap(), width: width, height: height, layers: fmt.Sprint(layers),
-		loss: s.StyleLoss, pooling: s.pooling(), padding: s.Padding, precision: s.Precision, primary: pool.Primary,
+		loss: spec.StyleLoss, pooling: s.pooling(), padding: s.Padding, precision: s.Precision, primary: pool.Primary,
 	}
 	if s.StyleMasks != nil {
 		key.mask = fingerprintOf(s.StyleMasks[i])

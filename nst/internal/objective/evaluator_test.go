@@ -431,7 +431,7 @@ func wasserstein(now, target Statistics) (square, size torch.Tensor) {
 // statistics are a region's.
 func statistics(loss Loss, f, weights torch.Tensor) Statistics {
 	out, mean := Statistics{}, torch.Bmm(f, torch.Transpose(weights, 0, 1))
-	switch loss.(type) {
+	switch loss := loss.(type) {
 	case SelfSimilarity: // whose test has 5×8 positions
 		shape := torch.Shape(f)
 		out[similarities] = similarity(torch.View(f, shape[0], shape[1], 5, 8))
@@ -444,7 +444,7 @@ func statistics(loss Loss, f, weights torch.Tensor) Statistics {
 	case meansAlone:
 		out[Means] = mean
 	case Sliced:
-		out[projections], out[weightings] = torch.Bmm(directions(f), f), weights
+		out[projections], out[weightings] = torch.Bmm(loss.directions(f), f), weights
 	}
 	return out
 }

@@ -8,7 +8,7 @@ import (
 )
 
 // Sliced compares the features' whole distributions, not their moments alone: it projects
-// them on K directions θ_k, drawn once, and compares along each by the square of the
+// them on K directions θ_k, drawn by the seed, and compares along each by the square of the
 // Wasserstein-2 distance (Heitz et al. 2021, arXiv:2006.07229, equations 2 and 3),
 //
 //	SW² = 1/K · Σ_k Σ_p w_p·(x_kp − t_k(u_kp))²,  x_k = θ_kᵀF
@@ -17,7 +17,7 @@ import (
 // rank does not change with small changes of F, so that ∂SW²/∂F_p = 2·w_p/K · Σ_k
 // θ_k·(x_kp − t_k(u_kp)). Styles are blended by their quantiles' means, which along a line is
 // their distributions' barycentre.
-type Sliced struct{}
+type Sliced struct{ Seed uint64 }
 
 const (
 	projections Statistic = "projection" // x [N,K,h,w]
@@ -29,9 +29,9 @@ const (
 const directionCount, quantileCount = 32, 4096
 
 // directions are the K directions of n_C dimensions, [N,K,n_C], the same each time.
-func directions(like torch.Tensor) torch.Tensor {
+func (s Sliced) directions(like torch.Tensor) torch.Tensor {
 	shape := torch.Shape(like)
-	random := rand.New(rand.NewPCG(uint64(shape[1]), 0))
+	random := rand.New(rand.NewPCG(uint64(shape[1]), s.Seed))
 	theta := make([]float32, directionCount*shape[1])
 	for k := range int64(directionCount) {
 		row, square := theta[k*shape[1]:(k+1)*shape[1]], 0.0
@@ -52,9 +52,9 @@ func directions(like torch.Tensor) torch.Tensor {
 }
 
 // Sums are the projections at each position, and the positions' weights.
-func (Sliced) Sums(f Features) Statistics {
+func (s Sliced) Sums(f Features) Statistics {
 	F := wide(f.F)
-	x := torch.Bmm(directions(F), F)
+	x := torch.Bmm(s.directions(F), F)
 	shape := torch.Shape(x)
 	out := Statistics{projections: torch.View(x, shape[0], shape[1], f.At.Rows, f.At.Columns)}
 	if f.Guide.T != nil {
@@ -109,8 +109,8 @@ func (s Sliced) Compare(sums Statistics, target Target) (norms Statistics, slope
 func (Sliced) Recordable() bool { return false }
 
 // AddGradient adds ∂J/∂F_p = w_p·Σ_k θ_k·∂J/∂x_kp.
-func (Sliced) AddGradient(into Gradient, f Features, slopes Slopes) {
-	theta := directions(wide(f.F))
+func (s Sliced) AddGradient(into Gradient, f Features, slopes Slopes) {
+	theta := s.directions(wide(f.F))
 	g := torch.Bmm(torch.Transpose(theta, 1, 2), slopes.Of[projections])
 	weight := f.Uniform * slopes.Factor
 	if f.Guide.T != nil {
