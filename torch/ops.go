@@ -132,7 +132,7 @@ func Eigh(t Tensor) (values, vectors Tensor) {
 // Quantiles returns count quantiles [N,K,count] of values x [N,K,P], those at (i+½)/count,
 // linear between values. weights [N,P] have the sum 1; the zero Tensor: all are alike.
 func Quantiles(x, weights Tensor, count int) Tensor {
-	inputs, w := withWeights(x, weights)
+	inputs, w := optional([]Tensor{x}, weights)
 	return make1("quantiles", func(out *C.nst_tensor) *C.char {
 		return C.nst_quantiles(handle(x), w, C.int64_t(count), out)
 	}, inputs...)
@@ -142,32 +142,34 @@ func Quantiles(x, weights Tensor, count int) Tensor {
 // differ from the quantiles [N,K,Q] of another distribution at their own ranks: what moves
 // the one distribution into the other along a line.
 func QuantileDifferences(x, weights, quantiles Tensor) Tensor {
-	inputs, w := withWeights(x, weights)
+	inputs, w := optional([]Tensor{x}, weights)
 	return make1("quantile_differences", func(out *C.nst_tensor) *C.char {
 		return C.nst_quantile_differences(handle(x), w, handle(quantiles), out)
 	}, append(inputs, quantiles)...)
 }
 
-func withWeights(x, weights Tensor) ([]Tensor, C.nst_tensor) {
-	if weights.T == nil {
-		return []Tensor{x}, nil
+// optional adds a tensor that may be the zero Tensor to inputs, and is its handle.
+func optional(inputs []Tensor, t Tensor) ([]Tensor, C.nst_tensor) {
+	if t.T == nil {
+		return inputs, nil
 	}
-	check("quantiles", weights)
-	return []Tensor{x, weights}, handle(weights)
+	check("optional", t)
+	return append(inputs, t), handle(t)
 }
 
-// Units returns features f [N,C,P] as directions, each divided by its length, and the lengths
-// [N,1,P]. What has no length stays zero.
-func Units(f Tensor) (units, lengths Tensor) {
+// Units returns features f − mean, of f [N,C,P], as directions, each divided by its length, and
+// the lengths [N,1,P]. What has no length stays zero. The zero Tensor for mean is 0.
+func Units(f, mean Tensor) (units, lengths Tensor) {
 	var l C.nst_tensor
-	units = make1("units", func(out *C.nst_tensor) *C.char { return C.nst_units(handle(f), &l, out) }, f)
+	inputs, m := optional([]Tensor{f}, mean)
+	units = make1("units", func(out *C.nst_tensor) *C.char { return C.nst_units(handle(f), m, &l, out) }, inputs...)
 	return units, adopt(l)
 }
 
-// UnitsBackward returns ∂J/∂f, for ∂J/∂units and what Units returned.
-func UnitsBackward(gradient, units, lengths Tensor) Tensor {
-	return make1("units_backward", func(out *C.nst_tensor) *C.char {
-		return C.nst_units_backward(handle(gradient), handle(units), handle(lengths), out)
+// UnitsBackwardInPlace makes ∂J/∂units ∂J/∂f, by what Units returned. The units are used up.
+func UnitsBackwardInPlace(gradient, units, lengths Tensor) {
+	change("units_backward_", func() *C.char {
+		return C.nst_units_backward_in_place(handle(gradient), handle(units), handle(lengths))
 	}, gradient, units, lengths)
 }
 

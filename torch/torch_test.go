@@ -744,3 +744,56 @@ func TestMatricesAndQuantiles(t *testing.T) {
 			torch.Floats(torch.QuantileDifferences(x, torch.Tensor{}, table)), 1e-6, "each to its own rank")
 	})
 }
+
+// Directions, what is nearest, and the ways to lay maps out.
+func TestDirectionsAndPlaces(t *testing.T) {
+	scoped(t, func() {
+		f := torch.FromFloats([]float32{4, 1, 0, 1, 5, 1}, torch.CPU, 1, 2, 3) // (4,1), (1,5), (0,1)
+		mean := torch.FromFloats([]float32{1, 1}, torch.CPU, 1, 2, 1)
+		units, lengths := torch.Units(f, mean)
+		assert.Equal(t, []float32{3, 4, 1}, torch.Floats(lengths))
+		assert.Equal(t, []float32{1, 0, -1, 0, 1, 0}, torch.Floats(units))
+		// A direction does not change along itself, and the less the longer it is.
+		gradient := torch.FromFloats([]float32{6, 8, 5, 12, 8, 5}, torch.CPU, 1, 2, 3)
+		torch.UnitsBackwardInPlace(gradient, units, lengths)
+		assert.Equal(t, []float32{0, 2, 0, 4, 0, 5}, torch.Floats(gradient))
+		units, _ = torch.Units(torch.Full(0, torch.CPU, 1, 2, 1), torch.Tensor{})
+		assert.Equal(t, []float32{0, 0}, torch.Floats(units), "of no length")
+
+		candidates := torch.FromFloats([]float32{1, 0, -1, 0, 1, 0}, torch.CPU, 2, 3)
+		queries := torch.FromFloats([]float32{-2, 0.1, 3, 1, 0.2, -1}, torch.CPU, 2, 3)
+		nearest := torch.Nearest(queries, candidates)
+		assert.Equal(t, torch.Int64, torch.TypeOf(nearest))
+		chosen := torch.IndexSelect(torch.FromFloats([]float32{10, 11, 12}, torch.CPU, 3), 0, nearest)
+		assert.Equal(t, []float32{12, 11, 10}, torch.Floats(chosen))
+
+		maps := torch.FromFloats([]float32{0, 1, 2, 3, 4, 5, 6, 7}, torch.CPU, 1, 1, 2, 4)
+		squares := torch.PixelUnshuffle(maps, 2)
+		assert.Equal(t, []int64{1, 4, 1, 2}, torch.Shape(squares))
+		assert.Equal(t, []float32{0, 2, 1, 3, 4, 6, 5, 7}, torch.Floats(squares))
+		assert.Equal(t, torch.Floats(maps), torch.Floats(torch.PixelShuffle(squares, 2)))
+		torch.AddInPlace(torch.Every(maps, 3, 1, 2), torch.Full(10, torch.CPU), 1)
+		assert.Equal(t, []float32{0, 11, 2, 13, 4, 15, 6, 17}, torch.Floats(maps), "a view")
+	})
+}
+
+// What is nearest is found in pieces of any size.
+func TestNearestInPieces(t *testing.T) {
+	scoped(t, func() {
+		const queries, candidates = 700, 50_000 // 336 queries at a time
+		values := make([]float32, candidates)
+		for i := range values {
+			values[i] = float32(i)
+		}
+		sign := make([]float32, queries)
+		for i := range sign {
+			sign[i] = float32(1 - i%2*2)
+		}
+		nearest := torch.Nearest(torch.FromFloats(sign, torch.CPU, 1, queries), torch.FromFloats(values, torch.CPU, 1,
+			candidates))
+		found := torch.Floats(torch.Cast(nearest, torch.Float32))
+		for i, v := range found {
+			require.InDelta(t, []float64{candidates - 1, 0}[i%2], v, 0.5)
+		}
+	})
+}

@@ -40,21 +40,22 @@ const char* nst_nearest(nst_tensor queries, nst_tensor candidates, nst_tensor* o
   });
 }
 
-const char* nst_units(nst_tensor f, nst_tensor* lengths, nst_tensor* out) {
+const char* nst_units(nst_tensor f, nst_tensor mean, nst_tensor* lengths, nst_tensor* out) {
   return guard([&] {
     c10::NoGradGuard off;
-    const auto& x = tensor(f);
+    auto x = mean == nullptr ? tensor(f).clone() : tensor(f) - tensor(mean);
     const auto length = at::linalg_vector_norm(x, 2, {1}, /*keepdim=*/true).clamp_min_(kShortest);
-    *out = give(x / length);
+    *out = give(x.div_(length));
     *lengths = give(length);
   });
 }
 
-const char* nst_units_backward(nst_tensor gradient, nst_tensor units, nst_tensor lengths, nst_tensor* out) {
+const char* nst_units_backward_in_place(nst_tensor gradient, nst_tensor units, nst_tensor lengths) {
   return guard([&] {
     c10::NoGradGuard off;
-    const auto &g = tensor(gradient), &u = tensor(units);
-    *out = give(g.sub((u * g).sum({1}, /*keepdim=*/true) * u).div_(tensor(lengths)));
+    auto &g = tensor(gradient), &u = tensor(units);
+    const auto along = (u * g).sum({1}, /*keepdim=*/true);
+    g.sub_(u.mul_(along)).div_(tensor(lengths));
   });
 }
 

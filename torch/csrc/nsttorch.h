@@ -64,9 +64,10 @@ const char* nst_tensor_eigh(nst_tensor t, nst_tensor* values, nst_tensor* vector
 // linear between values. And by what values differ from the quantiles at their own ranks, [N,K,P].
 const char* nst_quantiles(nst_tensor x, nst_tensor weights, int64_t count, nst_tensor* out);
 const char* nst_quantile_differences(nst_tensor x, nst_tensor weights, nst_tensor quantiles, nst_tensor* out);
-// Unit vectors (neighbours.cc): features f [N,C,P] as directions, and their lengths [N,1,P]; and ∂J/∂f by ∂J/∂units.
-const char* nst_units(nst_tensor f, nst_tensor* lengths, nst_tensor* out);
-const char* nst_units_backward(nst_tensor gradient, nst_tensor units, nst_tensor lengths, nst_tensor* out);
+// Unit vectors (neighbours.cc): features f - mean [N,C,P] as directions, and their lengths [N,1,P] (no mean: 0). The
+// gradient by the units becomes that by f, and the units are used up.
+const char* nst_units(nst_tensor f, nst_tensor mean, nst_tensor* lengths, nst_tensor* out);
+const char* nst_units_backward_in_place(nst_tensor gradient, nst_tensor units, nst_tensor lengths);
 // For each column of queries [D,P] the column of candidates [D,R] whose product with it is largest, [P].
 const char* nst_nearest(nst_tensor queries, nst_tensor candidates, nst_tensor* out);
 // The places of a dimension that index [n] names, and a view of every step-th from the first.

@@ -25,6 +25,14 @@ func (s *Spec) Memory(network *vgg19.Network, t tiling.Tile, width, height, pict
 			need.Most += int64(values*own/float64(width*height)) * int64(pictures) * network.BytesPerValue()
 		}
 	}
+	if s.Neighbours { // a layer's targets, its directions, and their product
+		most := int64(0)
+		for _, l := range s.StyleLayers() {
+			own := placeOf(t, l, width, height)
+			most = max(most, s.Channels[l]*own.Rows*own.Columns)
+		}
+		need.Most += 3 * most * int64(pictures) * max(4, network.BytesPerValue())
+	}
 	return need
 }
 

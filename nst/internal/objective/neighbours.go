@@ -134,7 +134,7 @@ func (e *Evaluator) addCandidates(m *matches, features Candidates) {
 			torch.Copy(torch.Slice(columns, 0, first, first+c), torch.Scale(column, math.Sqrt(l.Weight/positive(size))))
 			first += c
 			m.means[l.Layer] = torch.Keep(mean)
-			units, _ := torch.Units(f)
+			units, _ := torch.Units(f, torch.Tensor{})
 			for _, w := range e.pool.Workers {
 				if m.units[w.Device()] == nil {
 					m.units[w.Device()] = map[vgg19.Layer]torch.Tensor{}
@@ -145,7 +145,7 @@ func (e *Evaluator) addCandidates(m *matches, features Candidates) {
 			}
 		})
 	}
-	units, _ := torch.Units(torch.View(torch.Rejoin(columns), 1, rows, count))
+	units, _ := torch.Units(torch.View(torch.Rejoin(columns), 1, rows, count), torch.Tensor{})
 	m.columns = torch.Keep(torch.View(units, rows, count))
 }
 
@@ -404,8 +404,12 @@ func (t *neighbourTerm) addGradient(e *Evaluator, maps, into torch.Tensor, fresh
 		f = torch.PixelUnshuffle(window(maps, 0, 0, shape[2]*r, shape[3]*r), r)
 	}
 	positions := []int64{shape[0], shape[1] / (r * r), r * r * shape[2] * shape[3]}
-	u, lengths := torch.Units(torch.Sub(wide(torch.View(f, positions...)), torch.To(t.mean, device)))
-	d := torch.Sub(u, torch.View(target, positions...))
+	u, lengths := torch.Units(wide(torch.View(f, positions...)), torch.To(t.mean, device))
+	if r > 1 {
+		torch.Close(f)
+	}
+	d := torch.View(target, positions...)
+	torch.Subtract(d, u, d)
 	guide, uniform := t.of.weights(stride, tile, e.width, e.height, device)
 	uniform /= float64(r * r)
 	if guide.T == nil {
@@ -416,18 +420,18 @@ func (t *neighbourTerm) addGradient(e *Evaluator, maps, into torch.Tensor, fresh
 		norms[t] = torch.Keep(torch.Norms(torch.Mul(d, torch.Pow(guide, 0.5))))
 	}
 	t.normaliser.applySlope(d)
-	g := torch.UnitsBackward(d, u, lengths)
-	if guide.T == nil {
-		g = torch.Scale(g, uniform)
-	} else {
-		g = torch.Mul(g, guide)
+	torch.UnitsBackwardInPlace(d, u, lengths)
+	torch.Close(u)
+	if guide.T != nil {
+		torch.MulInPlace(d, guide)
+		uniform = 1
 	}
-	g = torch.View(g, shape...)
+	g := torch.View(d, shape...)
 	if r > 1 {
 		g = torch.PixelShuffle(g, r)
 	}
 	if fresh { // what is left over at the picture's edges has none
 		torch.Copy(into, torch.Full(0, device))
 	}
-	torch.AddInPlace(window(into, 0, 0, shape[2]*r, shape[3]*r), g, 1)
+	torch.AddInPlace(window(into, 0, 0, shape[2]*r, shape[3]*r), g, uniform)
 }

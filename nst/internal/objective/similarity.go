@@ -44,7 +44,7 @@ func (SelfSimilarity) Sums(f Features) Statistics {
 
 // compared are u(F_i), their lengths, the sums of D's columns [N,1,K], and R.
 func (SelfSimilarity) compared(sums Statistics) (units, lengths, columns, R torch.Tensor) {
-	units, lengths = torch.Units(sums[chosen])
+	units, lengths = torch.Units(sums[chosen], torch.Tensor{})
 	d := torch.Scale(torch.Bmm(torch.Transpose(units, 1, 2), units), -1)
 	torch.AddInPlace(d, torch.Full(1, torch.DeviceOf(d)), 1)
 	columns = columnSumsOf(d)
@@ -78,7 +78,8 @@ func (s SelfSimilarity) Compare(sums Statistics, target Target) (norms Statistic
 	target.normalisers[similarities].applySlope(d)
 	e := torch.Mul(torch.Sub(d, columnSumsOf(torch.Mul(d, R))), torch.Pow(columns, -1))
 	e = torch.Add(e, torch.Transpose(e, 1, 2))
-	g := torch.UnitsBackward(torch.Scale(torch.Bmm(units, e), -1), units, lengths)
+	g := torch.Scale(torch.Bmm(units, e), -1)
+	torch.UnitsBackwardInPlace(g, units, lengths)
 	return Statistics{similarities: norm}, Slopes{Statistics{chosen: g}, 1}
 }
 
