@@ -43,7 +43,7 @@ var styleLosses = map[StyleLoss]struct {
 	beta float64
 }{
 	GramLoss: {objective.Gram{}, 300}, MomentsLoss: {objective.Moments{}, 40},
-	WassersteinLoss: {objective.Wasserstein{}, 60}, SlicedLoss: {objective.Sliced{}, 600}, NeighboursLoss: {nil, 8},
+	WassersteinLoss: {objective.Wasserstein{}, 60}, SlicedLoss: {objective.Sliced{}, 1000}, NeighboursLoss: {nil, 8},
 }
 
 // contentLosses are the objective's, with Balanced's α. FeatureLoss is the objective's own.
