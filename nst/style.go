@@ -166,7 +166,8 @@ func (m *item) measured(pool *tiling.Pool, spec *objective.Spec, i int, at scale
 		var guides objective.Guides
 		if one.mask != nil {
 			torch.NoGrad(func() {
-				guides = one.mask.guides(spec.StyleLayers(), pool.Primary, s.Precision.scalar(), width, height, torch.Wrap{})
+				scalar := s.Precision.scalar()
+				guides = one.mask.guides(spec.StyleLayers(), pool.Primary, scalar, width, height, torch.Wrap{})
 			})
 		}
 		p := resized(one.picture, width, height, torch.Wrap{})

@@ -198,11 +198,13 @@ func similarity(maps torch.Tensor) torch.Tensor {
 }
 
 // neighbourhoods are those of a content's regions, with the styles' weights of newEvaluator.
-func neighbourhoods(t testing.TB, pool *tiling.Pool, spec *Spec, content *image, styles ...*image) (out []Neighbourhood) {
+func neighbourhoods(t testing.TB, pool *tiling.Pool, spec *Spec, content *image,
+	styles ...*image) (out []Neighbourhood) {
 	all := make([]LevelCandidates, len(styles))
 	for i, s := range styles {
 		var err error
-		all[i], err = MeasureCandidates(pool, spec, s.width, s.height, s.source, s.guides(spec.StyleLayers(), pool.Primary))
+		guides := s.guides(spec.StyleLayers(), pool.Primary)
+		all[i], err = MeasureCandidates(pool, spec, s.width, s.height, s.source, guides)
 		require.NoError(t, err)
 	}
 	guides := content.guides(spec.StyleLayers(), pool.Primary)
@@ -629,7 +631,8 @@ func (o *oracle) neighbourCosts(now map[vgg19.Layer]torch.Tensor, styles []map[v
 		share := 0.25 + float64(i)/2
 		sum += share
 		chosen := halfOrMore(torch.Float64s(w))
-		candidates, all, sizesOf := map[vgg19.Layer][][][]float64{}, map[vgg19.Layer][][]float64{}, map[vgg19.Layer]float64{}
+		candidates, all := map[vgg19.Layer][][][]float64{}, map[vgg19.Layer][][]float64{}
+		sizesOf := map[vgg19.Layer]float64{}
 		for l, of := range squares(styles[i], s.width, s.height) {
 			for _, p := range chosen {
 				candidates[l] = append(candidates[l], of[p])
@@ -699,7 +702,7 @@ func (o *oracle) neighbourCosts(now map[vgg19.Layer]torch.Tensor, styles []map[v
 		f = torch.Slice(torch.Slice(f, 2, 0, shape[2]), 3, 0, shape[3])
 		w, _ := o.weights(o.content, vgg19.Layer{Stride: max(4, l.Layer.Stride)}, level)
 		if r > 1 { // each of a square's has a part of its weight
-			w = torch.Flatten(torch.Scale(enlarged(torch.View(w, int64(rows), int64(columns)), r), 1/float64(r*r)), 0, 1)
+			w = torch.Scale(enlarged(torch.View(w, int64(rows), int64(columns)), r), 1/float64(r*r))
 			w = torch.View(w, 1, torch.Count(w))
 		}
 		f = torch.Sub(matrix(f), torch.FromFloats(mean, torch.CPU, n, 1))
@@ -793,7 +796,8 @@ func TestGradientIsAutograds(t *testing.T) {
 		"nn": {Spec: Spec{Alpha: 1, Beta: 100, Normalisation: RelativeToTarget, Neighbours: true}},
 		"nn of masks": {Spec: Spec{Alpha: 1, Beta: 5, Normalisation: MeanSquare, Neighbours: true},
 			masks: true, alpha: true},
-		"nn that wraps, classic": {Spec: Spec{Alpha: 10, Beta: 40, Neighbours: true, Wrap: torch.Wrap{X: true, Y: true}},
+		"nn that wraps, classic": {
+			Spec:    Spec{Alpha: 10, Beta: 40, Neighbours: true, Wrap: torch.Wrap{X: true, Y: true}},
 			pooling: vgg19.RescaledAveragePooling},
 		"self-similarity": {Spec: Spec{Alpha: 1, Beta: 100, Normalisation: RelativeToTarget,
 			ContentLoss: SelfSimilarity{}, Content: weighted(t, 0.3, "relu3_1", "relu4_1"),
@@ -928,7 +932,8 @@ func TestStyleLossGradients(t *testing.T) {
 					}
 					var got torch.Tensor
 					torch.NoGrad(func() {
-						f := Features{F: torch.Detach(F), At: Place{Rows: 5, Columns: 8, Height: 5, Width: 8}, Guide: guide}
+						at := Place{Rows: 5, Columns: 8, Height: 5, Width: 8}
+						f := Features{F: torch.Detach(F), At: at, Guide: guide}
 						norms, slopes := loss.Compare(loss.Sums(f), target)
 						cost := 0.0
 						for name, norm := range norms {

@@ -170,8 +170,8 @@ func (n *neighbourhood) close() {
 
 // weights are those of the positions of a stride in a tile, [1,P], or what each has if they
 // are equal.
-func (n *neighbourhood) weights(stride int, tile tiling.Tile, width, height int, device torch.Device) (guide torch.Tensor,
-	uniform float64) {
+func (n *neighbourhood) weights(stride int, tile tiling.Tile, width, height int,
+	device torch.Device) (guide torch.Tensor, uniform float64) {
 	if whole, ok := n.guides[stride]; ok {
 		part := tile.Own.Positions(whole, stride).Of(whole)
 		return torch.To(torch.View(part, 1, torch.Count(part)), device), 0
@@ -289,7 +289,8 @@ func (e *Evaluator) match(x torch.Tensor) error {
 				shape := torch.Shape(maps[n.terms[0].layer])
 				for _, m := range n.pictures[picture] {
 					part[m] = torch.Local(func() torch.Tensor {
-						return torch.View(torch.Nearest(columns, torch.To(m.columns, w.Device())), 1, 1, shape[2], shape[3])
+						nearest := torch.Nearest(columns, torch.To(m.columns, w.Device()))
+						return torch.View(nearest, 1, 1, shape[2], shape[3])
 					})
 				}
 			}
@@ -327,7 +328,8 @@ func weightedSums(F, guide torch.Tensor, uniform float64) Statistics {
 }
 
 // hypercolumns are those of each picture [D,P], centred, of a tile's features on the grid.
-func (e *Evaluator) hypercolumns(n *neighbourhood, maps featureMaps, sums columnSums, device torch.Device) []torch.Tensor {
+func (e *Evaluator) hypercolumns(n *neighbourhood, maps featureMaps, sums columnSums,
+	device torch.Device) []torch.Tensor {
 	out := make([]torch.Tensor, len(n.pictures))
 	rows, first := int64(0), int64(0)
 	grid := e.spec.grid()
@@ -415,8 +417,8 @@ func (t *neighbourTerm) addGradient(e *Evaluator, maps, into torch.Tensor, fresh
 	if guide.T == nil {
 		norms[t] = torch.Keep(torch.Scale(torch.Norms(d), math.Sqrt(uniform)))
 	} else {
-		guide = torch.View(torch.Stack(slices.Repeat([]torch.Tensor{torch.Scale(guide, 1/float64(r*r))}, int(r*r)), 0), 1,
-			positions[2])
+		part := torch.Scale(guide, 1/float64(r*r)) // each of a square's
+		guide = torch.View(torch.Stack(slices.Repeat([]torch.Tensor{part}, int(r*r)), 0), 1, positions[2])
 		norms[t] = torch.Keep(torch.Norms(torch.Mul(d, torch.Pow(guide, 0.5))))
 	}
 	t.normaliser.applySlope(d)

@@ -42,7 +42,8 @@ func (e *Evaluator) addContent() error {
 			for _, l := range of {
 				t := &summedTerm{layer: l.Layer, weight: l.Weight, loss: e.spec.ContentLoss, content: true}
 				e.summed = append(e.summed, t)
-				t.add(e.spec, Region{Layer: l.Layer, Share: 1, Target: found[l.Layer][0]}, contentMeanSquare, e.spec.Alpha)
+				target := Region{Layer: l.Layer, Share: 1, Target: found[l.Layer][0]}
+				t.add(e.spec, target, contentMeanSquare, e.spec.Alpha)
 			}
 		})
 		return nil
@@ -71,7 +72,7 @@ func measure(pool *tiling.Pool, loss Loss, layers []vgg19.Layer, wrap torch.Wrap
 	return found, err
 }
 
-func (found StyleTargets) measure(pool *tiling.Pool, loss Loss, layers []vgg19.Layer, wrap torch.Wrap, width, height int,
+func (t StyleTargets) measure(pool *tiling.Pool, loss Loss, layers []vgg19.Layer, wrap torch.Wrap, width, height int,
 	source Source, guides Guides) error {
 	of := func(l vgg19.Layer) map[Level]torch.Tensor {
 		if guides == nil {
@@ -80,9 +81,9 @@ func (found StyleTargets) measure(pool *tiling.Pool, loss Loss, layers []vgg19.L
 		return guides[l.Stride]
 	}
 	for _, l := range layers {
-		found[l] = map[Level]Statistics{}
+		t[l] = map[Level]Statistics{}
 		for level := range of(l) {
-			found[l][level] = Statistics{}
+			t[l][level] = Statistics{}
 		}
 	}
 	tiles := tiling.Cut(width, height, pool.Size, vgg19.Deepest(layers), wrap)
@@ -101,14 +102,14 @@ func (found StyleTargets) measure(pool *tiling.Pool, loss Loss, layers []vgg19.L
 	}, func(i int, part StyleTargets) {
 		for l, levels := range part {
 			for level, sums := range levels {
-				gather(found[l][level], sums, placeOf(tiles[i], l, width, height))
+				gather(t[l][level], sums, placeOf(tiles[i], l, width, height))
 			}
 		}
 	})
 	if err != nil {
 		return err
 	}
-	for _, levels := range found {
+	for _, levels := range t {
 		for level, sums := range levels {
 			levels[level] = finished(sums, loss)
 		}
