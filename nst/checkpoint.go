@@ -51,7 +51,7 @@ type checkpointState struct {
 
 // checkpointVersion changes when an older program's checkpoints cannot be gone
 // on from.
-const checkpointVersion = 5
+const checkpointVersion = 6
 
 // Iteration is the number of steps that were done.
 func (c *Checkpoint) Iteration() int { return c.state.Before + c.state.Steps }

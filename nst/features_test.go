@@ -443,6 +443,62 @@ func TestTogetherAsAlone(t *testing.T) {
 	assert.ErrorIs(t, err, nst.ErrInvalidOption, "of two sizes")
 }
 
+// A picture of one colour, which comes round, is all alike; a weight of 0 is one for any loss.
+func TestNothingToCompare(t *testing.T) {
+	e := slim(t, "cpu")
+	white, style := picture.New(48, 48), open(t, nsttest.Demo(t, "style.png"))
+	for i := range white.Pixels {
+		white.Pixels[i] = 1
+	}
+	for name, o := range map[string]nst.Options{
+		"similarity":          {ContentLoss: nst.SimilarityLoss, Wrap: nst.WrapXY},
+		"nearest neighbours":  {StyleLoss: nst.NeighboursLoss, Wrap: nst.WrapXY},
+		"a style weight of 0": {StyleLoss: nst.NeighboursLoss, StyleWeight: new(0.0)},
+		"style layers of 0": {StyleLoss: nst.NeighboursLoss, StyleLayers: []nst.LayerWeight{{Layer: "relu1_1",
+			Weight: new(0.0)}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o.Size, o.Iterations = new(48), new(6)
+			r, err := e.Stylize(context.Background(), white, []*picture.Picture{style, white}, o, nst.Hooks{})
+			require.NoError(t, err)
+			assert.False(t, math.IsNaN(r.Costs.Total))
+		})
+	}
+	for _, o := range []nst.Options{{Preset: nst.Classic, StyleLoss: nst.NeighboursLoss},
+		{Preset: nst.Gatys, StyleLoss: nst.SlicedLoss}, {Preset: nst.Classic, ContentLoss: nst.SimilarityLoss},
+		{Preset: nst.Classic, StyleLoss: nst.WassersteinLoss, Strength: new(0.5)}} {
+		assert.ErrorContains(t, o.Validate(), "Weight is missing: the preset", "%+v", o)
+	}
+	assert.NoError(t, nst.Options{Preset: nst.Gatys, StyleLoss: nst.NeighboursLoss, StyleWeight: new(1e4)}.Validate())
+	_, err := e.Stylize(context.Background(), white, []*picture.Picture{style}, nst.Options{
+		StyleLoss: nst.NeighboursLoss, StyleFor: [][]string{{"relu1_1"}}}, nst.Hooks{})
+	assert.ErrorContains(t, err, "all layers")
+	clear := *white
+	clear.Alpha = make([]float32, 48*48)
+	clear.Alpha[0] = 1
+	_, err = e.Stylize(context.Background(), &clear, []*picture.Picture{style}, nst.Options{
+		ContentLoss: nst.SimilarityLoss}, nst.Hooks{})
+	assert.ErrorContains(t, err, "transparent")
+}
+
+// A region that is too small for a layer has what the others have.
+func TestNarrowMasks(t *testing.T) {
+	e := slim(t, "cpu")
+	content, style := nst.NoiseOf(1, 127, 64), nst.NoiseOf(2, 127, 64)
+	mask := picture.New(127, 64)
+	for i := range mask.Pixels {
+		if i%127 >= 120 {
+			mask.Pixels[i] = 1
+		}
+	}
+	for _, loss := range []nst.StyleLoss{nst.GramLoss, nst.NeighboursLoss} {
+		r, err := e.Stylize(context.Background(), content, []*picture.Picture{style}, nst.Options{Size: new(0),
+			Iterations: new(3), StyleLoss: loss, ContentMask: mask, StyleMasks: []*picture.Picture{mask}}, nst.Hooks{})
+		require.NoError(t, err, loss)
+		assert.False(t, math.IsNaN(r.Costs.Total))
+	}
+}
+
 // Transfers of colour and of lightness: the one keeps the content's lines and has the
 // style's colours, the other the content's chroma.
 func TestTransfers(t *testing.T) {

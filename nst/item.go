@@ -220,7 +220,7 @@ func styles(items []styledItem, spec *objective.Spec, device torch.Device, at sc
 	var guides objective.Guides
 	levels := []objective.Level{0}
 	if m.contentMask != nil {
-		guides = m.contentMask.guides(spec.StyleLayers(), device, m.settings.Precision.scalar(), at.width, at.height,
+		guides = m.contentMask.guides(spec.GuideLayers(), device, m.settings.Precision.scalar(), at.width, at.height,
 			spec.Wrap)
 		levels = m.contentMask.levels()
 	}
@@ -231,7 +231,7 @@ func styles(items []styledItem, spec *objective.Spec, device torch.Device, at sc
 			share = m.contentMask.shares[level]
 		}
 		if spec.Neighbours {
-			n, there := neighbourhood(items, guides, level)
+			n, there := neighbourhood(items, guides, spec.Grid(), level)
 			if n.Share = share; there {
 				out.Neighbourhoods, seen[level] = append(out.Neighbourhoods, n), true
 			}
@@ -266,16 +266,19 @@ func styles(items []styledItem, spec *objective.Spec, device torch.Device, at sc
 	return out, nil
 }
 
-// neighbourhood is a region's, but for its share, if it is there: in every layer and in some
-// style of each item.
-func neighbourhood(items []styledItem, guides objective.Guides, level objective.Level) (n objective.Neighbourhood,
-	there bool) {
+// neighbourhood is a region's, but for its share, if it is there: on the grid, in some layer
+// and in some style of each item.
+func neighbourhood(items []styledItem, guides objective.Guides, grid int, level objective.Level) (
+	n objective.Neighbourhood, there bool) {
 	if guides != nil {
 		n.Guides = map[int]torch.Tensor{}
 		for stride, of := range guides {
-			if n.Guides[stride], there = of[level]; !there {
-				return n, false
+			if guide, ok := of[level]; ok {
+				n.Guides[stride] = guide
 			}
+		}
+		if _, there = n.Guides[grid]; !there {
+			return n, false
 		}
 	}
 	for _, i := range items {

@@ -467,7 +467,7 @@ func (r *run) evaluator(at scale) (eval *objective.Evaluator, err error) {
 	spec := r.spec
 	spec.Alpha = r.settings.alphaAt(at)
 	if _, ok := spec.StyleLoss.(objective.Sliced); ok { // other directions for each scale
-		spec.StyleLoss = objective.Sliced{Seed: r.settings.Seed<<32 + uint64(at.width)<<16 + uint64(at.height)}
+		spec.StyleLoss = objective.Sliced{Seed: r.settings.Seed, Scale: uint64(at.width)<<16 + uint64(at.height)}
 	}
 	err = torch.Scoped(func() error {
 		var styled []styledItem

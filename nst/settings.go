@@ -140,7 +140,7 @@ func (o Options) withDefaults() (*settings, error) {
 		func() error { return known("Alpha", either(s.Alpha, AlphaKeep), AlphaKeep, AlphaWhite) },
 		func() error { return known("Precision", s.Precision, Fast, Exact, TF32, BF16, Double) },
 		func() error { return known("Autotune", s.Autotune, AutotuneAuto, AutotuneOn, AutotuneOff) },
-		s.checkTile, s.checkStrength, s.checkNumbers, s.checkStyleWeights, s.checkSizes, s.checkCut,
+		s.checkTile, s.checkWeights, s.checkStrength, s.checkNumbers, s.checkStyleWeights, s.checkSizes, s.checkCut,
 		s.checkScales, s.checkPictures,
 	} {
 		if err := check(); err != nil {
@@ -187,6 +187,23 @@ func unknown[T ~string](field string, given T, choices ...T) error {
 	return invalid(field, "%q is unknown: known are %s and %s", given, strings.Join(names[:last], ", "), names[last])
 }
 
+// checkWeights says whether there is a weight for each loss: the presets but Balanced have
+// those of Gram matrices, and of what is measured like them, alone.
+func (s *settings) checkWeights() error {
+	if s.Preset == Balanced {
+		return nil
+	}
+	if s.StyleWeight == nil && s.StyleLoss != GramLoss && s.StyleLoss != MomentsLoss {
+		return invalid("StyleWeight", "is missing: the preset %s has none for the style loss %s; give one, or take the "+
+			"preset %s", s.Preset, s.StyleLoss, Balanced)
+	}
+	if s.ContentWeight == nil && s.ContentLoss != FeatureLoss {
+		return invalid("ContentWeight", "is missing: the preset %s has none for the content loss %s; give one, or take "+
+			"the preset %s", s.Preset, s.ContentLoss, Balanced)
+	}
+	return nil
+}
+
 // checkStrength makes the strength the style weight that it stands for.
 func (s *settings) checkStrength() error {
 	if s.Strength == nil {
@@ -225,6 +242,9 @@ func (s *settings) checkNumbers() error {
 		if err := checkNumber(n.field, *n.to, n.zero); err != nil {
 			return err
 		}
+	}
+	if s.spec.Neighbours && len(s.spec.StyleLayers()) == 0 { // of any loss nothing counts
+		s.spec.Neighbours, s.spec.StyleLoss = false, objective.Gram{}
 	}
 	if len(s.spec.Layers()) == 0 {
 		return invalid("ContentWeight", "and StyleWeight leave nothing to optimise: every weight is 0; give one "+

@@ -167,7 +167,7 @@ func (m *item) measured(pool *tiling.Pool, spec *objective.Spec, i int, at scale
 		if one.mask != nil {
 			torch.NoGrad(func() {
 				scalar := s.Precision.scalar()
-				guides = one.mask.guides(spec.StyleLayers(), pool.Primary, scalar, width, height, torch.Wrap{})
+				guides = one.mask.guides(spec.GuideLayers(), pool.Primary, scalar, width, height, torch.Wrap{})
 			})
 		}
 		p := resized(one.picture, width, height, torch.Wrap{})
@@ -184,15 +184,15 @@ type weightedCandidates struct {
 
 // candidates finds those of the item's styles at a scale. The caller closes them.
 func (m *item) candidates(pool *tiling.Pool, spec *objective.Spec, at scale) (out []weightedCandidates, err error) {
-	angles := map[int]map[objective.Level][]objective.Candidates{} // by the picture that was given
+	angles := map[int][]objective.LevelCandidates{} // by the picture that was given
 	shares := map[int]float64{}
 	defer func() {
-		for _, of := range slices.Sorted(maps.Keys(angles)) {
-			one := weightedCandidates{objective.LevelCandidates{}, shares[of]}
-			for level, parts := range angles[of] {
-				one.LevelCandidates[level] = objective.Unite(parts)
+		for _, all := range angles { // what has been united is closed already
+			for _, c := range all {
+				if err != nil || len(all) > 1 {
+					c.Close()
+				}
 			}
-			out = append(out, one)
 		}
 	}()
 	for i, one := range m.styles {
@@ -202,12 +202,7 @@ func (m *item) candidates(pool *tiling.Pool, spec *objective.Spec, at scale) (ou
 		err := m.measured(pool, spec, i, at, func(width, height int, source objective.Source,
 			guides objective.Guides) error {
 			found, err := objective.MeasureCandidates(pool, spec, width, height, source, guides)
-			for level, c := range found {
-				if angles[one.of] == nil {
-					angles[one.of] = map[objective.Level][]objective.Candidates{}
-				}
-				angles[one.of][level] = append(angles[one.of][level], c)
-			}
+			angles[one.of] = append(angles[one.of], found)
 			return err
 		})
 		if err != nil {
@@ -215,5 +210,11 @@ func (m *item) candidates(pool *tiling.Pool, spec *objective.Spec, at scale) (ou
 		}
 		shares[one.of] += one.share
 	}
-	return nil, nil
+	err = torch.Scoped(func() error {
+		for _, of := range slices.Sorted(maps.Keys(angles)) {
+			out = append(out, weightedCandidates{objective.Unite(angles[of]), shares[of]})
+		}
+		return nil
+	})
+	return out, err
 }

@@ -157,8 +157,9 @@ func optional(inputs []Tensor, t Tensor) ([]Tensor, C.nst_tensor) {
 	return append(inputs, t), handle(t)
 }
 
-// Units returns features f − mean, of f [N,C,P], as directions, each divided by its length, and
-// the lengths [N,1,P]. What has no length stays zero. The zero Tensor for mean is 0.
+// Units returns features f − mean, of f [N,C,P], as directions, each divided by its length, or
+// by 1e-4 of the mean's if that is longer, and what they were divided by [N,1,P]: what is the
+// mean but for rounding has no direction. The zero Tensor for mean is 0.
 func Units(f, mean Tensor) (units, lengths Tensor) {
 	var l C.nst_tensor
 	inputs, m := optional([]Tensor{f}, mean)

@@ -7,7 +7,7 @@ import (
 )
 
 // ofContent are the flags of nst stylize that mean nothing where there is no content.
-var ofContent = []string{"content-weight", "content-layers", "content-mask", "style-mask", "mask-soft", "strength-mask",
+var ofContent = []string{"content-weight", "content-layers", "content-loss", "content-mask", "style-mask", "mask-soft", "strength-mask",
 	"color", "alpha", "transfer"}
 
 func newTextureCommand() *cobra.Command {

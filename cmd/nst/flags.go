@@ -207,6 +207,12 @@ func (t *transferFlags) options() (o nst.Options, err error) {
 	if t.flags.Changed("strength") && !t.flags.Changed("style-weight") {
 		o.StyleWeight = nil
 	}
+	if t.flags.Changed("style-loss") && !t.flags.Changed("style-weight") {
+		o.StyleWeight = nil // which was another loss's
+	}
+	if t.flags.Changed("content-loss") && !t.flags.Changed("content-weight") {
+		o.ContentWeight = nil
+	}
 	if t.flags.Changed("transfer") && !t.flags.Changed("color") {
 		o.Color = ""
 	}

@@ -636,8 +636,11 @@ type claimRecord struct {
 func (r Request) hash() string {
 	h := sha256.New()
 	options, _ := json.Marshal(r.Options)
-	for _, part := range slices.Concat([][]byte{options, r.Content, r.Init, r.ContentMask, r.StrengthMask}, r.Styles,
-		r.StyleMasks) {
+	parts := slices.Concat([][]byte{options, r.Content, r.Init, r.ContentMask}, r.Styles, r.StyleMasks)
+	if r.StrengthMask != nil { // which older programs' requests have not
+		parts = append(parts, []byte("strength mask"), r.StrengthMask)
+	}
+	for _, part := range parts {
 		fmt.Fprintf(h, "%d:", len(part))
 		h.Write(part)
 	}

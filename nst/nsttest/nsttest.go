@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"syscall"
 	"testing"
@@ -173,7 +174,9 @@ func Norm(v []float32) float64 {
 func NoLeaks(t testing.TB) {
 	t.Helper()
 	before := torch.Live()
+	percent := debug.SetGCPercent(-1) // which would release what is forgotten
 	t.Cleanup(func() {
+		defer debug.SetGCPercent(percent)
 		// Threads that are closing may be releasing their last.
 		for range 100 {
 			if torch.Live() == before {

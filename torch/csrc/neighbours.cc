@@ -3,11 +3,13 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/matmul.h>
+#include <ATen/ops/maximum.h>
 #include <ATen/ops/pixel_shuffle.h>
 #include <ATen/ops/pixel_unshuffle.h>
 #include <c10/core/GradMode.h>
 
 #include <algorithm>
+#include <stdexcept>
 
 #include "guard.h"
 
@@ -20,8 +22,8 @@ namespace {
 // The scores of so many queries are held at once, in bytes at most.
 constexpr int64_t kScoreBytes = 64 << 20;
 
-// What keeps the length of a vector of zeros from dividing.
-constexpr double kShortest = 1e-12;
+// A vector that is shorter than this, or this part of the mean, has no direction but what rounding gives it.
+constexpr double kShortest = 1e-12, kPart = 1e-4;
 
 }  // namespace
 
@@ -30,6 +32,7 @@ const char* nst_nearest(nst_tensor queries, nst_tensor candidates, nst_tensor* o
     c10::NoGradGuard off;
     const auto q = tensor(queries).t();
     const auto& c = tensor(candidates);
+    if (c.size(1) == 0) throw std::invalid_argument("there is no candidate");
     auto found = at::empty({q.size(0)}, c.options().dtype(at::kLong));
     const int64_t rows = std::max<int64_t>(1, kScoreBytes / (c.size(1) * static_cast<int64_t>(c.itemsize())));
     for (int64_t i = 0; i < q.size(0); i += rows) {
@@ -44,7 +47,10 @@ const char* nst_units(nst_tensor f, nst_tensor mean, nst_tensor* lengths, nst_te
   return guard([&] {
     c10::NoGradGuard off;
     auto x = mean == nullptr ? tensor(f).clone() : tensor(f) - tensor(mean);
-    const auto length = at::linalg_vector_norm(x, 2, {1}, /*keepdim=*/true).clamp_min_(kShortest);
+    auto length = at::linalg_vector_norm(x, 2, {1}, /*keepdim=*/true).clamp_min_(kShortest);
+    if (mean != nullptr) {
+      length = at::maximum(length, at::linalg_vector_norm(tensor(mean), 2, {1}, /*keepdim=*/true).mul_(kPart));
+    }
     *out = give(x.div_(length));
     *lengths = give(length);
   });

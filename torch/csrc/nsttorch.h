@@ -64,8 +64,8 @@ const char* nst_tensor_eigh(nst_tensor t, nst_tensor* values, nst_tensor* vector
 // linear between values. And by what values differ from the quantiles at their own ranks, [N,K,P].
 const char* nst_quantiles(nst_tensor x, nst_tensor weights, int64_t count, nst_tensor* out);
 const char* nst_quantile_differences(nst_tensor x, nst_tensor weights, nst_tensor quantiles, nst_tensor* out);
-// Unit vectors (neighbours.cc): features f - mean [N,C,P] as directions, and their lengths [N,1,P] (no mean: 0). The
-// gradient by the units becomes that by f, and the units are used up.
+// Unit vectors (neighbours.cc): features f - mean [N,C,P] as directions, and what they were divided by [N,1,P], their
+// lengths or 1e-4 of the mean's (no mean: 0). The gradient by the units becomes that by f, and the units are used up.
 const char* nst_units(nst_tensor f, nst_tensor mean, nst_tensor* lengths, nst_tensor* out);
 const char* nst_units_backward_in_place(nst_tensor gradient, nst_tensor units, nst_tensor lengths);
 // For each column of queries [D,P] the column of candidates [D,R] whose product with it is largest, [P].

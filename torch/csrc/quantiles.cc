@@ -1,5 +1,4 @@
-// Quantiles of weighted values, one distribution at a time, or one on each core, so that they take little memory.
-#include <ATen/Parallel.h>
+// Quantiles of weighted values, one distribution at a time, so that they take little memory.
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cumsum.h>
@@ -42,22 +41,12 @@ at::Tensor interpolate(const at::Tensor& at, const at::Tensor& values, const at:
   return low + part * (values.index_select(0, right) - low);
 }
 
-// Calls do_one for each distribution of x [N,K,P]: its values, its weights, and its indices. On the CPU each is sorted
-// by one thread, and as many at once as there are.
+// Calls do_one for each distribution of x [N,K,P]: its values, its weights, and its indices.
 template <class DoOne>
 void each(const at::Tensor& x, nst_tensor weights, const DoOne& do_one) {
-  const int64_t rows = x.size(1);
-  const auto some = [&](int64_t begin, int64_t end) {
-    c10::NoGradGuard off;
-    for (int64_t i = begin; i < end; i++) {
-      const int64_t n = i / rows, k = i % rows;
-      do_one(x[n][k], weights == nullptr ? at::Tensor() : tensor(weights)[n], n, k);
-    }
-  };
-  if (x.is_cpu()) {
-    at::parallel_for(0, x.size(0) * rows, 1, some);
-  } else {
-    some(0, x.size(0) * rows);
+  for (int64_t n = 0; n < x.size(0); n++) {
+    const auto w = weights == nullptr ? at::Tensor() : tensor(weights)[n];
+    for (int64_t k = 0; k < x.size(1); k++) do_one(x[n][k], w, n, k);
   }
 }
 

@@ -2,6 +2,8 @@ package objective
 
 import (
 	"encoding/binary"
+	"math"
+	"slices"
 
 	"github.com/seed9bb5c928/nst/nst/internal/tiling"
 	"github.com/seed9bb5c928/nst/nst/vgg19"
@@ -15,32 +17,6 @@ type Candidates map[vgg19.Layer]torch.Tensor
 // Close frees the tensors.
 func (c Candidates) Close() { eachTensor(c, func(t *torch.Tensor) { torch.Close(*t) }) }
 
-// Unite makes one of the candidates of several pictures, which it closes.
-func Unite(parts []Candidates) Candidates {
-	if len(parts) == 1 {
-		return parts[0]
-	}
-	out := Candidates{}
-	for l, first := range parts[0] {
-		torch.Within(func() {
-			count := int64(0)
-			for _, p := range parts {
-				count += torch.Shape(p[l])[1]
-			}
-			all := torch.Cast(torch.Full(0, torch.DeviceOf(first), torch.Shape(first)[0], count), torch.TypeOf(first))
-			out[l] = torch.Keep(all)
-			count = 0
-			for _, p := range parts {
-				n := torch.Shape(p[l])[1]
-				torch.Copy(torch.Slice(all, 1, count, count+n), p[l])
-				torch.Close(p[l])
-				count += n
-			}
-		})
-	}
-	return out
-}
-
 // LevelCandidates are those of a picture's regions.
 type LevelCandidates map[Level]Candidates
 
@@ -51,6 +27,44 @@ func (c LevelCandidates) Close() {
 	}
 }
 
+// Unite makes one of the candidates of several pictures: of one those themselves, of more new
+// ones.
+func Unite(parts []LevelCandidates) LevelCandidates {
+	if len(parts) == 1 {
+		return parts[0]
+	}
+	out, whole := LevelCandidates{}, false
+	defer func() {
+		if !whole {
+			out.Close()
+		}
+	}()
+	for _, of := range parts {
+		for level, layers := range of {
+			if out[level] == nil {
+				out[level] = Candidates{}
+			}
+			for l, t := range layers {
+				torch.Within(func() {
+					before := out[level][l]
+					if before.T == nil {
+						out[level][l] = torch.Keep(torch.Clone(t))
+						return
+					}
+					all, with := torch.Shape(before)[1], torch.Shape(t)[1]
+					joined := torch.Cast(torch.Full(0, torch.DeviceOf(t), torch.Shape(t)[0], all+with), torch.TypeOf(t))
+					torch.Copy(torch.Slice(joined, 1, 0, all), before)
+					torch.Copy(torch.Slice(joined, 1, all, all+with), t)
+					out[level][l] = torch.Keep(joined)
+					torch.Close(before)
+				})
+			}
+		}
+	}
+	whole = true
+	return out
+}
+
 // mostCandidates is how many of a picture are looked among: all of a picture of a megapixel.
 // Of a larger one every k-th row and column is taken.
 const mostCandidates = 1 << 16
@@ -59,17 +73,22 @@ const mostCandidates = 1 << 16
 // of the picture's sides, as in the paper.
 const coarsestGrid = 4
 
-// grid is the stride of the positions whose neighbours are looked for: that of the coarsest
-// style layer of at most coarsestGrid, or else of the finest.
-func (s *Spec) grid() int {
-	grid := 0
+// Grid is the stride of the positions whose neighbours are looked for: that of the coarsest
+// style layer, at most coarsestGrid, or of the finest if all are coarser.
+func (s *Spec) Grid() int {
+	coarsest, finest := 0, math.MaxInt
 	for _, l := range s.StyleLayers() {
-		switch {
-		case grid == 0, l.Stride <= coarsestGrid && l.Stride > grid, grid > coarsestGrid && l.Stride < grid:
-			grid = l.Stride
-		}
+		coarsest, finest = max(coarsest, l.Stride), min(finest, l.Stride)
 	}
-	return grid
+	return max(min(coarsest, coarsestGrid), finest)
+}
+
+// GuideLayers are those whose strides guides are wanted for: the style layers, and the grid.
+func (s *Spec) GuideLayers() []vgg19.Layer {
+	if !s.Neighbours {
+		return s.StyleLayers()
+	}
+	return append(s.StyleLayers(), vgg19.Layer{Stride: s.Grid()})
 }
 
 // finer is how many of a layer's positions lie in a row of a square of the grid: 1 if the layer
@@ -150,9 +169,17 @@ func (m featureMaps) EachTensor(do func(*torch.Tensor)) { eachTensor(m, do) }
 // regions: a candidate is what belongs to one by half at least.
 func MeasureCandidates(pool *tiling.Pool, spec *Spec, width, height int, source Source,
 	guides Guides) (found LevelCandidates, err error) {
-	layers, grid := spec.StyleLayers(), spec.grid()
+	layers, grid := spec.StyleLayers(), spec.Grid()
 	lat := newLattice(int64(height/grid), int64(width/grid), mostCandidates)
+	defer func() {
+		if err != nil {
+			found.Close()
+			found = nil
+		}
+	}()
 	err = pool.WithinMemory(width, height, vgg19.Deepest(layers), func() error {
+		found.Close() // of an earlier try
+		found = LevelCandidates{}
 		return torch.Scoped(func() (err error) {
 			torch.NoGrad(func() {
 				all := featureMaps{}
@@ -170,7 +197,7 @@ func MeasureCandidates(pool *tiling.Pool, spec *Spec, width, height int, source 
 				})
 				all.EachTensor(func(t *torch.Tensor) { torch.Rejoin(*t) })
 				if err == nil {
-					found = all.candidates(guides, grid, lat)
+					all.candidates(found, guides, grid, lat)
 				}
 			})
 			return err
@@ -202,26 +229,35 @@ func (m featureMaps) place(l vgg19.Layer, part torch.Tensor, top, left int64, la
 	torch.Copy(window(m[l], top, left, shape[2], shape[3]), part)
 }
 
-// candidates are the positions that are of the regions.
-func (m featureMaps) candidates(guides Guides, grid int, lat lattice) LevelCandidates {
+// candidates are the positions that are of the regions, put into out, which has them closed.
+func (m featureMaps) candidates(out LevelCandidates, guides Guides, grid int, lat lattice) {
 	if guides == nil {
 		guides = Guides{grid: {0: {}}}
 	}
-	out := LevelCandidates{}
 	for level, guide := range guides[grid] {
 		out[level] = Candidates{}
-		chosen := torch.Tensor{}
+		members := torch.Tensor{}
 		for l, maps := range m {
 			flat := torch.Flatten(matrix(maps), 0, 1)
 			if guide.T != nil {
-				if chosen.T == nil {
-					part, _, _ := lat.of(guide, 0, 0)
-					chosen = places(halfOrMore(torch.Float64s(part)), torch.DeviceOf(maps))
+				if members.T == nil {
+					members = places(halfOrMore(lat.largest(guide)), torch.DeviceOf(maps))
 				}
-				flat = torch.IndexSelect(flat, 1, chosen)
+				flat = torch.IndexSelect(flat, 1, members)
 			}
 			out[level][l] = torch.Keep(torch.Clone(flat))
 		}
+	}
+}
+
+// largest are the largest weights of a guide in the squares of the lattice, so that a region
+// that none of the lattice's positions is in has the nearest of them.
+func (l lattice) largest(guide torch.Tensor) []float64 {
+	shape, values := torch.Shape(guide), torch.Float64s(guide)
+	out := make([]float64, l.rows*l.columns)
+	for i, v := range values {
+		row, column := int64(i)/shape[3]/l.step, int64(i)%shape[3]/l.step
+		out[row*l.columns+column] = max(out[row*l.columns+column], v)
 	}
 	return out
 }
@@ -229,10 +265,7 @@ func (m featureMaps) candidates(guides Guides, grid int, lat lattice) LevelCandi
 // halfOrMore are the places of those weights, squares of memberships, that are of half the
 // largest membership or more.
 func halfOrMore(weights []float64) (out []int64) {
-	largest := 0.0
-	for _, w := range weights {
-		largest = max(largest, w)
-	}
+	largest := slices.Max(weights)
 	for i, w := range weights {
 		if w >= largest/4 {
 			out = append(out, int64(i))

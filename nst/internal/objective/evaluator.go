@@ -24,7 +24,7 @@ type Region struct {
 // descent.Objective.
 //
 // An evaluation has three phases: (1) run the network and sum the statistics over the
-// positions, (2) from the sums, the costs and their slopes, (3) feed ∂J/∂F in at the
+// positions (or, the first time, find the nearest neighbours), (2) from the sums, the costs and their slopes, (3) feed ∂J/∂F in at the
 // layers and back-propagate to the pixels. Phases 1 and 3 go tile by tile, and what is
 // found is exact: a tile sees, beyond itself, all that its positions depend on, and its
 // positions alone count. One tile that is the whole picture is run once, others twice,
@@ -96,7 +96,7 @@ func (e *Evaluator) layOut() columns {
 		c.positional[t] = next()
 	}
 	for _, n := range e.neighbourhoods {
-		for _, t := range n.terms {
+		for _, t := range n.compared() {
 			c.positional[t] = next()
 		}
 	}
@@ -123,8 +123,8 @@ type Styles struct {
 }
 
 // New makes an evaluator of pictures of width×height. It copies the regions' targets, keeps
-// guides, takes candidates over, whatever comes, and owns the opacity, which may be nil:
-// Close frees them. Without memory for the content's features, the pool's tiles become
+// guides, uses candidates up (what it leaves of them is the caller's to close), and owns the
+// opacity, which may be nil: Close frees them. Without memory for the content's features, the pool's tiles become
 // smaller.
 func New(pool *tiling.Pool, spec *Spec, width, height int, styles Styles, source Source,
 	opacity Opacity) (*Evaluator, error) {
@@ -343,15 +343,11 @@ func (e *Evaluator) costs(i int, values []float64) Costs {
 		}
 	}
 	c.Total += e.spec.Alpha * c.Content
-	for _, l := range e.spec.style() {
-		for _, n := range e.neighbourhoods {
-			for _, t := range n.terms {
-				if t.layer == l.Layer {
-					v := t.normaliser.cost(i, n.share, values[e.columns.positional[t]])
-					c.Style[t.layer] += v
-					c.Total += e.spec.Beta * l.Weight * v
-				}
-			}
+	for _, n := range e.neighbourhoods {
+		for _, t := range n.compared() {
+			v := t.normaliser.cost(i, n.share, values[e.columns.positional[t]])
+			c.Style[t.layer] += v
+			c.Total += e.spec.Beta * t.weight * v
 		}
 	}
 	if e.spec.Gamma > 0 {

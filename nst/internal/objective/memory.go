@@ -28,8 +28,10 @@ func (s *Spec) Memory(network *vgg19.Network, t tiling.Tile, width, height, pict
 	if s.Neighbours { // a layer's targets, its directions, and their product
 		most := int64(0)
 		for _, l := range s.StyleLayers() {
+			channels := s.Channels[l]
+			l.Stride = min(l.Stride, s.Grid()) // what is coarser has targets on the grid
 			own := placeOf(t, l, width, height)
-			most = max(most, s.Channels[l]*own.Rows*own.Columns)
+			most = max(most, channels*own.Rows*own.Columns)
 		}
 		need.Most += 3 * most * int64(pictures) * max(4, network.BytesPerValue())
 	}
@@ -54,15 +56,16 @@ func (s *Spec) StyleMemory(network *vgg19.Network, width, height, pictures int, 
 		}
 	}
 	if s.Neighbours { // the hypercolumns, and the layers' unit vectors
-		columns, grid := int64(0), s.grid()
+		columns, search, grid := int64(0), int64(0), s.Grid()
 		for _, l := range s.StyleLayers() {
 			columns += s.Channels[l] * (1 + finer(l, grid)*finer(l, grid))
 		}
 		for _, of := range styles {
 			lat := newLattice(int64(of.Height/grid), int64(of.Width/grid), mostCandidates)
 			bytes += columns * lat.rows * lat.columns * value
+			search = max(search, int64(height/grid)*int64(width/grid)*lat.rows*lat.columns*value)
 		}
-		bytes += searchBytes
+		bytes += min(search, searchBytes)
 	}
 	return bytes
 }
@@ -70,5 +73,5 @@ func (s *Spec) StyleMemory(network *vgg19.Network, width, height, pictures int, 
 // Dimensions are a picture's.
 type Dimensions struct{ Width, Height int }
 
-// searchBytes is what torch.Nearest holds.
+// searchBytes is what torch.Nearest holds at most.
 const searchBytes = 64 << 20

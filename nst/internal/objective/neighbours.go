@@ -31,9 +31,11 @@ import (
 // Neighbourhood is a region of the generated pictures and what its positions are compared
 // with.
 type Neighbourhood struct {
-	Share  float64
-	Guides map[int]torch.Tensor // the weights of positions by stride; nil where all are equal
-	// Styles are those of each picture. The evaluator takes the candidates over.
+	Share float64
+	// Guides are the weights of positions by stride, which the grid needs; nil where all are
+	// equal. A layer without them has no position there, and no cost.
+	Guides map[int]torch.Tensor
+	// Styles are those of each picture. The evaluator uses the candidates up.
 	Styles [][]WeightedCandidates
 }
 
@@ -50,12 +52,24 @@ type neighbourhood struct {
 	terms    []*neighbourTerm
 }
 
-// neighbourTerm is one layer's part of the cost of a neighbourhood.
+// neighbourTerm is one layer's part of the search, and of the cost, of a neighbourhood.
 type neighbourTerm struct {
 	of         *neighbourhood
 	layer      vgg19.Layer
+	weight     float64      // λ_l
+	none       bool         // the region has no position in the layer: it has no cost
 	mean       torch.Tensor // μ_S [N,n_C,1]
 	normaliser normaliser
+}
+
+// compared are the terms of the cost.
+func (n *neighbourhood) compared() (out []*neighbourTerm) {
+	for _, t := range n.terms {
+		if !t.none {
+			out = append(out, t)
+		}
+	}
+	return out
 }
 
 // matches are one style's candidates for one picture, and which of them are nearest.
@@ -89,7 +103,8 @@ func (e *Evaluator) addNeighbourhood(given Neighbourhood) {
 		n.pictures = append(n.pictures, all)
 	}
 	for _, l := range e.spec.style() {
-		term := &neighbourTerm{of: n, layer: l.Layer}
+		_, there := n.guides[max(l.Layer.Stride, e.spec.Grid())]
+		term := &neighbourTerm{of: n, layer: l.Layer, weight: l.Weight, none: given.Guides != nil && !there}
 		n.terms = append(n.terms, term)
 		var means []torch.Tensor
 		for _, styles := range n.pictures {
@@ -104,21 +119,20 @@ func (e *Evaluator) addNeighbourhood(given Neighbourhood) {
 			means = append(means, mean)
 		}
 		term.mean = torch.Keep(torch.Clone(StackPictures(means)))
-		one := torch.Full(1, e.pool.Primary, int64(len(n.pictures))) // the targets are unit vectors
-		term.normaliser = e.spec.newNormaliser(torch.Cast(one, torch.TypeOf(term.mean)), 1,
+		size := torch.Full(1, e.pool.Primary, int64(len(n.pictures))) // a unit vector's
+		term.normaliser = e.spec.newNormaliser(torch.Cast(size, torch.TypeOf(term.mean)), 1,
 			styleMeanSquare(float64(e.spec.Channels[l.Layer])), statisticDimensions, e.spec.Beta*l.Weight*given.Share)
 	}
 }
 
 // addCandidates makes of a style's features what is searched and compared, on every device.
-// It closes them.
+// It closes each layer's when it has what it wants of them.
 func (e *Evaluator) addCandidates(m *matches, features Candidates) {
 	var rows, count int64
-	grid := e.spec.grid()
+	grid := e.spec.Grid()
 	for l, f := range features {
 		rows, count = rows+e.spec.Channels[l], torch.Shape(f)[1]
 	}
-	var columns torch.Tensor
 	first := int64(0)
 	for _, l := range e.spec.style() {
 		torch.Within(func() {
@@ -126,12 +140,12 @@ func (e *Evaluator) addCandidates(m *matches, features Candidates) {
 			mean := torch.View(torch.Scale(torch.Sums(torch.View(f, c, n*count)), 1/float64(n*count)), 1, c, 1)
 			f = torch.Sub(torch.View(f, 1, c, n*count), mean)
 			torch.Close(features[l.Layer])
-			if columns.T == nil {
-				columns = torch.Keep(torch.Cast(torch.Full(0, torch.DeviceOf(f), rows, count), torch.TypeOf(f)))
+			if m.columns.T == nil {
+				m.columns = torch.Keep(torch.Cast(torch.Full(0, torch.DeviceOf(f), rows, count), torch.TypeOf(f)))
 			}
 			column := torch.View(pooled(torch.View(f, 1, c*n, count), n), c, count)
 			size := torch.Float64s(torch.Sum(torch.SquareSums(column)))[0] / float64(count)
-			torch.Copy(torch.Slice(columns, 0, first, first+c), torch.Scale(column, math.Sqrt(l.Weight/positive(size))))
+			torch.Copy(torch.Slice(m.columns, 0, first, first+c), torch.Scale(column, math.Sqrt(l.Weight/positive(size))))
 			first += c
 			m.means[l.Layer] = torch.Keep(mean)
 			units, _ := torch.Units(f, torch.Tensor{})
@@ -145,7 +159,8 @@ func (e *Evaluator) addCandidates(m *matches, features Candidates) {
 			}
 		})
 	}
-	units, _ := torch.Units(torch.View(torch.Rejoin(columns), 1, rows, count), torch.Tensor{})
+	units, _ := torch.Units(torch.View(m.columns, 1, rows, count), torch.Tensor{})
+	torch.Close(m.columns)
 	m.columns = torch.Keep(torch.View(units, rows, count))
 }
 
@@ -204,7 +219,7 @@ func (e *Evaluator) Nearest() (out []torch.Tensor) {
 // SetNearest has the evaluator compare with what Nearest of another evaluator of the same
 // scale returned. ok is false if they are of another.
 func (e *Evaluator) SetNearest(nearest []torch.Tensor) (ok bool) {
-	grid := int64(e.spec.grid())
+	grid := int64(e.spec.Grid())
 	var all []*matches
 	e.eachMatches(func(_ *neighbourhood, _ int, m *matches) { all = append(all, m) })
 	if len(all) != len(nearest) {
@@ -255,7 +270,7 @@ func (e *Evaluator) match(x torch.Tensor) error {
 	if len(e.neighbourhoods) == 0 || len(e.Nearest()) > 0 {
 		return nil
 	}
-	grid, sums := e.spec.grid(), columnSums{}
+	grid, sums := e.spec.Grid(), columnSums{}
 	err := tiling.MapReduce(e.pool, len(e.tiles), func(w *tiling.Worker, i int) columnSums {
 		pass := e.run(w, x, i)
 		w.Keep(i, pass)
@@ -332,17 +347,16 @@ func (e *Evaluator) hypercolumns(n *neighbourhood, maps featureMaps, sums column
 	device torch.Device) []torch.Tensor {
 	out := make([]torch.Tensor, len(n.pictures))
 	rows, first := int64(0), int64(0)
-	grid := e.spec.grid()
+	grid := e.spec.Grid()
 	for _, term := range n.terms {
 		rows += e.spec.Channels[term.layer]
 	}
-	for k, l := range e.spec.style() {
-		term := n.terms[k]
+	for _, term := range n.terms {
 		F, mean := term.pooled(maps, grid), torch.To(sums[term][Means], device)
 		shape := torch.Shape(F)
 		variance := torch.Sub(torch.To(sums[term][squareMeans], device), torch.SquareSums(mean))
 		torch.ClampInPlace(variance, smallestEigenvalue, math.Inf(1))
-		scale := torch.View(torch.Scale(torch.Pow(variance, -0.5), math.Sqrt(l.Weight)), shape[0], 1, 1)
+		scale := torch.View(torch.Scale(torch.Pow(variance, -0.5), math.Sqrt(term.weight)), shape[0], 1, 1)
 		F = torch.Mul(torch.Sub(F, mean), scale)
 		for picture := range out {
 			if out[picture].T == nil {
@@ -398,7 +412,7 @@ func (t *neighbourTerm) targets(tile tiling.Tile, grid int, device torch.Device)
 // the differences, which it keeps, into norms.
 func (t *neighbourTerm) addGradient(e *Evaluator, maps, into torch.Tensor, fresh bool, tile tiling.Tile,
 	device torch.Device, norms map[positional]torch.Tensor) {
-	grid, stride := e.spec.grid(), max(e.spec.grid(), t.layer.Stride)
+	grid, stride := e.spec.Grid(), max(e.spec.Grid(), t.layer.Stride)
 	target, r := t.targets(tile, grid, device), finer(t.layer, grid)
 	shape := torch.Shape(target)
 	f := maps

@@ -172,7 +172,7 @@ func (t *tileGradient) add(l vgg19.Layer, arriving torch.Tensor) torch.Tensor {
 		}
 	}
 	for _, n := range e.neighbourhoods {
-		for _, term := range n.terms {
+		for _, term := range n.compared() {
 			if term.layer == l {
 				adders = append(adders, func(maps, into torch.Tensor, fresh bool) {
 					term.addGradient(e, maps, into, fresh, e.tiles[t.tile], device, t.norms)

@@ -22,6 +22,9 @@ const (
 	similarities Statistic = "similarity" // R [N,K,K]
 )
 
+// leastDistance is the mean distance D below which positions are alike.
+const leastDistance = 1e-6
+
 // similarityPositions is about how many the paper compares.
 const similarityPositions = 1024
 
@@ -48,7 +51,8 @@ func (SelfSimilarity) compared(sums Statistics) (units, lengths, columns, R torc
 	d := torch.Scale(torch.Bmm(torch.Transpose(units, 1, 2), units), -1)
 	torch.AddInPlace(d, torch.Full(1, torch.DeviceOf(d)), 1)
 	columns = columnSumsOf(d)
-	torch.ClampInPlace(columns, smallestEigenvalue, math.Inf(1)) // of a picture that is all alike
+	// Of a picture that is all alike D is what rounding leaves.
+	torch.ClampInPlace(columns, leastDistance*float64(torch.Shape(d)[1]), math.Inf(1))
 	return units, lengths, columns, torch.Mul(d, torch.Pow(columns, -1))
 }
 

@@ -17,7 +17,7 @@ import (
 // rank does not change with small changes of F, so that ∂SW²/∂F_p = 2·w_p/K · Σ_k
 // θ_k·(x_kp − t_k(u_kp)). Styles are blended by their quantiles' means, which along a line is
 // their distributions' barycentre.
-type Sliced struct{ Seed uint64 }
+type Sliced struct{ Seed, Scale uint64 } // of which the directions are drawn
 
 const (
 	projections Statistic = "projection" // x [N,K,h,w]
@@ -31,7 +31,7 @@ const directionCount, quantileCount = 32, 4096
 // directions are the K directions of n_C dimensions, [N,K,n_C], the same each time.
 func (s Sliced) directions(like torch.Tensor) torch.Tensor {
 	shape := torch.Shape(like)
-	random := rand.New(rand.NewPCG(uint64(shape[1]), s.Seed))
+	random := rand.New(rand.NewPCG(s.Seed, s.Scale<<16+uint64(shape[1])))
 	theta := make([]float32, directionCount*shape[1])
 	for k := range int64(directionCount) {
 		row, square := theta[k*shape[1]:(k+1)*shape[1]], 0.0

@@ -123,6 +123,10 @@ func finished(sums Statistics, loss Loss) Statistics {
 	for _, name := range now.names() {
 		if now[name].T != sums[name].T {
 			torch.Keep(now[name])
+		}
+	}
+	for _, name := range sums.names() {
+		if sums[name].T != now[name].T {
 			torch.Close(sums[name])
 		}
 	}
