@@ -281,7 +281,9 @@ type Options struct {
 	// Seed is of everything random: the same seed gives the same result, bit
 	// for bit, on one machine with one number of threads.
 	Seed uint64 `json:"seed,omitempty"`
-	// ContentWeight and StyleWeight are α and β, not negative and not both 0.
+	// ContentWeight and StyleWeight are α and β, not negative and not both 0. nil means the
+	// preset's: Balanced has some for each loss, the others for GramLoss, MomentsLoss and
+	// FeatureLoss alone.
 	ContentWeight *float64 `json:"content_weight,omitempty"`
 	StyleWeight   *float64 `json:"style_weight,omitempty"`
 	// Strength is another way to give the style weight, from 0 to 1: at 0.5 it is the

@@ -36,8 +36,9 @@ func (s *settings) layers() []vgg19.Layer {
 // deepest is as far as the network may have to run.
 func (s *settings) deepest() vgg19.Layer { return vgg19.Deepest(s.layers()) }
 
-// styleLosses are the objective's, with the β that Balanced has for each: about as much of
-// the content is kept. There is none of NeighboursLoss, which is Spec.Neighbours.
+// styleLosses are the objective's, with the β that Balanced has for each: it keeps the content
+// well and has most of the loss's style (nst/README.md has the fronts). There is none of
+// NeighboursLoss, which is Spec.Neighbours.
 var styleLosses = map[StyleLoss]struct {
 	loss objective.Loss
 	beta float64
@@ -194,12 +195,12 @@ func (s *settings) checkWeights() error {
 		return nil
 	}
 	if s.StyleWeight == nil && s.StyleLoss != GramLoss && s.StyleLoss != MomentsLoss {
-		return invalid("StyleWeight", "is missing: the preset %s has none for the style loss %s; give one, or take the "+
-			"preset %s", s.Preset, s.StyleLoss, Balanced)
+		return invalid("StyleWeight", "is missing: the preset %s has none for the style loss %s; give one, or take "+
+			"the preset %s", s.Preset, s.StyleLoss, Balanced)
 	}
 	if s.ContentWeight == nil && s.ContentLoss != FeatureLoss {
-		return invalid("ContentWeight", "is missing: the preset %s has none for the content loss %s; give one, or take "+
-			"the preset %s", s.Preset, s.ContentLoss, Balanced)
+		return invalid("ContentWeight", "is missing: the preset %s has none for the content loss %s; give one, or "+
+			"take the preset %s", s.Preset, s.ContentLoss, Balanced)
 	}
 	return nil
 }

@@ -7,8 +7,8 @@ import (
 )
 
 // ofContent are the flags of nst stylize that mean nothing where there is no content.
-var ofContent = []string{"content-weight", "content-layers", "content-loss", "content-mask", "style-mask", "mask-soft", "strength-mask",
-	"color", "alpha", "transfer"}
+var ofContent = []string{"content-weight", "content-layers", "content-loss", "content-mask", "style-mask", "mask-soft",
+	"strength-mask", "color", "alpha", "transfer"}
 
 func newTextureCommand() *cobra.Command {
 	o := &stylizeOptions{texture: true}

@@ -24,11 +24,11 @@ type Region struct {
 // descent.Objective.
 //
 // An evaluation has three phases: (1) run the network and sum the statistics over the
-// positions (or, the first time, find the nearest neighbours), (2) from the sums, the costs and their slopes, (3) feed ∂J/∂F in at the
-// layers and back-propagate to the pixels. Phases 1 and 3 go tile by tile, and what is
-// found is exact: a tile sees, beyond itself, all that its positions depend on, and its
-// positions alone count. One tile that is the whole picture is run once, others twice,
-// except those whose passes the workers keep.
+// positions (or, the first time, find the nearest neighbours), (2) from the sums, the costs
+// and their slopes, (3) feed ∂J/∂F in at the layers and back-propagate to the pixels. Phases
+// 1 and 3 go tile by tile, and what is found is exact: a tile sees, beyond itself, all that
+// its positions depend on, and its positions alone count. One tile that is the whole picture
+// is run once, others twice, except those whose passes the workers keep.
 type Evaluator struct {
 	pool           *tiling.Pool
 	spec           *Spec

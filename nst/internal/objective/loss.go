@@ -10,8 +10,8 @@ import (
 )
 
 // Loss is what a cost compares of a layer's feature maps, of all its positions together: the
-// style's, or, as Spec.ContentLoss, the content's. It has no state. Gram, Moments and
-// Wasserstein are three; another one is another file.
+// style's, or, as Spec.ContentLoss, the content's. It has no state. Each is a file,
+// and another one is another file.
 type Loss interface {
 	// Sums returns sums over the positions of F, which may be a tile's: those of tiles
 	// are added up. What has four dimensions, [N,K,h,w], is of each position, and is set

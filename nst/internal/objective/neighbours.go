@@ -74,11 +74,11 @@ func (n *neighbourhood) compared() (out []*neighbourTerm) {
 
 // matches are one style's candidates for one picture, and which of them are nearest.
 type matches struct {
-	weight  float64 // of the weights whose sum is 1
-	means   map[vgg19.Layer]torch.Tensor
-	units   map[torch.Device]map[vgg19.Layer]torch.Tensor // u(F_S − μ_S) [n_C·finer²,R]
-	columns torch.Tensor                                  // the hypercolumns [D,R]; none once they are matched
-	nearest torch.Tensor                                  // of each position of the grid [1,1,rows,columns]
+	weight       float64 // of the weights whose sum is 1
+	means        map[vgg19.Layer]torch.Tensor
+	units        map[torch.Device]map[vgg19.Layer]torch.Tensor // u(F_S − μ_S) [n_C·finer²,R]
+	hypercolumns torch.Tensor                                  // [D,R]; none once they are matched
+	nearest      torch.Tensor                                  // of each position of the grid [1,1,rows,columns]
 }
 
 // addNeighbourhood gives a neighbourhood its terms.
@@ -140,12 +140,13 @@ func (e *Evaluator) addCandidates(m *matches, features Candidates) {
 			mean := torch.View(torch.Scale(torch.Sums(torch.View(f, c, n*count)), 1/float64(n*count)), 1, c, 1)
 			f = torch.Sub(torch.View(f, 1, c, n*count), mean)
 			torch.Close(features[l.Layer])
-			if m.columns.T == nil {
-				m.columns = torch.Keep(torch.Cast(torch.Full(0, torch.DeviceOf(f), rows, count), torch.TypeOf(f)))
+			if m.hypercolumns.T == nil {
+				m.hypercolumns = torch.Keep(torch.Cast(torch.Full(0, torch.DeviceOf(f), rows, count), torch.TypeOf(f)))
 			}
 			column := torch.View(pooled(torch.View(f, 1, c*n, count), n), c, count)
 			size := torch.Float64s(torch.Sum(torch.SquareSums(column)))[0] / float64(count)
-			torch.Copy(torch.Slice(m.columns, 0, first, first+c), torch.Scale(column, math.Sqrt(l.Weight/positive(size))))
+			scale := math.Sqrt(l.Weight / positive(size))
+			torch.Copy(torch.Slice(m.hypercolumns, 0, first, first+c), torch.Scale(column, scale))
 			first += c
 			m.means[l.Layer] = torch.Keep(mean)
 			units, _ := torch.Units(f, torch.Tensor{})
@@ -159,9 +160,9 @@ func (e *Evaluator) addCandidates(m *matches, features Candidates) {
 			}
 		})
 	}
-	units, _ := torch.Units(torch.View(m.columns, 1, rows, count), torch.Tensor{})
-	torch.Close(m.columns)
-	m.columns = torch.Keep(torch.View(units, rows, count))
+	units, _ := torch.Units(torch.View(m.hypercolumns, 1, rows, count), torch.Tensor{})
+	torch.Close(m.hypercolumns)
+	m.hypercolumns = torch.Keep(torch.View(units, rows, count))
 }
 
 func (n *neighbourhood) close() {
@@ -170,7 +171,7 @@ func (n *neighbourhood) close() {
 	}
 	for _, styles := range n.pictures {
 		for _, m := range styles {
-			torch.Close(m.columns, m.nearest)
+			torch.Close(m.hypercolumns, m.nearest)
 			eachTensor(m.means, func(t *torch.Tensor) { torch.Close(*t) })
 			for _, units := range m.units {
 				eachTensor(units, func(t *torch.Tensor) { torch.Close(*t) })
@@ -240,20 +241,20 @@ func (e *Evaluator) SetNearest(nearest []torch.Tensor) (ok bool) {
 // matched frees what is needed to find the nearest candidates alone.
 func (e *Evaluator) matched() {
 	e.eachMatches(func(_ *neighbourhood, _ int, m *matches) {
-		torch.Close(m.columns)
-		m.columns = torch.Tensor{}
+		torch.Close(m.hypercolumns)
+		m.hypercolumns = torch.Tensor{}
 	})
 }
 
-// columnSums are, of a tile's positions, the weighted sums that center and size a
+// layerSums are, of a tile's positions, the weighted sums that center and size a
 // neighbourhood's hypercolumns; a tiling.Part.
-type columnSums map[*neighbourTerm]Statistics
+type layerSums map[*neighbourTerm]Statistics
 
 // squareMeans is E‖F‖² [N].
 const squareMeans Statistic = "square"
 
 // EachTensor implements tiling.Part.
-func (s columnSums) EachTensor(do func(*torch.Tensor)) {
+func (s layerSums) EachTensor(do func(*torch.Tensor)) {
 	for _, of := range s {
 		of.EachTensor(do)
 	}
@@ -270,11 +271,11 @@ func (e *Evaluator) match(x torch.Tensor) error {
 	if len(e.neighbourhoods) == 0 || len(e.Nearest()) > 0 {
 		return nil
 	}
-	grid, sums := e.spec.Grid(), columnSums{}
-	err := tiling.MapReduce(e.pool, len(e.tiles), func(w *tiling.Worker, i int) columnSums {
+	grid, sums := e.spec.Grid(), layerSums{}
+	err := tiling.MapReduce(e.pool, len(e.tiles), func(w *tiling.Worker, i int) layerSums {
 		pass := e.run(w, x, i)
 		w.Keep(i, pass)
-		part, maps := columnSums{}, gridFeatures(pass, e.tiles[i], e.spec.StyleLayers(), grid)
+		part, maps := layerSums{}, gridFeatures(pass, e.tiles[i], e.spec.StyleLayers(), grid)
 		for _, n := range e.neighbourhoods {
 			guide, uniform := n.weights(grid, e.tiles[i], e.width, e.height, w.Device())
 			for _, term := range n.terms {
@@ -282,7 +283,7 @@ func (e *Evaluator) match(x torch.Tensor) error {
 			}
 		}
 		return part
-	}, func(_ int, part columnSums) {
+	}, func(_ int, part layerSums) {
 		for term, of := range part {
 			if sums[term] == nil {
 				sums[term] = Statistics{}
@@ -304,7 +305,7 @@ func (e *Evaluator) match(x torch.Tensor) error {
 				shape := torch.Shape(maps[n.terms[0].layer])
 				for _, m := range n.pictures[picture] {
 					part[m] = torch.Local(func() torch.Tensor {
-						nearest := torch.Nearest(columns, torch.To(m.columns, w.Device()))
+						nearest := torch.Nearest(columns, torch.To(m.hypercolumns, w.Device()))
 						return torch.View(nearest, 1, 1, shape[2], shape[3])
 					})
 				}
@@ -343,7 +344,7 @@ func weightedSums(F, guide torch.Tensor, uniform float64) Statistics {
 }
 
 // hypercolumns are those of each picture [D,P], centred, of a tile's features on the grid.
-func (e *Evaluator) hypercolumns(n *neighbourhood, maps featureMaps, sums columnSums,
+func (e *Evaluator) hypercolumns(n *neighbourhood, maps featureMaps, sums layerSums,
 	device torch.Device) []torch.Tensor {
 	out := make([]torch.Tensor, len(n.pictures))
 	rows, first := int64(0), int64(0)
