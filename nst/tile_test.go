@@ -97,6 +97,17 @@ func TestSeveralDevices(t *testing.T) {
 		require.NoError(t, err)
 		return n
 	}
+	for _, o := range []Options{{StyleLoss: NeighboursLoss, StyleRotate: []float64{0, 90}}, {StyleLoss: SlicedLoss},
+		{ContentLoss: SimilarityLoss}} {
+		o.Size, o.Iterations, o.Tile = new(64), new(3), "32"
+		var made []*picture.Picture
+		for _, e := range []*Engine{alone, both} {
+			r, err := e.Stylize(context.Background(), noise(1, 64, 48), []*picture.Picture{noise(2, 60, 60)}, o, Hooks{})
+			require.NoError(t, err)
+			made = append(made, r.Picture)
+		}
+		assert.Equal(t, made[0], made[1], "%s, %s", o.StyleLoss, o.ContentLoss)
+	}
 	for _, optimizer := range []Optimizer{Adam, LBFGS} {
 		o := Options{Size: new(64), Iterations: new(3), Optimizer: optimizer, Tile: "32"}
 		var warnings []string
