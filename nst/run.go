@@ -386,6 +386,9 @@ func (r *run) optimiseScale(ctx context.Context, i int) (last bool, best []objec
 func (r *run) descentSettings() descent.Settings {
 	s := r.settings.descent
 	s.Memory, s.StateEvery, s.ReadEvery = r.settled.memory, r.hooks.StateEvery, r.hooks.ReadEvery
+	// A start from the content has no noise, and its details come from the content.
+	noise := r.settings.Start == StartNoise || r.settings.Start == StartFaint || r.settings.Start == StartGray
+	s.Smooth = noise
 	s.OnUnrecorded = func(why error) {
 		if !r.unrecorded { // once is enough
 			r.unrecorded = true

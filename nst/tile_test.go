@@ -101,8 +101,9 @@ func TestSeveralDevices(t *testing.T) {
 		{ContentLoss: SimilarityLoss}} {
 		o.Size, o.Iterations, o.Tile = new(64), new(3), "32"
 		var made []*picture.Picture
+		content, styles := noise(1, 64, 48), []*picture.Picture{noise(2, 60, 60)}
 		for _, e := range []*Engine{alone, both} {
-			r, err := e.Stylize(context.Background(), noise(1, 64, 48), []*picture.Picture{noise(2, 60, 60)}, o, Hooks{})
+			r, err := e.Stylize(context.Background(), content, styles, o, Hooks{})
 			require.NoError(t, err)
 			made = append(made, r.Picture)
 		}

@@ -125,7 +125,7 @@ func (d *Descent) Upsample(o Objective, s Settings, height, width int64, iterati
 		if d.average.T != nil {
 			last = d.averaged()
 		}
-		t := torch.Resize(last, height, width, s.Wrap)
+		t := s.smoothed(torch.Resize(last, height, width, s.Wrap))
 		if detail.T != nil {
 			t = torch.Add(t, detail)
 		}
@@ -155,6 +155,23 @@ func (d *Descent) Upsample(o Objective, s Settings, height, width int64, iterati
 	torch.Close(moments...)
 	made = true
 	return next
+}
+
+// smoothed is pictures, of which, if they are to be smoothed, each pixel is ½ itself and ¼
+// each of its neighbours in the directions in which they come round.
+func (s Settings) smoothed(t torch.Tensor) torch.Tensor {
+	shape := torch.Shape(t)
+	along := func(t torch.Tensor, down, right int64) torch.Tensor {
+		before, after := torch.Crop(t, -down, -right, shape[2], shape[3]), torch.Crop(t, down, right, shape[2], shape[3])
+		return torch.Add(torch.Scale(t, 0.5), torch.Scale(torch.Add(before, after), 0.25))
+	}
+	if s.Smooth && s.Wrap.Y {
+		t = along(t, 1, 0)
+	}
+	if s.Smooth && s.Wrap.X {
+		t = along(t, 0, 1)
+	}
+	return t
 }
 
 // step changes the pictures by their gradients, which it uses up, and keeps them in

@@ -3,6 +3,8 @@ package descent
 import (
 	"context"
 	"errors"
+	"math"
+	"math/rand/v2"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -257,4 +259,40 @@ func TestMemorySteps(t *testing.T) {
 	} {
 		assert.Equal(t, c.want, c.memory.Steps(c.pictures), c)
 	}
+}
+
+// What comes round and is noise has no seam where the grids of all sizes meet.
+func TestSmooth(t *testing.T) {
+	roughness := func(smooth bool) (seam float64) { // across the edges, relative to the mean
+		on(t, torch.CPU, func() error {
+			const n = 256
+			random := rand.New(rand.NewPCG(1, 0))
+			values := make([]float32, 3*90*90)
+			for i := range values {
+				values[i] = 0.5 + 0.1*(random.Float32()-0.5)
+			}
+			settings := all["lbfgs"]
+			settings.Wrap, settings.Smooth = torch.Wrap{X: true, Y: true}, smooth
+			q := &quadratic{target: torch.Full(0.5, torch.CPU, 1, 3, 1, 1)}
+			d := New(q, settings, torch.FromFloats(values, torch.CPU, 1, 3, 90, 90), 1, 0)
+			defer func() { d.Close() }()
+			for _, side := range []int64{128, 181, n} {
+				next := d.Upsample(q, settings, side, side, 1, torch.Tensor{})
+				d.Close()
+				d = next
+			}
+			x := d.Pictures()
+			difference := torch.Sub(x, torch.Crop(x, 0, 1, n, n)) // the last column's is across
+			columns := torch.Float64s(torch.SquareSums(torch.Transpose(difference, 0, 3)))
+			mean := 0.0
+			for _, v := range columns {
+				mean += v / n
+			}
+			seam = math.Sqrt(columns[n-1] / mean)
+			return nil
+		})
+		return seam
+	}
+	assert.Greater(t, roughness(false), 1.3)
+	assert.InDelta(t, 1, roughness(true), 0.15)
 }

@@ -18,6 +18,11 @@ type Settings struct {
 	Beta2  float64 // Adam's β₂
 	// Wrap is in which directions the pictures come round.
 	Wrap torch.Wrap
+	// Smooth has the pictures smoothed in those directions whenever they grow. Where the
+	// grids of two sizes meet, a picture is smoothed least by being resized, and of noise
+	// the differences are largest there: at the edges that is at all sizes, and would be
+	// a seam.
+	Smooth bool
 	// Memory is what L-BFGS may remember its steps in.
 	Memory Memory
 	// StateEvery has the values be read at its multiples, counted in steps; 0: whenever
