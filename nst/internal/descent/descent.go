@@ -162,8 +162,9 @@ func (d *Descent) Upsample(o Objective, s Settings, height, width int64, iterati
 func (s Settings) smoothed(t torch.Tensor) torch.Tensor {
 	shape := torch.Shape(t)
 	along := func(t torch.Tensor, down, right int64) torch.Tensor {
-		before, after := torch.Crop(t, -down, -right, shape[2], shape[3]), torch.Crop(t, down, right, shape[2], shape[3])
-		return torch.Add(torch.Scale(t, 0.5), torch.Scale(torch.Add(before, after), 0.25))
+		before := torch.Crop(t, -down, -right, shape[2], shape[3])
+		both := torch.Add(before, torch.Crop(t, down, right, shape[2], shape[3]))
+		return torch.Add(torch.Scale(t, 0.5), torch.Scale(both, 0.25))
 	}
 	if s.Smooth && s.Wrap.Y {
 		t = along(t, 1, 0)
