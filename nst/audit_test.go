@@ -150,7 +150,6 @@ func TestIterationIsFitForCUDA(t *testing.T) {
 		"bf16":     {nst.Options{Precision: nst.BF16}, 1},
 		"moments":  {nst.Options{StyleLoss: nst.MomentsLoss}, 1},
 		"nn":       {nst.Options{StyleLoss: nst.NeighboursLoss, StyleRotate: []float64{0, 90}}, 1},
-		"nns":      {nst.Options{StyleLoss: nst.NeighboursLoss}, 2},
 		"similar":  {nst.Options{ContentLoss: nst.SimilarityLoss}, 1},
 		"average":  {nst.Options{Pooling: vgg19.AveragePooling}, 1},
 		"edges":    {nst.Options{Padding: vgg19.ReplicatePadding, Precision: nst.Exact}, 1},
