@@ -163,14 +163,9 @@ func noise(seed uint64, width, height int) *picture.Picture {
 	return p
 }
 
-// one is picture i of several, a view [1,3,H,W].
-func one(pictures torch.Tensor, i int) torch.Tensor {
-	return torch.Slice(pictures, 0, int64(i), int64(i)+1)
-}
-
 // result is the item's best picture, which is the descent's i-th, at the result's size.
 func (m *item) result(d *descent.Descent, i int, final scale) *picture.Picture {
-	best := one(d.Best(), i)
+	best := objective.OnePicture(d.Best(), i)
 	if shape := torch.Shape(best); int(shape[3]) != final.width || int(shape[2]) != final.height {
 		best = torch.Resize(best, int64(final.height), int64(final.width), m.settings.wrap())
 	}

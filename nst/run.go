@@ -429,7 +429,7 @@ func (r *run) tell(i, steps int, costs []objective.Costs, current, last bool) {
 					if last {
 						return m.result(now, k, r.final())
 					}
-					return m.finish(pictureOf(one(now.Pictures(), k)))
+					return m.finish(pictureOf(objective.OnePicture(now.Pictures(), k)))
 				},
 				checkpoint: func() (*Checkpoint, error) { return r.checkpoint(i, now) },
 			}

@@ -204,11 +204,8 @@ func (t *transferFlags) options() (o nst.Options, err error) {
 		return o, err
 	}
 	// A flag that is given comes before what a record has in other words.
-	if t.flags.Changed("strength") && !t.flags.Changed("style-weight") {
+	if (t.flags.Changed("strength") || t.flags.Changed("style-loss")) && !t.flags.Changed("style-weight") {
 		o.StyleWeight = nil
-	}
-	if t.flags.Changed("style-loss") && !t.flags.Changed("style-weight") {
-		o.StyleWeight = nil // which was another loss's
 	}
 	if t.flags.Changed("content-loss") && !t.flags.Changed("content-weight") {
 		o.ContentWeight = nil

@@ -192,7 +192,9 @@ func MeasureCandidates(pool *tiling.Pool, spec *Spec, width, height int, source 
 				}, func(i int, part featureMaps) {
 					for _, l := range layers {
 						of, top, left := lat.of(part[l], int64(tiles[i].Own.Top/grid), int64(tiles[i].Own.Left/grid))
-						all.place(l, of, top, left, lat)
+						if torch.Count(of) > 0 {
+							all[l] = placed(all[l], of, top, left, lat.rows, lat.columns)
+						}
 					}
 				})
 				all.EachTensor(func(t *torch.Tensor) { torch.Rejoin(*t) })
@@ -214,19 +216,6 @@ func gridFeatures(pass *vgg19.Pass, tile tiling.Tile, layers []vgg19.Layer, grid
 		out[l] = torch.Local(func() torch.Tensor { return unfolded(pass.Feature(l), l, grid, rows, columns) })
 	}
 	return out
-}
-
-// place puts a tile's positions of a lattice where they belong, in maps that are kept.
-func (m featureMaps) place(l vgg19.Layer, part torch.Tensor, top, left int64, lat lattice) {
-	if torch.Count(part) == 0 {
-		return
-	}
-	if m[l].T == nil {
-		m[l] = torch.Keep(torch.Pad(part, top, left, lat.rows, lat.columns))
-		return
-	}
-	shape := torch.Shape(part)
-	torch.Copy(window(m[l], top, left, shape[2], shape[3]), part)
 }
 
 // candidates are the positions that are of the regions, put into out, which has them closed.

@@ -124,8 +124,8 @@ type Styles struct {
 
 // New makes an evaluator of pictures of width×height. It copies the regions' targets, keeps
 // guides, uses candidates up (what it leaves of them is the caller's to close), and owns the
-// opacity, which may be nil: Close frees them. Without memory for the content's features, the pool's tiles become
-// smaller.
+// opacity, which may be nil: Close frees them. Without memory for the content's features, the
+// pool's tiles become smaller.
 func New(pool *tiling.Pool, spec *Spec, width, height int, styles Styles, source Source,
 	opacity Opacity) (*Evaluator, error) {
 	e := &Evaluator{pool: pool, spec: spec, width: width, height: height, layers: spec.Layers(), source: source,

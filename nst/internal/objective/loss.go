@@ -130,6 +130,11 @@ func StackPictures(parts []torch.Tensor) torch.Tensor {
 	return torch.View(torch.Stack(parts, 0), append([]int64{int64(len(parts))}, sizes[1:]...)...)
 }
 
+// OnePicture is picture i of several, a view [1,…].
+func OnePicture(pictures torch.Tensor, i int) torch.Tensor {
+	return torch.Slice(pictures, 0, int64(i), int64(i)+1)
+}
+
 // Weighted is one style's statistics and its weight in a blend.
 type Weighted struct {
 	Statistics

@@ -315,11 +315,7 @@ func (e *Evaluator) match(x torch.Tensor) error {
 	}, func(i int, part nearestPart) {
 		for m, t := range part {
 			at := placeOf(e.tiles[i], vgg19.Layer{Stride: grid}, e.width, e.height)
-			if found[m].T == nil {
-				found[m] = torch.Keep(torch.Pad(t, at.Top, at.Left, at.Height, at.Width))
-				continue
-			}
-			torch.Copy(window(found[m], at.Top, at.Left, at.Rows, at.Columns), t)
+			found[m] = placed(found[m], t, at.Top, at.Left, at.Height, at.Width)
 		}
 	})
 	if err != nil {
@@ -363,7 +359,7 @@ func (e *Evaluator) hypercolumns(n *neighbourhood, maps featureMaps, sums layerS
 			if out[picture].T == nil {
 				out[picture] = torch.Cast(torch.Full(0, device, rows, shape[2]), torch.TypeOf(F))
 			}
-			torch.Copy(torch.Slice(out[picture], 0, first, first+shape[1]), torch.Flatten(one(F, picture), 0, 1))
+			torch.Copy(torch.Slice(out[picture], 0, first, first+shape[1]), torch.Flatten(OnePicture(F, picture), 0, 1))
 		}
 		first += shape[1]
 	}
@@ -374,11 +370,6 @@ func (e *Evaluator) hypercolumns(n *neighbourhood, maps featureMaps, sums layerS
 func (t *neighbourTerm) pooled(maps featureMaps, grid int) torch.Tensor {
 	r := finer(t.layer, grid)
 	return pooled(matrix(maps[t.layer]), r*r)
-}
-
-// one is picture i of several, a view.
-func one(pictures torch.Tensor, i int) torch.Tensor {
-	return torch.Slice(pictures, 0, int64(i), int64(i)+1)
 }
 
 // targets are t at a layer's positions of a tile [N,n_C,P], unfolded as its features are.

@@ -31,15 +31,22 @@ func gather(sums, part Statistics, at Place) {
 		if len(shape) < featureDimensions || shape[2] == at.Height && shape[3] == at.Width {
 			continue
 		}
-		if whole, ok := sums[name]; ok {
-			torch.Copy(window(whole, at.Top, at.Left, shape[2], shape[3]), t)
-		} else {
-			sums[name] = torch.Keep(torch.Pad(t, at.Top, at.Left, at.Height, at.Width))
-		}
+		sums[name] = placed(sums[name], t, at.Top, at.Left, at.Height, at.Width)
 		torch.Close(t)
 		delete(part, name)
 	}
 	addTensors(sums, part)
+}
+
+// placed is the whole maps of height×width, which are kept, with a part at a row and a column.
+// Without the whole it is made.
+func placed(whole, part torch.Tensor, top, left, height, width int64) torch.Tensor {
+	if whole.T == nil {
+		return torch.Keep(torch.Pad(part, top, left, height, width))
+	}
+	shape := torch.Shape(part)
+	torch.Copy(window(whole, top, left, shape[2], shape[3]), part)
+	return whole
 }
 
 // window is a view of rows×columns positions of maps, from a row and a column.
