@@ -13,7 +13,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/seed9bb5c928/nst/nst"
@@ -105,18 +104,14 @@ func (q *Queue) Work(ctx context.Context, engine *nst.Engine, name string) error
 	}()
 	q.config.Log.Info("working", "worker", name, "device", w.info.Device)
 	for ctx.Err() == nil {
-		batch, err := q.work.Fetch(1, jetstream.FetchContext(ctx))
+		m, err := q.next(ctx)
 		if err == nil {
-			for m := range batch.Messages() {
-				if err := w.take(ctx, m); err != nil {
-					stuck = true
-					return err
-				}
+			if err := w.take(ctx, m); err != nil {
+				stuck = true
+				return err
 			}
-			err = batch.Error()
 		}
-		if err != nil && ctx.Err() == nil && !errors.Is(err, nats.ErrTimeout) &&
-			!errors.Is(err, context.DeadlineExceeded) {
+		if err != nil && ctx.Err() == nil {
 			q.config.Log.Warn("no jobs can be had; trying again", "worker", name, "error", err)
 			sleep(ctx, time.Second)
 		}
@@ -166,7 +161,7 @@ const newerDelay = 30 * time.Second
 // take deals with one message. The error is ErrStuck: then others will find that this
 // worker has vanished.
 func (w *worker) take(ctx context.Context, m jetstream.Msg) error {
-	id := m.Subject()[len(workSubject):]
+	id := idOf(m.Subject())
 	log := w.queue.config.Log.With("job", id, "worker", w.info.Name)
 	alive, died := context.WithCancel(context.WithoutCancel(ctx))
 	var beat sync.WaitGroup
