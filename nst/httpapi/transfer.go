@@ -166,7 +166,7 @@ func (p *patient) Write(data []byte) (int, error) {
 // picture sends one of a job's pictures, or parts of it.
 func (a *API) picture(w http.ResponseWriter, r *http.Request) error {
 	id, name := r.PathValue("id"), r.PathValue("picture")
-	j, err := a.queue.Get(r.Context(), id)
+	j, err := a.find(r)
 	if err != nil {
 		return err
 	}
