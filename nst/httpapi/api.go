@@ -85,10 +85,10 @@ func New(q *jobs.Queue, c Config) *API {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	a := &API{
-		queue: q, config: c, metrics: newMetrics(q), senders: newShares(maxSenders,
-			sendersOfOne), takers: newShares(maxTakers, takersOfOne),
+		queue: q, config: c, senders: newShares(maxSenders, sendersOfOne), takers: newShares(maxTakers, takersOfOne),
 		uploads: newShares(maxUploads, uploadsOfOne), streams: newShares(c.MaxStreams, max(4, c.MaxStreams/4)),
 	}
+	a.metrics = newMetrics(a)
 	a.guests = newGuests(q, c, a.group, a.secure)
 	a.ctx, a.end = context.WithCancel(context.Background())
 
@@ -177,6 +177,7 @@ func (a *API) SetTokens(tokens []Token) {
 func (a *API) Close() {
 	a.end()
 	a.ended.Wait()
+	a.metrics.stop()
 }
 
 // ServeHTTP answers a request.

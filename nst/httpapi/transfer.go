@@ -77,6 +77,13 @@ func (s *shares) enter(client string) (leave func(), err error) {
 	}), nil
 }
 
+// count is how many there are.
+func (s *shares) count() int {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	return s.all
+}
+
 // wait is enter for a client that waits for its turn, until ctx is done.
 func (s *shares) wait(ctx context.Context, client string) (leave func(), err error) {
 	for {

@@ -111,6 +111,7 @@ type Queue struct {
 	waiting   int                               // of them, those that are not finished
 	changed   map[string]map[chan struct{}]bool // by job; of "" when any job's state changes
 	consumers map[string]jetstream.Consumer     // by owner
+	observers map[*func(before, after Job)]bool
 }
 
 // Open opens a queue on a NATS connection, which has to have JetStream, and makes
@@ -119,7 +120,7 @@ func Open(ctx context.Context, nc *nats.Conn, c Config) (*Queue, error) {
 	c = c.withDefaults()
 	q := &Queue{config: c, decoding: make(chan struct{}, 1), reading: make(chan struct{}, readers),
 		known: map[string]Job{}, changed: map[string]map[chan struct{}]bool{},
-		consumers: map[string]jetstream.Consumer{}}
+		consumers: map[string]jetstream.Consumer{}, observers: map[*func(before, after Job)]bool{}}
 	var err error
 	if q.gone, err = lru.New[string, bool](4096); err != nil {
 		return nil, err
@@ -305,6 +306,9 @@ func (q *Queue) learn(j Job) {
 	if before.State != j.State {
 		q.tell("")
 	}
+	for observe := range q.observers {
+		(*observe)(before, j)
+	}
 }
 
 func (q *Queue) forget(id string, revision uint64) {
@@ -332,6 +336,34 @@ func (q *Queue) tell(id string) {
 		default:
 		}
 	}
+}
+
+// Observe has a function called with each change of a record from now on until stop is
+// called, before.ID being empty of a new job. It is to be fast, and to call nothing of the
+// queue.
+func (q *Queue) Observe(observe func(before, after Job)) (stop func()) {
+	q.mutex.Lock()
+	defer q.mutex.Unlock()
+	q.observers[&observe] = true
+	return func() {
+		q.mutex.Lock()
+		defer q.mutex.Unlock()
+		delete(q.observers, &observe)
+	}
+}
+
+// Stored is how much is stored, and how much may be; 0: there is no limit.
+func (q *Queue) Stored(ctx context.Context) (bytes, limit int64, err error) {
+	a, err := q.js.AccountInfo(ctx)
+	if err != nil {
+		return 0, 0, err
+	}
+	for _, l := range []int64{a.Limits.MaxStore, q.config.MaxBytes} {
+		if l > 0 && (limit == 0 || l < limit) {
+			limit = l
+		}
+	}
+	return int64(a.Store), limit, nil
 }
 
 // Get returns what is known of a job. The error is ErrNotFound, or the
@@ -596,14 +628,12 @@ func (q *Queue) room(ctx context.Context, r Request, j Job) (need int64, err err
 	if free, known := q.diskFree(); known && free < wanted*int64(q.config.Replicas)+reserve {
 		return 0, ErrNoSpace
 	}
-	a, err := q.js.AccountInfo(ctx)
+	stored, limit, err := q.Stored(ctx)
 	if err != nil {
 		return 0, err
 	}
-	for _, limit := range []int64{a.Limits.MaxStore, q.config.MaxBytes} {
-		if limit > 0 && int64(a.Store)+wanted > limit {
-			return 0, ErrNoSpace
-		}
+	if limit > 0 && stored+wanted > limit {
+		return 0, ErrNoSpace
 	}
 	return need, nil
 }

@@ -42,7 +42,8 @@ type WorkerInfo struct {
 	Free   int64 `json:"free_bytes"`
 	// SecondsPerIteration is of the job, lately; 0 without one.
 	SecondsPerIteration float64   `json:"seconds_per_iteration"`
-	Iterations          int64     `json:"iterations"` // since it began
+	Iterations          int64     `json:"iterations"`   // since it began
+	Busy                float64   `json:"busy_seconds"` // that it has had jobs since it began
 	At                  time.Time `json:"at"`
 }
 
@@ -75,6 +76,7 @@ type worker struct {
 
 	mutex sync.Mutex
 	info  WorkerInfo
+	since time.Time // when it got the job that it has
 }
 
 // Work takes jobs from the queue and makes them with the engine, which keeps its
@@ -133,6 +135,7 @@ func (w *worker) present(ctx context.Context) {
 		m, _ := torch.MemoryOf(w.engine.Device())
 		w.mutex.Lock()
 		w.info.Memory, w.info.Free, w.info.At = m.Allocated, m.Free, time.Now().UTC()
+		w.count()
 		value, _ := json.Marshal(w.info)
 		w.mutex.Unlock()
 		put, cancel := context.WithTimeout(ctx, presence/2)
@@ -359,6 +362,18 @@ func (w *worker) busy(id string) {
 	w.mutex.Lock()
 	defer w.mutex.Unlock()
 	w.info.Job, w.info.SecondsPerIteration = id, 0
+	w.count()
+	if w.since = time.Now(); id == "" {
+		w.since = time.Time{}
+	}
+}
+
+// count adds the time that the worker has had its job.
+func (w *worker) count() {
+	if now := time.Now(); !w.since.IsZero() {
+		w.info.Busy += now.Sub(w.since).Seconds()
+		w.since = now
+	}
 }
 
 // clean deletes what only a run needs.
