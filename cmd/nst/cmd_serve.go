@@ -35,6 +35,7 @@ type workerOptions struct {
 	memoryLimit   nst.Bytes
 	keepEvery     time.Duration
 	jsonLog       bool
+	logLevel      slog.Level
 }
 
 func (o *workerOptions) register(f *pflag.FlagSet) {
@@ -52,13 +53,15 @@ func (o *workerOptions) register(f *pflag.FlagSet) {
 			"job's own can only be lower (default: what is free)")
 	f.DurationVar(&o.keepEvery, "checkpoint-every", 10*time.Second, "how often the state of a running job is kept")
 	f.BoolVar(&o.jsonLog, "json-log", false, "log as JSON")
+	f.TextVar(&o.logLevel, "log-level", slog.LevelInfo, "what is logged: debug, info, warn or error, and above")
 }
 
 func (o *workerOptions) log(w io.Writer) *slog.Logger {
+	options := &slog.HandlerOptions{Level: o.logLevel}
 	if o.jsonLog {
-		return slog.New(slog.NewJSONHandler(w, nil))
+		return slog.New(slog.NewJSONHandler(w, options))
 	}
-	return slog.New(slog.NewTextHandler(w, nil))
+	return slog.New(slog.NewTextHandler(w, options))
 }
 
 func (o *workerOptions) connect(ctx context.Context, log *slog.Logger) (*nats.Conn, error) {
@@ -213,7 +216,11 @@ type serveOptions struct {
 	proxies                       []string
 	trusted                       []netip.Prefix
 	check                         bool
-	tokens                        *tokenFile
+	tlsCert, tlsKey               string // of the API
+	natsTLSCert, natsTLSKey       string // of the NATS server in this process
+	workerTokens                  string
+	access, accessFile            string
+	apiTLS, natsTLS               *keyPair
 }
 
 func newServeCommand() *cobra.Command {
@@ -234,14 +241,22 @@ Jobs are kept in --data, by a NATS server in this process, or in a NATS cluster 
 	f.StringVar(&o.addr, "addr", "127.0.0.1:8080", "address to listen at; beyond this machine with --token-file only")
 	f.StringVar(&o.data, "data", "", "folder of the jobs (default: nst in the user's data folder)")
 	f.StringVar(&o.tokenFile, "token-file", "",
-		"a file with the tokens that clients have to know one of, each on a line: \"name: token\", and what is granted "+
-			"(read again when it changes, and on SIGHUP)")
+		"a file with the tokens that clients have to know one of, each on a line: \"name: token\", and what is "+
+			"granted (read again when it changes, and on SIGHUP)")
+	f.StringVar(&o.tlsCert, "tls-cert", "",
+		"certificate for HTTPS, with --tls-key (both are read again when they change)")
+	f.StringVar(&o.tlsKey, "tls-key", "", "its key")
 	f.StringSliceVar(&o.proxies, "trusted-proxy", nil,
 		"addresses of proxies, such as 10.0.0.0/8, whose X-Forwarded-For and -Proto are believed")
 	f.IntVar(&o.replicas, "replicas", 1, "on how many servers of the cluster that --nats names jobs are kept")
 	f.IntVar(&o.workers, "workers", 1, "workers for each device, each a process of its own; 0: none, only others'")
 	f.StringVar(&o.listen, "nats-listen", "",
 		"address at which the NATS server in this process listens for workers of other processes (default: nowhere)")
+	f.StringVar(&o.natsTLSCert, "nats-tls-cert", "",
+		"certificate that --nats-listen has workers of other machines connect by, with --nats-tls-key")
+	f.StringVar(&o.natsTLSKey, "nats-tls-key", "", "its key")
+	f.StringVar(&o.workerTokens, "worker-tokens", "",
+		"a file with tokens of workers of other machines, each on a line: \"name: token\" (read again when it changes)")
 	f.IntVar(&o.maxJobs, "max-jobs", 200, "jobs that may wait or run")
 	f.DurationVar(&o.retention, "retention", 7*24*time.Hour, "how long finished jobs are kept")
 	f.DurationVar(&o.patience, "patience", 15*time.Second,
@@ -249,6 +264,9 @@ Jobs are kept in --data, by a NATS server in this process, or in a NATS cluster 
 	f.Int64Var(&o.maxPixels, "max-pixels", 64<<20, "how large pictures and results may be")
 	f.Var(textFlag{&o.maxStore}, "max-store",
 		"disk space for jobs, such as 50G (default: three quarters of what is free)")
+	f.StringVar(&o.access, "access-log", "changes",
+		"requests that are logged: off, changes (and what fails), or all, also those that only read")
+	f.StringVar(&o.accessFile, "access-log-file", "", "a file that they are logged to, in place of the log")
 	f.BoolVar(&o.check, "check", false, "look whether the store has all pictures of all jobs, whole, and end")
 	o.register(f)
 	return c
@@ -285,9 +303,20 @@ func (o *serveOptions) prepare() (tokens []httpapi.Token, err error) {
 	if o.nats != "" && o.listen != "" {
 		return nil, usage("--nats names a server, --nats-listen is about the one in this process: give one of them")
 	}
+	if o.access != "off" && o.access != "changes" && o.access != "all" {
+		return nil, usage("--access-log is %q; off, changes and all are known", o.access)
+	}
+	if o.apiTLS, err = openCertificate("--tls-cert and --tls-key", o.tlsCert, o.tlsKey); err != nil {
+		return nil, err
+	}
+	if o.natsTLS, err = openCertificate("--nats-tls-cert and --nats-tls-key", o.natsTLSCert, o.natsTLSKey); err != nil {
+		return nil, err
+	}
+	if (o.natsTLS != nil || o.workerTokens != "") && o.listen == "" {
+		return nil, usage("--nats-tls-cert and --worker-tokens are about --nats-listen, which is missing")
+	}
 	if o.tokenFile != "" {
-		o.tokens, tokens, err = openTokens(o.tokenFile)
-		return tokens, err
+		return readTokens(o.tokenFile)
 	} else if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
 		return nil, usage("--addr %s is beyond this machine, where anyone could use the service: give --token-file too",
 			o.addr)
@@ -298,7 +327,8 @@ func (o *serveOptions) prepare() (tokens []httpapi.Token, err error) {
 // children are the arguments of each of the workers.
 func (o *serveOptions) children() (all [][]string) {
 	for device := range strings.SplitSeq(o.device, ",") {
-		args := []string{"worker", "--low-priority", "--device", device, "--checkpoint-every", o.keepEvery.String()}
+		args := []string{"worker", "--low-priority", "--device", device, "--checkpoint-every", o.keepEvery.String(),
+			"--log-level", o.logLevel.String()}
 		for flag, value := range map[string]string{"model": o.model, "nats-creds": o.creds, "nats-ca": o.ca,
 			"nats-cert": o.cert, "nats-key": o.key} {
 			if value != "" {
@@ -318,10 +348,42 @@ func (o *serveOptions) children() (all [][]string) {
 	return all
 }
 
+// readAgain is how files are read when they change.
+type readAgain struct {
+	*reloaded
+	read func() error
+}
+
+// accessLog is where requests are logged.
+func (o *serveOptions) accessLog(log *slog.Logger) (access *slog.Logger, done func(), err error) {
+	switch {
+	case o.access == "off":
+		return slog.New(slog.DiscardHandler), func() {}, nil
+	case o.accessFile == "":
+		return log, func() {}, nil
+	}
+	file, err := os.OpenFile(o.accessFile, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
+	if err != nil {
+		return nil, nil, usage("--access-log-file: %w", err)
+	}
+	return o.log(file), func() { file.Close() }, nil
+}
+
 func runServe(ctx context.Context, o *serveOptions, stderr io.Writer) error {
+	var again []readAgain
+	var tokenFile readAgain
+	if o.tokenFile != "" {
+		tokenFile.reloaded = reload(o.tokenFile)
+	}
 	tokens, err := o.prepare()
 	if err != nil {
 		return err
+	}
+	if o.apiTLS != nil {
+		again = append(again, readAgain{reload(o.tlsCert, o.tlsKey), o.apiTLS.read})
+	}
+	if o.natsTLS != nil {
+		again = append(again, readAgain{reload(o.natsTLSCert, o.natsTLSKey), o.natsTLS.read})
 	}
 	stderr = &locked{w: stderr} // its workers write to it too
 	if os.Getenv("GOMEMLIMIT") == "" {
@@ -356,13 +418,30 @@ func runServe(ctx context.Context, o *serveOptions, stderr io.Writer) error {
 		if listen == "" && o.workers > 0 {
 			listen = "127.0.0.1:0" // they have to know the token that is in the folder
 		}
-		if server, err = jobs.StartServer(jobs.ServerConfig{Dir: o.data, Listen: listen, MaxBytes: int64(o.maxStore),
-			Log: log}); err != nil {
+		config := jobs.ServerConfig{Dir: o.data, Listen: listen, MaxBytes: int64(o.maxStore), Log: log}
+		if o.natsTLS != nil {
+			config.TLS = o.natsTLS.config()
+		}
+		if o.workerTokens != "" {
+			if config.Workers, err = readWorkers(o.workerTokens); err != nil {
+				return usageError{err}
+			}
+		}
+		if server, err = jobs.StartServer(config); err != nil {
 			return err
 		}
 		defer server.Close()
+		if o.workerTokens != "" {
+			again = append(again, readAgain{reload(o.workerTokens), func() error {
+				workers, err := readWorkers(o.workerTokens)
+				if err != nil {
+					return err
+				}
+				return server.SetWorkers(workers)
+			}})
+		}
 		c.MaxBytes = server.MaxBytes()
-		if url = server.URL(); o.listen != "" {
+		if url = server.LocalURL(); o.listen != "" {
 			fmt.Fprintf(stderr, "nst: for workers of other processes: nst worker --nats \"$(cat %s)\"\n",
 				filepath.Join(o.data, jobs.URLFile))
 		}
@@ -387,16 +466,35 @@ func runServe(ctx context.Context, o *serveOptions, stderr io.Writer) error {
 		}
 		return err
 	}
-	api := httpapi.New(q, httpapi.Config{Tokens: tokens, TrustedProxies: o.trusted, Log: log})
+	access, closeAccess, err := o.accessLog(log)
+	if err != nil {
+		return err
+	}
+	defer closeAccess()
+	api := httpapi.New(q, httpapi.Config{Tokens: tokens, TrustedProxies: o.trusted, Log: log, Access: access,
+		LogReads: o.access == "all"})
 	defer api.Close()
-	server := api.Server()
-	fmt.Fprintf(stderr, "nst: serving at http://%s\n", listener.Addr())
+	server, scheme := api.Server(), "http"
+	if o.apiTLS != nil {
+		server.TLSConfig, scheme = o.apiTLS.config(), "https"
+	}
+	fmt.Fprintf(stderr, "nst: serving at %s://%s\n", scheme, listener.Addr())
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	var working sync.WaitGroup
 	var failed error
-	if o.tokens != nil {
-		working.Go(func() { o.tokens.watch(ctx, api.SetTokens, log) })
+	if o.tokenFile != "" {
+		tokenFile.read = func() error {
+			tokens, err := readTokens(o.tokenFile)
+			if err == nil {
+				api.SetTokens(tokens)
+			}
+			return err
+		}
+		again = append(again, tokenFile)
+	}
+	for _, a := range again {
+		working.Go(func() { a.watch(ctx, log, a.read) })
 	}
 	var mutex sync.Mutex
 	for _, args := range o.children() {
@@ -415,7 +513,12 @@ func runServe(ctx context.Context, o *serveOptions, stderr io.Writer) error {
 		defer cancel()
 		_ = server.Shutdown(last)
 	})
-	served := server.Serve(listener)
+	var served error
+	if o.apiTLS != nil {
+		served = server.ServeTLS(listener, "", "")
+	} else {
+		served = server.Serve(listener)
+	}
 	stop()
 	working.Wait() // running jobs are kept
 	if failed == nil && !errors.Is(served, http.ErrServerClosed) {

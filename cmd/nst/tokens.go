@@ -3,21 +3,17 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"log/slog"
 	"math"
 	"os"
-	"os/signal"
 	"strings"
-	"syscall"
-	"time"
 
 	"github.com/dustin/go-humanize"
 
 	"github.com/seed9bb5c928/nst/nst/httpapi"
+	"github.com/seed9bb5c928/nst/nst/jobs"
 )
 
 // leastToken is how long a token has to be.
@@ -104,55 +100,18 @@ func readToken(line string) (t httpapi.Token, err error) {
 	return t, nil
 }
 
-// tokenFile is a file of tokens that is read again when it changes, and on SIGHUP.
-type tokenFile struct {
-	path   string
-	read   string // what it was when it was read
-	hangup chan os.Signal
-}
-
-// openTokens reads a file; what happens to it from now on is not missed.
-func openTokens(path string) (*tokenFile, []httpapi.Token, error) {
-	f := &tokenFile{path: path, hangup: make(chan os.Signal, 1)}
-	signal.Notify(f.hangup, syscall.SIGHUP)
-	f.read = f.stamp()
+// readWorkers reads a file of the workers' tokens, one a line, as "name: token".
+func readWorkers(path string) (all []jobs.Worker, err error) {
 	tokens, err := readTokens(path)
 	if err != nil {
-		signal.Stop(f.hangup)
+		return nil, errors.New(strings.ReplaceAll(err.Error(), "--token-file", "--worker-tokens"))
 	}
-	return f, tokens, err
-}
-
-func (f *tokenFile) stamp() string {
-	info, err := os.Stat(f.path)
-	if err != nil {
-		return ""
-	}
-	return fmt.Sprint(info.ModTime(), info.Size())
-}
-
-// watch hands over the tokens whenever they are read again. What cannot be read changes
-// nothing.
-func (f *tokenFile) watch(ctx context.Context, set func([]httpapi.Token), log *slog.Logger) {
-	defer signal.Stop(f.hangup)
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-f.hangup:
-		case <-time.After(2 * time.Second):
-			now := f.stamp()
-			if now == f.read {
-				continue
-			}
-			f.read = now
+	for _, t := range tokens {
+		if t.Secret == "" || t.Owner != (jobs.Owner{Name: t.Name}) || t.Admin {
+			return nil, fmt.Errorf("--worker-tokens: in %s a line is a worker's name and its token, as in w1: TOKEN",
+				path)
 		}
-		tokens, err := readTokens(f.path)
-		if err != nil {
-			log.Error("the tokens are as they were", "error", err)
-			continue
-		}
-		set(tokens)
-		log.Info("the tokens were read again", "count", len(tokens))
+		all = append(all, jobs.Worker{Name: t.Name, Token: t.Secret})
 	}
+	return all, nil
 }

@@ -5,6 +5,7 @@ package httpapi
 
 import (
 	"context"
+	"crypto/rand"
 	"embed"
 	"encoding/json"
 	"errors"
@@ -15,6 +16,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -49,6 +51,10 @@ type Config struct {
 	MaxStreams int
 	// Log is told of requests and errors; nil: of nothing.
 	Log *slog.Logger
+	// Access is told of requests in place of Log, if it is not nil.
+	Access *slog.Logger
+	// LogReads has requests logged that read and succeed, as clients that poll send many of.
+	LogReads bool
 }
 
 // API is the service. It is an http.Handler; Close ends the streams of events.
@@ -84,6 +90,9 @@ func New(q *jobs.Queue, c Config) *API {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
+	if c.Access == nil {
+		c.Access = c.Log
+	}
 	a := &API{
 		queue: q, config: c, senders: newShares(maxSenders, sendersOfOne), takers: newShares(maxTakers, takersOfOne),
 		uploads: newShares(maxUploads, uploadsOfOne), streams: newShares(c.MaxStreams, max(4, c.MaxStreams/4)),
@@ -97,8 +106,8 @@ func New(q *jobs.Queue, c Config) *API {
 	known := func(pattern string, h func(http.ResponseWriter, *http.Request) error) {
 		open(pattern, func(w http.ResponseWriter, r *http.Request) {
 			g, err := a.guests.check(r)
-			for s, ok := w.(*seen); ok; s, ok = s.ResponseWriter.(*seen) {
-				s.token = g.owner.Name
+			if s := noted(w); s != nil {
+				s.token, s.job = g.owner.Name, r.PathValue("id")
 			}
 			if err == nil {
 				err = h(w, r.WithContext(context.WithValue(r.Context(), guestKey{}, g)))
@@ -221,9 +230,12 @@ func (a *API) shield(next http.Handler) http.Handler {
 		_ = control.SetWriteDeadline(time.Now().Add(readTime + writeTime))
 		began := time.Now()
 		seen := &seen{ResponseWriter: w, status: 200}
+		id := requestID(r)
+		h.Set(requestHeader, id)
+		r = r.WithContext(context.WithValue(r.Context(), requestKey{}, id))
 		defer func() {
 			if p := recover(); p != nil && p != http.ErrAbortHandler {
-				a.config.Log.Error("a request panicked", "path", r.URL.Path, "panic", fmt.Sprint(p))
+				a.log(r).Error("a request panicked", "path", r.URL.Path, "panic", fmt.Sprint(p))
 				if !seen.wrote {
 					a.fail(seen, r, errors.New("the request ended in an error of the program"))
 				}
@@ -232,12 +244,19 @@ func (a *API) shield(next http.Handler) http.Handler {
 			if !seen.wrote && r.Context().Err() != nil {
 				status = statusGone
 			}
-			attributes := []any{"method", r.Method, "path", r.URL.Path, "status", status, "seconds",
+			reads := (r.Method == http.MethodGet || r.Method == http.MethodHead) && status < 400
+			if reads && !a.config.LogReads {
+				return
+			}
+			attributes := []any{"request", id, "method", r.Method, "path", r.URL.Path, "status", status, "seconds",
 				time.Since(began).Seconds(), "client", a.client(r)}
 			if seen.token != "" {
 				attributes = append(attributes, "token", seen.token)
 			}
-			a.config.Log.Info("request", attributes...)
+			if seen.job != "" {
+				attributes = append(attributes, "job", seen.job)
+			}
+			a.config.Access.Info("request", attributes...)
 			if status == statusGone { // nothing was written: that is no answer
 				panic(http.ErrAbortHandler)
 			}
@@ -270,6 +289,36 @@ type seen struct {
 	status int
 	wrote  bool
 	token  string // the client's, by name
+	job    string // that it is about
+}
+
+// noted is the answer of shield that others have wrapped.
+func noted(w http.ResponseWriter) (last *seen) {
+	for s, ok := w.(*seen); ok; s, ok = s.ResponseWriter.(*seen) {
+		last = s
+	}
+	return last
+}
+
+// requestHeader has what a request is called in the log: the client's word for it, or one
+// that the answer tells.
+const requestHeader = "X-Request-Id"
+
+type requestKey struct{}
+
+var validRequestID = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
+
+func requestID(r *http.Request) string {
+	if id := r.Header.Get(requestHeader); validRequestID.MatchString(id) {
+		return id
+	}
+	return strings.ToLower(rand.Text()[:16])
+}
+
+// log is for lines about a request.
+func (a *API) log(r *http.Request) *slog.Logger {
+	id, _ := r.Context().Value(requestKey{}).(string)
+	return a.config.Log.With("request", id)
 }
 
 // statusGone is what the log says of a client that did not wait for its answer.
@@ -382,7 +431,7 @@ func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	p := problemOf(err)
 	if p.Status >= 500 {
-		a.config.Log.Error("a request failed", "method", r.Method, "path", r.URL.Path, "status", p.Status, "error", err)
+		a.log(r).Error("a request failed", "method", r.Method, "path", r.URL.Path, "status", p.Status, "error", err)
 	}
 	if p.retry > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int(p.retry.Seconds())))

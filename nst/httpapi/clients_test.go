@@ -32,7 +32,7 @@ func TestProxies(t *testing.T) {
 		Tokens: []httpapi.Token{{Owner: jobs.Owner{Name: "ann"}, Secret: "the token of ann"},
 			{Owner: jobs.Owner{Name: "bob"}, Secret: "the token of bob"}},
 		TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
-		Log:            slog.New(slog.NewJSONHandler(&log, nil)),
+		Log:            slog.New(slog.NewJSONHandler(&log, nil)), LogReads: true,
 	}
 	s := serve(t, false, jobs.Config{}, c)
 	ask := func(token, forwarded string) int {

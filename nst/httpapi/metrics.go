@@ -20,7 +20,7 @@ type metrics struct {
 	requests                   *prometheus.HistogramVec
 	finished                   *prometheus.CounterVec
 	submitted, retries, deaths prometheus.Counter
-	stop func() // observing
+	stop                       func() // observing
 	wait, took                 prometheus.Histogram
 }
 
@@ -46,7 +46,7 @@ func newMetrics(a *API) *metrics {
 			Help: "Jobs that have ended since this process began, by how."}, []string{"state"}),
 		submitted: counter("nst_jobs_submitted_total", "Jobs that were submitted since this process began."),
 		retries:   counter("nst_job_retries_total", "Times that a job was begun again since this process began."),
-		deaths:    counter("nst_worker_deaths_total", "Times that a worker vanished with a job, as its next one finds."),
+		deaths:    counter("nst_worker_deaths_total", "Times that a worker vanished with its job."),
 		wait: histogram("nst_job_wait_seconds", "From when a job was submitted to when a worker began it.",
 			.1, .5, 1, 5, 15, 60, 300, 900, 3600, 14400),
 		took: histogram("nst_job_seconds", "From when a worker began a job to its result.",

@@ -66,9 +66,13 @@ func (a *API) submit(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	request.Key, request.Owner = key, guestOf(r).owner
+	request.ID, _ = r.Context().Value(requestKey{}).(string)
 	j, created, err := a.queue.Submit(r.Context(), request)
 	if err != nil {
 		return err
+	}
+	if s := noted(w); s != nil {
+		s.job = j.ID
 	}
 	w.Header().Set("Location", "/v1/jobs/"+j.ID)
 	status := http.StatusOK // it was there

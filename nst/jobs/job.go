@@ -78,6 +78,8 @@ type Job struct {
 
 	// Version is the record's: see version.
 	Version int `json:"version,omitempty"`
+	// RequestID names the request that submitted it, in logs.
+	RequestID string `json:"request,omitempty"`
 	// Key is the hash of the request's, Reserved how much room the job may take.
 	Key      string `json:"key,omitempty"`
 	Reserved int64  `json:"reserved,omitempty"`
@@ -189,6 +191,8 @@ type Request struct {
 	StyleMasks   [][]byte
 	// Key, if there is one, makes an owner's requests with the same key one job.
 	Key string
+	// ID names the request in logs.
+	ID string
 	// Owner is whose the job will be.
 	Owner Owner
 }

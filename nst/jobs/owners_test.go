@@ -74,8 +74,8 @@ func TestAtOnce(t *testing.T) {
 			continue
 		}
 		if last.ID != "" {
-			assert.False(t, j.Started.Before(*last.Finished), "%s began at %s, %s ended at %s", j.ID, j.Started, last.ID,
-				last.Finished)
+			assert.False(t, j.Started.Before(*last.Finished), "%s began at %s, %s ended at %s", j.ID, j.Started,
+				last.ID, last.Finished)
 		}
 		last = j
 	}

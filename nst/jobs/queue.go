@@ -218,8 +218,9 @@ func (q *Queue) make(ctx context.Context, nc *nats.Conn) (err error) {
 		return q.join(ctx)
 	}
 	q.stream, err = q.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
-		Name: workStream, Subjects: []string{workSubject + "*", workSubject + "*.*"}, Retention: jetstream.WorkQueuePolicy,
-		MaxMsgs: int64(c.MaxJobs), Discard: jetstream.DiscardNew, Replicas: c.Replicas, Duplicates: 2 * time.Minute,
+		Name: workStream, Subjects: []string{workSubject + "*", workSubject + "*.*"},
+		Retention: jetstream.WorkQueuePolicy,
+		MaxMsgs:   int64(c.MaxJobs), Discard: jetstream.DiscardNew, Replicas: c.Replicas, Duplicates: 2 * time.Minute,
 	})
 	if err != nil {
 		return err
@@ -454,7 +455,7 @@ func (q *Queue) Submit(ctx context.Context, r Request) (j Job, created bool, err
 		return j, false, err
 	}
 	j.ID, j.State, j.Created, j.Version = strings.ToLower(rand.Text()), Queued, time.Now().UTC(), version
-	j.Owner, j.Priority = r.Owner.Name, r.Owner.Priority
+	j.Owner, j.Priority, j.RequestID = r.Owner.Name, r.Owner.Priority, r.ID
 	if r.Key != "" {
 		j.Key = r.keyName()
 	}
@@ -488,8 +489,17 @@ func (q *Queue) Submit(ctx context.Context, r Request) (j Job, created bool, err
 		q.remove(context.WithoutCancel(ctx), j)
 		return j, false, err
 	}
-	q.config.Log.Info("queued", "job", j.ID, "owner", j.Owner, "width", j.Width, "height", j.Height)
+	q.log(j).Info("queued", "owner", j.Owner, "width", j.Width, "height", j.Height)
 	return j, true, nil
+}
+
+// log is for lines about a job.
+func (q *Queue) log(j Job) *slog.Logger {
+	log := q.config.Log.With("job", j.ID)
+	if j.RequestID != "" {
+		log = log.With("request", j.RequestID)
+	}
+	return log
 }
 
 // Full says, by what is known now, whether Submit would answer ErrQueueFull to any
@@ -997,7 +1007,7 @@ func (q *Queue) tidyOnce(ctx context.Context, seen map[string]bool) (orphans map
 	for _, j := range q.List() {
 		switch {
 		case j.Finished != nil && time.Since(*j.Finished) > q.config.Retention:
-			q.config.Log.Info("deleted, being old", "job", j.ID)
+			q.log(j).Info("deleted, being old")
 			err = errors.Join(err, q.remove(ctx, j))
 		case !j.State.Finished() && time.Since(j.Created) > time.Minute:
 			if _, e := q.stream.GetLastMsgForSubject(ctx, j.work()); errors.Is(e, jetstream.ErrMsgNotFound) {

@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -24,11 +26,17 @@ const URLFile = "worker-url"
 
 // Server is a NATS server with JetStream in this process, its store in a folder.
 type Server struct {
-	server *server.Server
-	lock   *os.File // held while the folder is ours
-	url    string
-	token  string
+	server  *server.Server
+	options *server.Options
+	lock    *os.File     // held while the folder is ours
+	local   net.Listener // for workers of this machine, where others need TLS; nil: the server's does
+	url     string
+	token   string
 }
+
+// Worker is one who may connect to a server: in place of the token that is in URL it may
+// say its own, as nats://NAME:TOKEN@HOST. A token that is taken away ends its connections.
+type Worker struct{ Name, Token string }
 
 // ServerConfig says how a server is embedded.
 type ServerConfig struct {
@@ -39,6 +47,11 @@ type ServerConfig struct {
 	Listen string
 	// MaxBytes limits the store; 0 means three quarters of what the disk has free.
 	MaxBytes int64
+	// TLS, if it is not nil, is what workers in other processes have to connect with: tls://
+	// in place of nats://. Those of this machine need not: see LocalURL.
+	TLS *tls.Config
+	// Workers have tokens of their own.
+	Workers []Worker
 	// Log is told of what the server warns of; nil: of nothing.
 	Log *slog.Logger
 }
@@ -90,8 +103,15 @@ func StartServer(c ServerConfig) (*Server, error) {
 			s.Close()
 			return nil, err
 		}
-		o.Authorization = s.token
+		if o.Users, err = users(s.token, c.Workers); err != nil {
+			s.Close()
+			return nil, err
+		}
+		if c.TLS != nil {
+			o.TLS, o.TLSConfig, o.TLSTimeout = true, c.TLS, 5
+		}
 	}
+	s.options = o.Clone()
 	if s.server, err = server.NewServer(o); err != nil {
 		s.Close()
 		return nil, fmt.Errorf("the embedded NATS server: %w", err)
@@ -106,13 +126,91 @@ func StartServer(c ServerConfig) (*Server, error) {
 			cmp.Or(c.Listen, c.Dir))
 	}
 	if c.Listen != "" {
-		s.url = "nats://" + s.token + "@" + s.server.Addr().String()
+		scheme := "nats://"
+		if c.TLS != nil {
+			scheme = "tls://"
+			if err := s.relay(); err != nil {
+				s.Close()
+				return nil, err
+			}
+		}
+		s.url = scheme + ourUser + ":" + s.token + "@" + s.server.Addr().String()
 		if err := os.WriteFile(filepath.Join(c.Dir, URLFile), []byte(s.url+"\n"), 0o600); err != nil {
 			s.Close()
 			return nil, fmt.Errorf("the embedded NATS server's URL: %w", err)
 		}
 	}
 	return s, nil
+}
+
+// ourUser is who connects with the token in the folder.
+const ourUser = "nst"
+
+// users are who may connect: with the token in the folder, and with its own.
+func users(token string, workers []Worker) ([]*server.User, error) {
+	all := []*server.User{{Username: ourUser, Password: token}}
+	for _, w := range workers {
+		for _, other := range all {
+			if other.Username == w.Name {
+				return nil, fmt.Errorf("the worker's name %q is taken", w.Name)
+			}
+		}
+		all = append(all, &server.User{Username: w.Name, Password: w.Token})
+	}
+	return all, nil
+}
+
+// SetWorkers changes the workers that have tokens of their own. Who is connected by one
+// that is not there any more is disconnected.
+func (s *Server) SetWorkers(workers []Worker) error {
+	all, err := users(s.token, workers)
+	if err != nil {
+		return err
+	}
+	o := s.options.Clone()
+	o.Users = all
+	if err := s.server.ReloadOptions(o); err != nil {
+		return fmt.Errorf("the embedded NATS server's workers: %w", err)
+	}
+	return nil
+}
+
+// relay listens for workers of this machine, which connect through the process: they need
+// no certificate, and nobody else can reach it.
+func (s *Server) relay() (err error) {
+	if s.local, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+		return fmt.Errorf("the embedded NATS server: %w", err)
+	}
+	go func() {
+		for {
+			outside, err := s.local.Accept()
+			if err != nil {
+				return
+			}
+			inside, err := s.server.InProcessConn()
+			if err != nil {
+				outside.Close()
+				continue
+			}
+			for _, way := range [][2]net.Conn{{outside, inside}, {inside, outside}} {
+				go func() {
+					_, _ = io.Copy(way[0], way[1])
+					outside.Close()
+					inside.Close()
+				}()
+			}
+		}
+	}()
+	return nil
+}
+
+// LocalURL is what workers of this machine connect to: URL, or where that wants TLS an
+// address that only this machine reaches, without.
+func (s *Server) LocalURL() string {
+	if s.local == nil {
+		return s.url
+	}
+	return "nats://" + ourUser + ":" + s.token + "@" + s.local.Addr().String()
 }
 
 // token is the one in a file, which is made if it is not there.
@@ -139,13 +237,16 @@ func (s *Server) MaxBytes() int64 { return s.server.JetStreamConfig().MaxStore }
 func (s *Server) Connect() (*nats.Conn, error) {
 	options := []nats.Option{nats.InProcessServer(s.server), nats.Name("nst")}
 	if s.token != "" {
-		options = append(options, nats.Token(s.token))
+		options = append(options, nats.UserInfo(ourUser, s.token))
 	}
 	return nats.Connect("", options...)
 }
 
 // Close stops the server; what it has stored stays.
 func (s *Server) Close() {
+	if s.local != nil {
+		s.local.Close()
+	}
 	if s.server != nil {
 		s.server.Shutdown()
 		s.server.WaitForShutdown()

@@ -165,7 +165,9 @@ const newerDelay = 30 * time.Second
 // worker has vanished.
 func (w *worker) take(ctx context.Context, m jetstream.Msg) error {
 	id := idOf(m.Subject())
-	log := w.queue.config.Log.With("job", id, "worker", w.info.Name)
+	known, _ := w.queue.Get(ctx, id)
+	known.ID = id
+	log := w.queue.log(known).With("worker", w.info.Name)
 	alive, died := context.WithCancel(context.WithoutCancel(ctx))
 	var beat sync.WaitGroup
 	beat.Go(func() {
@@ -479,7 +481,7 @@ func (w *worker) inputs(ctx context.Context, j Job) (o nst.Options, content *pic
 		return o, nil, nil, fmt.Errorf("the checkpoint: %w", err)
 	}
 	if err != nil {
-		w.queue.config.Log.Warn("the checkpoint cannot be used: beginning anew", "job", j.ID, "error", err)
+		w.queue.log(j).Warn("the checkpoint cannot be used: beginning anew", "error", err)
 		o.Resume = nil
 	}
 	return o, content, styles, nil
@@ -541,7 +543,7 @@ func (w *worker) stylize(ctx, run context.Context, cancel context.CancelCauseFun
 	close(s.todo)
 	saving.Wait()
 	if errors.Is(err, nst.ErrCheckpoint) && o.Resume != nil { // of another machine's version, say
-		w.queue.config.Log.Warn("the checkpoint cannot be gone on from: beginning anew", "job", j.ID, "error", err)
+		w.queue.log(j).Warn("the checkpoint cannot be gone on from: beginning anew", "error", err)
 		w.clean(ctx, j.ID)
 		o.Resume = nil
 		return w.stylize(ctx, run, cancel, j, o, content, styles)
@@ -770,7 +772,7 @@ func (s *saver) work(ctx context.Context) {
 // write stores a preview and a checkpoint. Failing is no failure of the run: there
 // will be others.
 func (s *saver) write(ctx context.Context, next saved) {
-	log := s.worker.queue.config.Log.With("job", s.job.ID)
+	log := s.worker.queue.log(s.job)
 	once, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	if next.preview != nil {
