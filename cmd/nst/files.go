@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 
@@ -33,6 +34,9 @@ func (t *transferFlags) openPicture(path string) (*picture.Picture, error) {
 // memoryLeft is what --memory-limit leaves of the host's memory or, without it or where
 // the work is done elsewhere, what is free.
 func (t *transferFlags) memoryLeft() (int64, error) {
+	if t.remote {
+		return math.MaxInt64, nil
+	}
 	used, err := torch.MemoryOf(torch.CPU)
 	if err != nil {
 		return 0, err

@@ -28,6 +28,7 @@ type transferFlags struct {
 	bits         int
 	quality      int
 	stdin        bool // was read
+	remote       bool // another machine computes: nothing is asked of this one's libtorch
 }
 
 // setting adds a flag whose value is an option.

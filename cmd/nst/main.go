@@ -74,7 +74,7 @@ Exit status: 0 done; 1 failed; 2 wrong usage or unusable input; 130 interrupted
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(newStylizeCommand(), newTextureCommand(), newBatchCommand(), newBenchCommand(),
 		newCompareCommand(), newCheckCommand(), newWeightsCommand(), newInstallCommand(), newDoctorCommand(),
-		newServeCommand(), newWorkerCommand(), newReadyCommand())
+		newServeCommand(), newWorkerCommand(), newSubmitCommand(), newReadyCommand())
 	return exitStatus(root.ExecuteContext(ctx), stderr)
 }
 

@@ -44,8 +44,8 @@ func TestServeSecured(t *testing.T) {
 	var stderr bytes.Buffer
 	done.Go(func() {
 		assert.Equal(t, exitDone, run(ctx, []string{"serve", "--addr", address, "--data", t.TempDir(), "--model",
-			nsttest.Slim(t), "--device", "cpu", "--json-log", "--tls-cert", apiCert, "--tls-key", apiKey, "--nats-listen",
-			nats, "--nats-tls-cert", natsCert, "--nats-tls-key", natsKey, "--worker-tokens", tokens,
+			nsttest.Slim(t), "--device", "cpu", "--json-log", "--tls-cert", apiCert, "--tls-key", apiKey,
+			"--nats-listen", nats, "--nats-tls-cert", natsCert, "--nats-tls-key", natsKey, "--worker-tokens", tokens,
 			"--access-log-file", access}, io.Discard, &stderr))
 	})
 	client := func(a *authority) *http.Client {
@@ -66,7 +66,8 @@ func TestServeSecured(t *testing.T) {
 		t.Helper()
 		require.Eventually(t, so, time.Minute, 50*time.Millisecond, what)
 	}
-	eventually("its own worker, which has no certificate, works", func() bool { return get(client(first), "/readyz") == 200 })
+	eventually("its own worker, which has no certificate, works",
+		func() bool { return get(client(first), "/readyz") == 200 })
 	answer, err := http.Get("http://" + address + "/readyz")
 	require.NoError(t, err)
 	answer.Body.Close()
@@ -85,7 +86,8 @@ func TestServeSecured(t *testing.T) {
 	assert.ErrorContains(t, connect(func(o *workerOptions) { o.ca = "" }), "unknown authority")
 	assert.ErrorContains(t, connect(func(o *workerOptions) { o.nats = "nats://w1:" + secret + "@" + nats; o.ca = "" }),
 		"unknown authority", "there is no way in without TLS")
-	assert.ErrorContains(t, connect(func(o *workerOptions) { o.nats = "tls://w1:" + other + "@" + nats }), "Authorization")
+	assert.ErrorContains(t, connect(func(o *workerOptions) { o.nats = "tls://w1:" + other + "@" + nats }),
+		"Authorization")
 	o := workerOptions{nats: "tls://w1:" + secret + "@" + nats, ca: write("ca.pem", first.pem)}
 	nc, err := o.connect(context.Background(), slog.New(slog.DiscardHandler))
 	require.NoError(t, err)

@@ -52,10 +52,11 @@ func build(out, version string, made time.Time, layers []string) error {
 	file = file.DeepCopy()
 	file.OS, file.Architecture, file.Created = "linux", "amd64", v1.Time{Time: made}
 	file.Config = v1.Config{
-		User:         "65532:65532",
-		WorkingDir:   "/var/lib/nst",
-		Entrypoint:   []string{"/opt/nst/bin/nst"},
-		Cmd:          []string{"serve", "--addr", "0.0.0.0:8080", "--token-file", "/etc/nst/tokens", "--data", "/var/lib/nst"},
+		User:       "65532:65532",
+		WorkingDir: "/var/lib/nst",
+		Entrypoint: []string{"/opt/nst/bin/nst"},
+		Cmd: []string{"serve", "--addr", "0.0.0.0:8080", "--token-file", "/etc/nst/tokens", "--data",
+			"/var/lib/nst"},
 		ExposedPorts: map[string]struct{}{"8080/tcp": {}},
 		Volumes:      map[string]struct{}{"/var/lib/nst": {}},
 		StopSignal:   "SIGTERM",

@@ -1,0 +1,281 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/seed9bb5c928/nst/nst"
+	"github.com/seed9bb5c928/nst/nst/httpapi/client"
+	"github.com/seed9bb5c928/nst/nst/picture"
+)
+
+// submitOptions are the flags of nst submit.
+type submitOptions struct {
+	*transferFlags
+	server, tokenFile, ca string
+	output, format, job   string
+	detach, json, quiet   bool
+}
+
+// Variables of the environment that say what flags say.
+const (
+	serverVariable = "NST_SERVER"
+	tokenVariable  = "NST_TOKEN"
+)
+
+func newSubmitCommand() *cobra.Command {
+	o := &submitOptions{}
+	c := &cobra.Command{
+		Use:   "submit CONTENT STYLE… -o OUT --server URL",
+		Short: "Have a picture made by a service, as stylize makes it here",
+		Long: `nst submit sends pictures to a service (nst serve), shows how far it is, and writes the
+result. Flags are stylize's, but for those about this machine. Interrupted, the job goes
+on there; --job takes its result later.`,
+		Example: `  nst submit photo.jpg painting.jpg -o out.png --server https://nst.example.com --token-file token
+  nst submit photo.jpg painting.jpg --detach --server http://127.0.0.1:8080
+  nst submit --job ID -o out.png --server http://127.0.0.1:8080`,
+		RunE: func(c *cobra.Command, args []string) error {
+			return o.run(c.Context(), args, c.OutOrStdout(), c.ErrOrStderr())
+		},
+	}
+	f := c.Flags()
+	f.SortFlags = false
+	f.StringVar(&o.server, "server", "", "the service's URL (default: $"+serverVariable+", else http://127.0.0.1:8080)")
+	f.StringVar(&o.tokenFile, "token-file", "", "a file with the token (default: $"+tokenVariable+" is the token)")
+	f.StringVar(&o.ca, "ca", "",
+		"certificates of the authorities that the service's is checked by (default: the system's)")
+	f.StringVarP(&o.output, "output", "o", "", "the picture to write: "+picture.Endings+"; - is standard output")
+	f.StringVar(&o.format, "format", "", "of the picture (default: by the name's ending; png on standard output)")
+	f.StringVar(&o.job, "job", "", "follow this job, which was submitted before, in place of a new one")
+	f.BoolVar(&o.detach, "detach", false, "print the job's id, and do not wait for it")
+	o.transferFlags = newTransferFlags(f)
+	o.remote = true
+	for _, here := range notRemote {
+		_ = f.MarkHidden(here)
+	}
+	f.BoolVar(&o.json, "json", false, "print the job as one JSON object")
+	f.BoolVarP(&o.quiet, "quiet", "q", false, "no progress")
+	return c
+}
+
+// notRemote are the flags that are about the machine that computes.
+var notRemote = []string{"device", "model", "autotune", "bits"}
+
+func (o *submitOptions) run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	for _, flag := range notRemote {
+		if o.flags.Changed(flag) {
+			return usage("--%s is about the machine that computes, which is the service's", flag)
+		}
+	}
+	switch {
+	case o.job != "" && len(args) > 0:
+		return usage("--job follows a job that there is: give no pictures")
+	case o.job == "" && len(args) < 2:
+		return usage("submit takes a content picture and at least one style picture: nst submit CONTENT STYLE… -o OUT")
+	case o.detach && (o.output != "" || o.job != ""):
+		return usage("--detach does not wait for the result: -o and --job do not go with it")
+	case !o.detach && o.output == "":
+		return usage("-o is missing: the picture to write, %s; or --detach", picture.Endings)
+	}
+	service, err := o.service()
+	if err != nil {
+		return err
+	}
+	var out target
+	if !o.detach {
+		if out, err = newTarget(o.output, o.format, picture.Encoding{Bits: 8, Quality: o.quality}, stdout); err != nil {
+			return err
+		}
+	}
+	job := &client.Job{Id: o.job}
+	if o.job == "" {
+		request, err := o.request(out, args)
+		if err != nil {
+			return err
+		}
+		if job, err = service.Submit(ctx, request); err != nil {
+			return o.told(err)
+		}
+	}
+	if o.detach {
+		if o.json {
+			return json.NewEncoder(stdout).Encode(job)
+		}
+		fmt.Fprintln(stdout, job.Id)
+		return nil
+	}
+	id := job.Id
+	service.Patience = 10 * time.Minute // as long as a restart takes
+	show := newProgress(o.quiet, stderr)
+	job, err = service.Follow(ctx, id, func(j *client.Job) {
+		if p := j.Progress; p != nil && !j.State.Finished() {
+			now := nst.Progress{Scale: p.Scale, Iteration: p.Iteration, Iterations: p.Iterations, Fraction: p.Fraction,
+				Seconds: p.Seconds}
+			if j.Costs != nil {
+				now.Costs.Total = j.Costs.Total
+			}
+			show.update(now)
+		}
+	})
+	show.done()
+	if err != nil {
+		if ctx.Err() != nil {
+			fmt.Fprintf(stderr, "nst: the job goes on at the service; its result: nst submit --job %s -o %s\n", id,
+				o.output)
+		}
+		return o.told(err)
+	}
+	for _, w := range value(job.Warnings) {
+		fmt.Fprintf(stderr, "nst: %s\n", w)
+	}
+	if job.State != client.Done {
+		return fmt.Errorf("the job %s %s: %s", id, job.State, cmp.Or(value(job.Error), "it was deleted there"))
+	}
+	var made bytes.Buffer
+	if err := service.Result(ctx, id, &made); err != nil {
+		return o.told(err)
+	}
+	if err := o.save(out, made.Bytes()); err != nil {
+		return err
+	}
+	switch {
+	case o.json:
+		return json.NewEncoder(stdout).Encode(job)
+	case !o.quiet && job.Result != nil:
+		fmt.Fprintf(stderr, "%s: %d×%d, %d iterations in %.3g s at the service, by %s\n", o.output, job.Width,
+			job.Height, job.Result.Iterations, job.Result.Seconds, value(job.Device))
+	}
+	return nil
+}
+
+func value[T any](p *T) (v T) {
+	if p != nil {
+		v = *p
+	}
+	return v
+}
+
+// told is what the service answers, in a user's words.
+func (o *submitOptions) told(err error) error {
+	var p *client.ProblemError
+	switch {
+	case !errors.As(err, &p):
+		return err
+	case p.Status == http.StatusUnauthorized:
+		return usage("the service wants a token: --token-file, or $%s", tokenVariable)
+	case p.Field != nil:
+		return usage("--%s", strings.ReplaceAll(p.Detail, "_", "-"))
+	case p.Status == http.StatusNotFound && o.job != "":
+		return usage("--job: there is no job %s at the service", o.job)
+	case p.Status == 400, p.Status == 413, p.Status == 422:
+		return usageError{err}
+	}
+	return fmt.Errorf("the service: %w", err)
+}
+
+// service is the client.
+func (o *submitOptions) service() (*client.Service, error) {
+	token := os.Getenv(tokenVariable)
+	if o.tokenFile != "" {
+		data, err := os.ReadFile(o.tokenFile)
+		if err != nil {
+			return nil, usage("--token-file: %w", err)
+		}
+		token = strings.TrimSpace(string(data))
+	}
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.ResponseHeaderTimeout = 2 * time.Minute
+	if o.ca != "" {
+		data, err := os.ReadFile(o.ca)
+		if err != nil {
+			return nil, usage("--ca: %w", err)
+		}
+		trusted := x509.NewCertPool()
+		if !trusted.AppendCertsFromPEM(data) {
+			return nil, usage("--ca: %s holds no certificates", o.ca)
+		}
+		transport.TLSClientConfig = &tls.Config{RootCAs: trusted, MinVersion: tls.VersionTLS12}
+	}
+	const patience = 10 * time.Second
+	url := cmp.Or(o.server, os.Getenv(serverVariable), "http://127.0.0.1:8080")
+	if !strings.HasPrefix(url, "http://") && !strings.HasPrefix(url, "https://") {
+		return nil, usage("--server is %q; a URL such as https://nst.example.com will do", url)
+	}
+	s, err := client.New(url, token, &http.Client{Transport: transport})
+	if err != nil {
+		return nil, usage("--server is %q: %w", url, err)
+	}
+	s.Patience = patience
+	return s, nil
+}
+
+// request reads the files that are sent, as they are: the service looks at them.
+func (o *submitOptions) request(out target, args []string) (r client.Request, err error) {
+	options, err := o.options()
+	if err != nil {
+		return r, err
+	}
+	if out.path != "" {
+		out.fit(&options)
+	}
+	r.Options = options
+	read := func(path string) []byte {
+		if path == "" || err != nil {
+			return nil
+		}
+		var data []byte
+		if path == standard {
+			data, err = io.ReadAll(os.Stdin)
+		} else {
+			data, err = os.ReadFile(path)
+		}
+		if err != nil {
+			err = usage("%s cannot be read: %w", path, err)
+		}
+		return data
+	}
+	r.Content = read(args[0])
+	for _, path := range args[1:] {
+		r.Styles = append(r.Styles, read(path))
+	}
+	if options.Start == nst.StartPicture {
+		r.Init = read(o.flags.Lookup("init").Value.String())
+	}
+	r.ContentMask, r.StrengthMask = read(o.contentMask), read(o.strengthMask)
+	for _, path := range o.styleMasks {
+		r.StyleMasks = append(r.StyleMasks, read(path))
+	}
+	return r, err
+}
+
+// save writes the service's PNG, as it is if that is what is wanted.
+func (o *submitOptions) save(out target, png []byte) error {
+	if out.format == picture.PNG {
+		if out.path == standard {
+			_, err := out.stdout.Write(png)
+			return err
+		}
+		return picture.WriteFile(out.path, png)
+	}
+	made, err := picture.Decode(bytes.NewReader(png))
+	if err != nil {
+		return err
+	}
+	if out.encoding.Comment, err = picture.CommentOf(png); err != nil {
+		return err
+	}
+	return out.save(made)
+}

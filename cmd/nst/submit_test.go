@@ -1,0 +1,105 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed9bb5c928/nst/nst/nsttest"
+	"github.com/seed9bb5c928/nst/nst/picture"
+)
+
+// A service makes what stylize makes here, of the same flags, and says what is wrong as
+// stylize does.
+func TestSubmit(t *testing.T) {
+	nsttest.Long(t)
+	folder := t.TempDir()
+	write := nsttest.Writer(t, folder)
+	const secret = "0123456789abcdef"
+	tokens, token := write("tokens", []byte("ann: "+secret+"\n")), write("token", []byte(secret+"\n"))
+	address := nsttest.Address(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	var done sync.WaitGroup
+	defer done.Wait()
+	defer cancel()
+	done.Go(func() {
+		assert.Equal(t, exitDone, run(ctx, []string{"serve", "--addr", address, "--data", t.TempDir(), "--model",
+			nsttest.Slim(t), "--device", "cpu", "--token-file", tokens}, io.Discard, io.Discard))
+	})
+	require.Eventually(t, func() bool {
+		answer, err := http.Get("http://" + address + "/readyz")
+		if err == nil {
+			answer.Body.Close()
+		}
+		return err == nil && answer.StatusCode == 200
+	}, time.Minute, 50*time.Millisecond)
+	var said bytes.Buffer
+	submit := func(args ...string) (status int, stdout string) {
+		t.Helper()
+		said.Reset()
+		var out bytes.Buffer
+		status = run(context.Background(), append([]string{"submit", "--server", "http://" + address}, args...), &out, &said)
+		return status, out.String()
+	}
+	content, style := nsttest.Demo(t, "content.png"), nsttest.Demo(t, "style.png")
+	flags := []string{content, style, "--size", "48", "--iterations", "3", "--seed", "7"}
+	with := func(more ...string) []string { return slices.Concat(flags, []string{"--token-file", token}, more) }
+
+	there, here := filepath.Join(folder, "there.png"), filepath.Join(folder, "here.png")
+	status, _ := submit(with("-o", there)...)
+	require.Equal(t, exitDone, status, said.String())
+	assert.Contains(t, said.String(), "there.png: 48×32, 3 iterations in ")
+	require.Equal(t, exitDone, run(context.Background(), append([]string{"stylize", "-q", "-o", here, "--model",
+		nsttest.Slim(t), "--device", "cpu"}, flags...), io.Discard, &said), said.String())
+	theirs, err := picture.Open(there)
+	require.NoError(t, err)
+	ours, err := picture.Open(here)
+	require.NoError(t, err)
+	assert.Equal(t, ours, theirs)
+
+	status, id := submit(with("--detach")...)
+	require.Equal(t, exitDone, status, said.String())
+	jpg := filepath.Join(folder, "late.jpg")
+	status, text := submit("--job", strings.TrimSpace(id), "-o", jpg, "--token-file", token, "--json")
+	require.Equal(t, exitDone, status, said.String())
+	var j struct{ ID, Owner, State string }
+	require.NoError(t, json.Unmarshal([]byte(text), &j))
+	assert.Equal(t, "ann", j.Owner)
+	assert.Equal(t, "done", j.State)
+	o, err := recordedSettings(jpg)
+	require.NoError(t, err)
+	assert.EqualValues(t, 7, o.Seed)
+
+	t.Setenv(tokenVariable, "not the token of anyone")
+	for _, c := range []struct {
+		says string
+		args []string
+	}{
+		{"the service wants a token: --token-file, or $NST_TOKEN", slices.Concat(flags, []string{"-o", there})},
+		{"there is no job none at the service", []string{"--job", "none", "-o", there, "--token-file", token}},
+		{"--iterations is 30000; at most 20000 are made here", with("-o", there, "--iterations", "30000")},
+		{"--device is about the machine that computes", with("-o", there, "--device", "cpu")},
+		{"-o is missing", with()},
+		{"--detach does not wait", with("-o", there, "--detach")},
+		{"nowhere.png cannot be read", []string{content, "nowhere.png", "-o", there}},
+		{`--server is "example.com"`, with("-o", there, "--server", "example.com")},
+		{"the content picture", []string{token, style, "-o", there, "--token-file", token}},
+		{"takes a content picture", []string{content, "-o", there}},
+	} {
+		status, _ := submit(c.args...)
+		assert.Equal(t, exitUsage, status, c.says)
+		assert.Contains(t, said.String(), c.says)
+		assert.Equal(t, 1, strings.Count(said.String(), "\n"), said.String())
+	}
+}
