@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"slices"
 	"strings"
@@ -513,7 +514,7 @@ func (w *worker) stylize(ctx, run context.Context, cancel context.CancelCauseFun
 		default:
 		}
 	}
-	s := &saver{worker: w, job: j, cancel: cancel, todo: make(chan saved, 1), sign: sign}
+	s := &saver{worker: w, job: j, cancel: cancel, todo: make(chan saved, 1), sign: sign, log: w.queue.log(j)}
 	resumed := 0
 	if o.Resume != nil {
 		resumed = o.Resume.Iteration()
@@ -664,6 +665,7 @@ type saver struct {
 	cancel context.CancelCauseFunc
 	todo   chan saved
 	sign   func() // of life
+	log    *slog.Logger
 
 	mutex sync.Mutex
 	job   Job // its progress, costs, curve and warnings
@@ -772,7 +774,7 @@ func (s *saver) work(ctx context.Context) {
 // write stores a preview and a checkpoint. Failing is no failure of the run: there
 // will be others.
 func (s *saver) write(ctx context.Context, next saved) {
-	log := s.worker.queue.log(s.job)
+	log := s.log
 	once, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	if next.preview != nil {
