@@ -19,6 +19,7 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+	"golang.org/x/crypto/bcrypt"
 )
 
 // URLFile is where in its folder a server that listens writes its URL.
@@ -148,14 +149,19 @@ const ourUser = "nst"
 
 // users are who may connect: with the token in the folder, and with its own.
 func users(token string, workers []Worker) ([]*server.User, error) {
-	all := []*server.User{{Username: ourUser, Password: token}}
-	for _, w := range workers {
+	var all []*server.User
+	for _, w := range append([]Worker{{ourUser, token}}, workers...) {
 		for _, other := range all {
 			if other.Username == w.Name {
 				return nil, fmt.Errorf("the worker's name %q is taken", w.Name)
 			}
 		}
-		all = append(all, &server.User{Username: w.Name, Password: w.Token})
+		// The server warns of what it can read; tokens are long and random, so the least cost does.
+		hash, err := bcrypt.GenerateFromPassword([]byte(w.Token), bcrypt.MinCost)
+		if err != nil {
+			return nil, fmt.Errorf("the token of the worker %q: %w", w.Name, err)
+		}
+		all = append(all, &server.User{Username: w.Name, Password: string(hash)})
 	}
 	return all, nil
 }
