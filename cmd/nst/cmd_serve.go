@@ -186,6 +186,11 @@ func noArgs(c *cobra.Command, args []string) error {
 
 func runWorker(ctx context.Context, o *workerOptions, stderr io.Writer) error {
 	log := o.log(stderr)
+	stop, err := startTracing(ctx, log)
+	if err != nil {
+		return err
+	}
+	defer stop()
 	nc, err := o.connect(ctx, log)
 	if err != nil {
 		return err
@@ -390,6 +395,11 @@ func runServe(ctx context.Context, o *serveOptions, stderr io.Writer) error {
 		defer debug.SetMemoryLimit(debug.SetMemoryLimit(serveMemory))
 	}
 	log := o.log(stderr)
+	stopTracing, err := startTracing(ctx, log)
+	if err != nil {
+		return err
+	}
+	defer stopTracing()
 	listener, err := net.Listen("tcp", o.addr)
 	if err != nil {
 		return usage("--addr: %w", err)

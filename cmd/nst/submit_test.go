@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"io"
-	"net/http"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -20,6 +19,25 @@ import (
 	"github.com/seed9bb5c928/nst/nst/picture"
 )
 
+// served starts nst serve with a small network, and waits until it would make jobs.
+func served(t *testing.T, flags ...string) (address string, stop func()) {
+	address = nsttest.Address(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	var done sync.WaitGroup
+	data := t.TempDir()
+	done.Go(func() {
+		var stderr bytes.Buffer
+		assert.Equal(t, exitDone, run(ctx, append([]string{"serve", "--addr", address, "--data", data, "--model",
+			nsttest.Slim(t), "--device", "cpu"}, flags...), io.Discard, &stderr), "%s", &stderr)
+	})
+	stop = sync.OnceFunc(func() { cancel(); done.Wait() })
+	t.Cleanup(stop)
+	require.Eventually(t, func() bool {
+		return run(context.Background(), []string{"ready", "--server", "http://" + address}, io.Discard, io.Discard) == exitDone
+	}, time.Minute, 50*time.Millisecond)
+	return address, stop
+}
+
 // A service makes what stylize makes here, of the same flags, and says what is wrong as
 // stylize does.
 func TestSubmit(t *testing.T) {
@@ -28,22 +46,7 @@ func TestSubmit(t *testing.T) {
 	write := nsttest.Writer(t, folder)
 	const secret = "0123456789abcdef"
 	tokens, token := write("tokens", []byte("ann: "+secret+"\n")), write("token", []byte(secret+"\n"))
-	address := nsttest.Address(t)
-	ctx, cancel := context.WithCancel(context.Background())
-	var done sync.WaitGroup
-	defer done.Wait()
-	defer cancel()
-	done.Go(func() {
-		assert.Equal(t, exitDone, run(ctx, []string{"serve", "--addr", address, "--data", t.TempDir(), "--model",
-			nsttest.Slim(t), "--device", "cpu", "--token-file", tokens}, io.Discard, io.Discard))
-	})
-	require.Eventually(t, func() bool {
-		answer, err := http.Get("http://" + address + "/readyz")
-		if err == nil {
-			answer.Body.Close()
-		}
-		return err == nil && answer.StatusCode == 200
-	}, time.Minute, 50*time.Millisecond)
+	address, _ := served(t, "--token-file", tokens)
 	var said bytes.Buffer
 	submit := func(args ...string) (status int, stdout string) {
 		t.Helper()

@@ -4,6 +4,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"embed"
@@ -22,6 +23,11 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/seed9bb5c928/nst/nst"
 	"github.com/seed9bb5c928/nst/nst/jobs"
@@ -232,7 +238,10 @@ func (a *API) shield(next http.Handler) http.Handler {
 		seen := &seen{ResponseWriter: w, status: 200}
 		id := requestID(r)
 		h.Set(requestHeader, id)
-		r = r.WithContext(context.WithValue(r.Context(), requestKey{}, id))
+		ctx := propagation.TraceContext{}.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
+		ctx, span := otel.Tracer("github.com/seed9bb5c928/nst/nst/httpapi").Start(ctx, "request",
+			trace.WithSpanKind(trace.SpanKindServer))
+		r = r.WithContext(context.WithValue(ctx, requestKey{}, id))
 		defer func() {
 			if p := recover(); p != nil && p != http.ErrAbortHandler {
 				a.log(r).Error("a request panicked", "path", r.URL.Path, "panic", fmt.Sprint(p))
@@ -244,6 +253,12 @@ func (a *API) shield(next http.Handler) http.Handler {
 			if !seen.wrote && r.Context().Err() != nil {
 				status = statusGone
 			}
+			if span.IsRecording() {
+				span.SetName(cmp.Or(r.Pattern, "request"))
+				span.SetAttributes(attribute.String("nst.request", id), attribute.String("nst.job", seen.job),
+					attribute.Int("http.response.status_code", status))
+			}
+			span.End()
 			reads := (r.Method == http.MethodGet || r.Method == http.MethodHead) && status < 400
 			if reads && !a.config.LogReads {
 				return

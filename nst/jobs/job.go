@@ -80,6 +80,8 @@ type Job struct {
 	Version int `json:"version,omitempty"`
 	// RequestID names the request that submitted it, in logs.
 	RequestID string `json:"request,omitempty"`
+	// Trace is the span that submitted it, as in a traceparent header.
+	Trace string `json:"trace,omitempty"`
 	// Key is the hash of the request's, Reserved how much room the job may take.
 	Key      string `json:"key,omitempty"`
 	Reserved int64  `json:"reserved,omitempty"`

@@ -455,7 +455,7 @@ func (q *Queue) Submit(ctx context.Context, r Request) (j Job, created bool, err
 		return j, false, err
 	}
 	j.ID, j.State, j.Created, j.Version = strings.ToLower(rand.Text()), Queued, time.Now().UTC(), version
-	j.Owner, j.Priority, j.RequestID = r.Owner.Name, r.Owner.Priority, r.ID
+	j.Owner, j.Priority, j.RequestID, j.Trace = r.Owner.Name, r.Owner.Priority, r.ID, traceOf(ctx)
 	if r.Key != "" {
 		j.Key = r.keyName()
 	}

@@ -261,10 +261,10 @@ func (w *worker) mine(do func(*Job)) func(*Job) error {
 
 // job makes a job, from its checkpoint if there is one. An error, other than that
 // the job is lost or gone, has it tried again; others are the job's end.
-func (w *worker) job(ctx context.Context, id string) (Job, error) {
+func (w *worker) job(ctx context.Context, id string) (j Job, err error) {
 	q := w.queue
 	checkpoint := ""
-	err := w.insist(ctx, func(once context.Context) error {
+	err = w.insist(ctx, func(once context.Context) error {
 		info, err := q.objects.GetInfo(once, object(id, "checkpoint"))
 		switch {
 		case err == nil:
@@ -277,7 +277,7 @@ func (w *worker) job(ctx context.Context, id string) (Job, error) {
 	if err != nil {
 		return Job{}, err
 	}
-	j, err := w.change(ctx, id, func(j *Job) error {
+	j, err = w.change(ctx, id, func(j *Job) error {
 		if j.State.Finished() {
 			return nil
 		}
@@ -295,7 +295,9 @@ func (w *worker) job(ctx context.Context, id string) (Job, error) {
 	if err != nil || j.State.Finished() {
 		return j, err
 	}
-	run, cancel := context.WithCancelCause(ctx)
+	traced, span := j.span(ctx)
+	defer func() { end(span, err) }()
+	run, cancel := context.WithCancelCause(traced)
 	defer cancel(nil)
 	watcher, err := q.records.Watch(run, "cancel."+id)
 	if err != nil && ctx.Err() == nil {
@@ -318,7 +320,13 @@ func (w *worker) job(ctx context.Context, id string) (Job, error) {
 	w.busy(id)
 	defer w.busy("")
 
-	o, content, styles, err := w.inputs(run, j)
+	var o nst.Options
+	var content *picture.Picture
+	var styles []*picture.Picture
+	err = within(run, "inputs", func() (err error) {
+		o, content, styles, err = w.inputs(run, j)
+		return err
+	})
 	if err == nil {
 		err = w.stylize(ctx, run, cancel, j, o, content, styles)
 	}
@@ -522,9 +530,12 @@ func (w *worker) stylize(ctx, run context.Context, cancel context.CancelCauseFun
 	w.bound(&o)
 	var saving sync.WaitGroup
 	saving.Go(func() { s.work(ctx) })
+	transfer, span := tracer().Start(run, "transfer")
+	steps := iterations{transfer, time.Now()}
 	hooks := nst.Hooks{StateEvery: w.every, Warn: s.warn, Tile: func(int, int) { sign() },
 		Progress: func(p nst.Progress) {
 			sign()
+			steps.add(p)
 			s.report(p, p.Last && ctx.Err() != nil && context.Cause(run) != errCancelled, resumed)
 			w.mutex.Lock()
 			w.info.Iterations++
@@ -538,6 +549,7 @@ func (w *worker) stylize(ctx, run context.Context, cancel context.CancelCauseFun
 		result, err = w.try(run, content, styles, o, hooks)
 		return err
 	})
+	end(span, err)
 	if errors.Is(err, ErrStuck) {
 		return err // and s is left to what hangs
 	}
@@ -567,9 +579,10 @@ func (w *worker) stylize(ctx, run context.Context, cancel context.CancelCauseFun
 		return err
 	}
 	data := encoded.Bytes()
-	if err := w.insistFor(ctx, 0, func(once context.Context) error {
-		return w.queue.write(once, j.ID, "result",
-			data)
+	if err := within(run, "store result", func() error {
+		return w.insistFor(ctx, 0, func(once context.Context) error {
+			return w.queue.write(once, j.ID, "result", data)
+		})
 	}); err != nil {
 		return err
 	}
