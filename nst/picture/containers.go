@@ -429,9 +429,18 @@ func Comment(path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	f, err := inspect(data)
+	comment, err := CommentOf(data)
 	if err != nil {
 		return "", fmt.Errorf("%w: %s %w", ErrPicture, named(path), err)
+	}
+	return comment, nil
+}
+
+// CommentOf is Comment of a file's contents. The error is Decode's.
+func CommentOf(data []byte) (string, error) {
+	f, err := inspect(data)
+	if err != nil {
+		return "", unusable{err}
 	}
 	return f.comment, nil
 }
