@@ -309,7 +309,7 @@ func TestPagePaintsRegions(t *testing.T) {
 	// Regions: without any of one painting it is not sent.
 	p.run(chromedp.Click("#regions"), chromedp.WaitVisible("#canvas"))
 	p.run(chromedp.Click("#start"))
-	p.until("document.getElementById('regions-error').textContent.includes('ship.jpg has no part')")
+	p.until("document.getElementById('regions-error').textContent.startsWith('Nothing is painted with ship.jpg')")
 	// By keyboard: a stroke to the right from the middle; by pointer: one across the upper half.
 	share := "document.querySelector('#palette label:nth-child(2) .share').textContent"
 	p.run(chromedp.Focus("#canvas"), chromedp.KeyEvent("2"), chromedp.KeyEvent(" "))

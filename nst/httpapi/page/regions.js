@@ -37,6 +37,7 @@ export function update() {
     width = Math.max(1, Math.round(of.width * scale));
     height = Math.max(1, Math.round(of.height * scale));
     map = new Uint8Array(width * height).fill(first);
+    brushId = chosen.styles[1].id; // all is the first's
     cursor = { x: width / 2, y: height / 2 };
     Object.assign(canvas, { width, height });
     $("easel-photo").src = of.url;
@@ -216,8 +217,8 @@ export function missing(pixels) {
   if (!wanted() || foreign) return null;
   for (const style of chosen.styles) {
     const cells = map.reduce((n, id) => n + (id === style.id), 0);
-    if (!cells) return `${style.name} has no part of the photograph: paint some with it, or remove it`;
-    if (cells / map.length * pixels < 256) return `the part of ${style.name} is too small at this size: paint more with it`;
+    if (!cells) return `nothing is painted with ${style.name}: paint some, or remove it`;
+    if (cells / map.length * pixels < 256) return `too little is painted with ${style.name} for this size: paint more`;
   }
   return null;
 }
