@@ -1,5 +1,5 @@
 // The gallery: the jobs that are kept, the newest first, by what they are searched for.
-import { $, show, make, sentence, words, call } from "./common.js";
+import { $, show, make, sentence, words, when, call } from "./common.js";
 import { watch, watching } from "./job.js";
 
 const page = 60;    // jobs that are asked for at once
@@ -95,7 +95,7 @@ function cardOf(job) {
   state.textContent = words[job.state];
   state.className = "state " + job.state;
   const owner = job.owner ? `${job.owner}, ` : "";
-  text.textContent = `${job.width} × ${job.height}, ${owner}${new Date(job.created).toLocaleString()}`;
+  text.textContent = `${job.width} × ${job.height}, ${owner}${when(job.created)}`;
   if (job.id === watching()) button.ariaCurrent = "true";
   else button.removeAttribute("aria-current");
   return card;

@@ -1,6 +1,6 @@
 // The job that is watched: the picture as it forms, its cost curve, and what can be done
 // with it.
-import { $, show, make, say, sentence, words, duration, call } from "./common.js";
+import { $, show, make, say, sentence, words, when, duration, call } from "./common.js";
 import { fill } from "./form.js";
 
 let watched = null, events = null, latest = null, shownPreview = -1, beforeOf = null, told = "";
@@ -120,7 +120,7 @@ function once(job) {
   }));
   const rows = { Strength: o.strength !== undefined && `${Math.round(100 * o.strength)} %`,
     Colours: colours(o), Weights: o.style_weights?.join(", "), Iterations: o.iterations, Seed: o.seed || 0,
-    Owner: job.owner, Made: new Date(job.created).toLocaleString(), Device: job.device, Id: job.id };
+    Owner: job.owner, Made: when(job.created), Device: job.device, Id: job.id };
   for (const [name, value] of Object.entries(o)) {
     if (!["size", "preset", "strength", "color", "transfer", "style_weights", "iterations", "seed"].includes(name)) {
       rows[sentence(name.replaceAll("_", " ")).slice(0, -1)] = JSON.stringify(value);

@@ -87,6 +87,7 @@ function draw() {
 }
 
 function remember() {
+  $("regions-error").textContent = "";
   before.push(map.slice());
   if (before.length > 20) before.shift();
 }
