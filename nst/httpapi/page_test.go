@@ -108,8 +108,14 @@ func (p *tab) is(script string) bool {
 
 func (p *tab) until(script string) {
 	p.t.Helper()
-	if !assert.Eventually(p.t, func() bool { return p.is(script) }, time.Minute, 30*time.Millisecond, script) {
-		p.shot("failed")
+	p.wait(func() bool { return p.is(script) }, script)
+}
+
+// wait waits, and where that is in vain shows the page as it is then.
+func (p *tab) wait(so func() bool, what string) {
+	p.t.Helper()
+	if !assert.Eventually(p.t, so, time.Minute, 20*time.Millisecond, what) {
+		p.shot("failed-" + p.t.Name())
 		p.t.FailNow()
 	}
 }
@@ -197,7 +203,7 @@ func TestPage(t *testing.T) {
 
 	// Nothing chosen, then no picture: each error is where it belongs.
 	p.run(chromedp.Click("#start"))
-	assert.Contains(t, p.text("content-error"), "Choose a photograph")
+	p.until("document.getElementById('content-error').textContent === 'Choose a photograph.'")
 	none := nsttest.Writer(t, t.TempDir())("holiday.png", []byte("this is no picture"))
 	p.run(chromedp.SetUploadFiles("#content", []string{none}),
 		chromedp.SetUploadFiles("#style", []string{nsttest.Demo(t, "style.png")}), chromedp.Click("#start"))
@@ -301,8 +307,7 @@ func TestPagePaintsRegions(t *testing.T) {
 	p.until("document.querySelector('#style-thumbs li:nth-child(2) output').textContent === '67 %'")
 	p.set("size", "64")
 	p.set("iterations", "2")
-	p.run(chromedp.Click("#start"))
-	first := p.done(s)
+	first := p.start(s)
 	assert.Equal(t, []float64{0.5, 1}, first.Options.StyleWeights)
 	assert.Equal(t, []string{"content", "style-1", "style-2"}, first.Pictures())
 
@@ -326,8 +331,7 @@ func TestPagePaintsRegions(t *testing.T) {
 	p.until(share + " !== '" + painted + "'")
 	p.run(chromedp.Click("#undo"))
 	p.until(share + " === '" + painted + "'")
-	p.run(chromedp.Click("#start"))
-	second := p.done(s)
+	second := p.start(s)
 	assert.Equal(t, []string{"content", "style-1", "style-2", "content-mask", "style-mask-1", "style-mask-2"},
 		second.Pictures())
 	assert.Empty(t, second.Options.StyleWeights)
@@ -350,8 +354,7 @@ func TestPagePaintsRegions(t *testing.T) {
 	assert.True(t, p.is("document.getElementById('size').value === '64'"))
 	p.set("strength", "0.9")
 	p.shoot("again")
-	p.run(chromedp.Click("#start"))
-	third := p.done(s)
+	third := p.start(s)
 	assert.Equal(t, 0.9, *third.Options.Strength)
 	assert.Equal(t, second.Options.Iterations, third.Options.Iterations)
 	assert.Equal(t, second.Pictures(), third.Pictures())
@@ -367,8 +370,7 @@ func TestPagePaintsRegions(t *testing.T) {
 	p.run(chromedp.Click("#again"))
 	p.until("document.getElementById('kept-text').textContent.includes('tv weight')")
 	p.shoot("kept")
-	p.run(chromedp.Click("#start"))
-	fourth := p.done(s)
+	fourth := p.start(s)
 	assert.Equal(t, 0.5, *fourth.Options.TVWeight)
 	assert.Equal(t, 3.0, *fourth.Options.StyleWeight)
 
@@ -389,10 +391,12 @@ func TestPagePaintsRegions(t *testing.T) {
 	assert.Empty(t, p.errors())
 }
 
-// done waits until the page shows the newest job, and that it is done.
-func (p *tab) done(s *service) jobs.Job {
+// start presses the button, and waits until the page shows that the job is done.
+func (p *tab) start(s *service) jobs.Job {
 	p.t.Helper()
-	p.until("document.getElementById('start').textContent === 'Start'")
+	before := len(s.queue.List())
+	p.run(chromedp.Click("#start"))
+	p.wait(func() bool { return len(s.queue.List()) > before }, "nothing was submitted")
 	newest := s.queue.List()[0]
 	p.until("document.getElementById('settings').textContent.includes('" + newest.ID + "') && " +
 		"document.getElementById('job-state').textContent === 'Done'")
@@ -415,16 +419,22 @@ func (s *service) picture(id, name string) *picture.Picture {
 func (p *tab) drag(selector string, fromX, fromY, toX, toY float64) {
 	p.t.Helper()
 	p.run(chromedp.ScrollIntoView(selector))
-	p.settle()
-	box := ask(p, chromedp.Evaluate[[]float64]("(b => [b.x, b.y, b.width, b.height])(document.querySelector('"+selector+
-		"').getBoundingClientRect())"))
+	var box []float64
 	x := func(part float64) float64 { return box[0] + part*box[2] }
 	y := func(part float64) float64 { return box[1] + part*box[3] }
-	left := chromedp.ButtonLeft
-	p.run(chromedp.MouseEvent(input.DispatchMouseEventTypeMousePressed, x(fromX), y(fromY), left),
-		chromedp.MouseEvent(input.DispatchMouseEventTypeMouseMoved, x((fromX+toX)/2), y((fromY+toY)/2), left),
-		chromedp.MouseEvent(input.DispatchMouseEventTypeMouseMoved, x(toX), y(toY), left),
-		chromedp.MouseEvent(input.DispatchMouseEventTypeMouseReleased, x(toX), y(toY), left))
+	mouse := func(kind input.DispatchMouseEventType, partX, partY float64, o ...chromedp.MouseOption) {
+		p.run(chromedp.MouseEvent(kind, x(partX), y(partY), o...))
+	}
+	p.wait(func() bool { // the browser may not have scrolled yet
+		box = ask(p, chromedp.Evaluate[[]float64]("(b => [b.x, b.y, b.width, b.height])(document.querySelector('"+
+			selector+"').getBoundingClientRect())"))
+		mouse(input.DispatchMouseEventTypeMouseMoved, fromX, fromY)
+		return p.is("document.querySelector('" + selector + "').matches(':hover')")
+	}, "the mouse is not over "+selector)
+	mouse(input.DispatchMouseEventTypeMousePressed, fromX, fromY, chromedp.ButtonLeft)
+	mouse(input.DispatchMouseEventTypeMouseMoved, (fromX+toX)/2, (fromY+toY)/2, chromedp.ButtonLeft)
+	mouse(input.DispatchMouseEventTypeMouseMoved, toX, toY, chromedp.ButtonLeft)
+	mouse(input.DispatchMouseEventTypeMouseReleased, toX, toY, chromedp.ButtonLeft)
 	p.settle()
 }
 

@@ -1,6 +1,6 @@
 // The form: settings, what it will take, and the request that is made of it.
 import { $, show, sentence, call, blob, duration, say } from "./common.js";
-import { chosen, onChange, setContent, addStyles, clear } from "./pictures.js";
+import { chosen, ready, onChange, setContent, addStyles, clear } from "./pictures.js";
 import * as regions from "./regions.js";
 
 // What a preset makes where no number of iterations is given.
@@ -13,7 +13,7 @@ const own = ["size", "preset", "seed", "color", "transfer", "strength", "iterati
 // What a job that is run again had beyond the form: options, and pictures by their part.
 let kept = { options: {}, parts: {} };
 let made = () => [];      // the jobs that are known
-let submitted = () => {}; // is told of a job's id
+let submitted = () => {}; // is told of a job
 
 export function start(jobs, then) {
   made = jobs;
@@ -108,7 +108,7 @@ function place(problem) {
     problem.field === "style_weights" ? "style" : part.split(" ")[0] || problem.field;
   const at = name && $(name + "-error") || $("form-error");
   if ($("more").contains(at)) $("more").open = true;
-  at.textContent = sentence(problem.detail);
+  at.textContent = sentence(problem.detail ?? String(problem));
   const input = $(at.id.replace("-error", ""));
   if (input) { input.ariaInvalid = "true"; input.focus(); }
   at.scrollIntoView({ block: "nearest" });
@@ -135,11 +135,12 @@ $("new").addEventListener("submit", async (e) => {
   e.preventDefault();
   for (const p of $("new").querySelectorAll(".error")) p.textContent = "";
   for (const i of $("new").querySelectorAll("[aria-invalid]")) i.removeAttribute("aria-invalid");
-  const problem = wrong();
-  if (problem) return place(problem);
   $("start").disabled = true;
   $("start").textContent = "Sending…";
   try {
+    await ready();
+    const problem = wrong();
+    if (problem) throw problem;
     const form = new FormData(), masks = await regions.masks();
     form.append("options", JSON.stringify(options()));
     form.append("content", chosen.content.file);
@@ -149,7 +150,7 @@ $("new").addEventListener("submit", async (e) => {
       for (const m of masks.styles) form.append("style_mask", m);
     }
     for (const [part, file] of Object.entries(kept.parts)) form.append(part, file);
-    submitted((await call("/v1/jobs", { method: "POST", body: form })).id);
+    submitted(await call("/v1/jobs", { method: "POST", body: form }));
   } catch (problem) {
     place(problem);
   } finally {

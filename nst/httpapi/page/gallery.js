@@ -82,7 +82,7 @@ function cardOf(job) {
     const img = make("img", { alt: "", loading: "lazy" }), text = make("span", { className: "text" });
     img.onerror = () => { img.removeAttribute("src"); };
     const button = make("button", { type: "button" }, img, make("span", { className: "state" }), text);
-    button.addEventListener("click", () => watch(job.id));
+    button.addEventListener("click", () => watch(known.get(job.id)));
     cards.set(job.id, make("li", {}, button));
   }
   const card = cards.get(job.id), [button] = card.children, [img, state, text] = button.children;

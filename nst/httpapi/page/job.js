@@ -9,7 +9,9 @@ let changed = () => {}; // is told when a job's state is another
 export function start(then) { changed = then; }
 export const watching = () => watched;
 
-export function watch(id) {
+// watch shows a job as it is, and then as it goes on.
+export function watch(job) {
+  const { id } = job;
   if (events) events.close();
   watched = id; latest = null; shownPreview = -1; beforeOf = null; told = "";
   for (const el of ["after", "before", "handle", "slider-label", "fullscreen", "downloads", "cancel", "forget"]) {
@@ -22,6 +24,7 @@ export function watch(id) {
   $("curve-title").textContent = "Cost curve: no values yet";
   $("job-error").textContent = "";
   show($("job"), true);
+  draw(job);
   $("job-title").focus({ preventScroll: true });
   $("job").scrollIntoView({ block: "start" });
   events = new EventSource(`/v1/jobs/${id}/events`); // it comes back by itself, with Last-Event-ID

@@ -19,6 +19,11 @@ const accept = "image/png,image/jpeg,image/webp,image/tiff,image/gif,image/bmp,i
 let changed = () => {};
 export function onChange(then) { changed = then; }
 
+// What is being taken in, one after the other; a form that is sent waits for it.
+let pending = Promise.resolve();
+export const ready = () => pending;
+const inTurn = (job) => { pending = pending.then(job); };
+
 let lastId = 0;
 
 async function pictureOf(file, name, sample) {
@@ -53,8 +58,8 @@ export function clear() {
   drawStyles();
 }
 
-async function take(which, list) {
-  const files = [...list], error = $(which + "-error");
+async function take(which, files) {
+  const error = $(which + "-error");
   error.textContent = "";
   const wrong = files.find((f) => f.type && !kinds.test(f.type));
   if (wrong) {
@@ -75,7 +80,7 @@ async function trySample(which, [name, title]) {
   try {
     const file = await blob(`/page/sample-${name}.jpg`);
     if (which === "content") await setContent(file, title, name);
-    else if (!chosen.styles.some((s) => s.sample === name)) await addStyles([{ file, name: title, sample: name }]);
+    else await addStyles([{ file, name: title, sample: name }]);
     say(`${title} is chosen.`);
   } catch (problem) {
     $(which + "-error").textContent = sentence(problem.detail);
@@ -166,9 +171,9 @@ function pressSamples() {
 for (const which of ["content", "style"]) {
   const zone = $(which + "-drop"), input = $(which);
   input.accept = accept;
-  input.addEventListener("change", async () => {
+  input.addEventListener("change", () => {
     const files = [...input.files];
-    await take(which, files);
+    inTurn(() => take(which, files));
     input.value = ""; // so that the same file can be chosen again
   });
   for (const name of ["dragenter", "dragover"]) {
@@ -178,14 +183,15 @@ for (const which of ["content", "style"]) {
   zone.addEventListener("drop", (e) => {
     e.preventDefault();
     zone.classList.remove("over");
-    take(which, e.dataTransfer.files);
+    const files = [...e.dataTransfer.files];
+    inTurn(() => take(which, files));
   });
   $(which + "-samples").append(...samples[which].map((sample) => {
     const [name, title] = sample;
     const button = make("button", { type: "button", title, ariaPressed: "false" },
       make("img", { src: `/page/sample-${name}.jpg`, alt: title, width: 56, height: 56 }));
     Object.assign(button.dataset, { which, sample: name });
-    button.addEventListener("click", () => trySample(which, sample));
+    button.addEventListener("click", () => inTurn(() => trySample(which, sample)));
     return button;
   }));
 }

@@ -172,6 +172,9 @@ canvas.addEventListener("keydown", (e) => {
     `${Math.round(100 * cursor.x / width)} % from the left, ${Math.round(100 * cursor.y / height)} % from the top`);
 });
 
+// Assistive programs may send a press by itself: it would scroll the page.
+canvas.addEventListener("keypress", (e) => e.preventDefault());
+
 const halves = {
   left: (x) => x < width / 2, right: (x) => x >= width / 2, top: (_, y) => y < height / 2,
   bottom: (_, y) => y >= height / 2, all: () => true,
