@@ -228,7 +228,15 @@ func DeviceJournal() (string, error) {
 	return takeString(text), nil
 }
 
-// Version is libtorch's version, such as "2.15.0".
+// UseLibtorch has the program load libtorch from a folder, which has libtorch_cpu.so and
+// libc10.so in it, in place of the one that its libraries were linked with. It is to be
+// called before anything else of this package but ABI, Version and HasNVIDIADriver, and
+// the version has to be Version. Programs that are linked with libtorch itself (pkg-config)
+// have loaded it: of them it changes nothing.
+func UseLibtorch(folder string) error { return os.Setenv("NST_LIBTORCH", folder) }
+
+// Version is the version of the libtorch that the program was compiled with, such as
+// "2.15.0". It loads nothing where libtorch is loaded late.
 func Version() string { return C.GoString(C.nst_version()) }
 
 // LibraryFolder is the folder of the libtorch in use.

@@ -15,10 +15,12 @@ import (
 
 // diagnosis is what nst doctor finds.
 type diagnosis struct {
-	LibtorchVersion string         `json:"libtorch_version"`
-	LibtorchPath    string         `json:"libtorch_path"`
-	Devices         []deviceReport `json:"devices"`
-	Threads         int            `json:"threads"`
+	LibtorchVersion string `json:"libtorch_version"`
+	LibtorchPath    string `json:"libtorch_path"`
+	// Libtorchs are the places where one is looked for, in that order.
+	Libtorchs []libtorchPlace `json:"libtorch_places"`
+	Devices   []deviceReport  `json:"devices"`
+	Threads   int             `json:"threads"`
 	// Kernels is the instruction set of the fast convolutions on the CPU.
 	Kernels     string `json:"kernels"`
 	Model       string `json:"model"`
@@ -58,7 +60,8 @@ func newDoctorCommand() *cobra.Command {
 }
 
 func diagnose(ctx context.Context) *diagnosis {
-	d := &diagnosis{LibtorchVersion: torch.Version(), Kernels: torch.KernelsName(), Missing: []string{}}
+	d := &diagnosis{LibtorchVersion: torch.Version(), Kernels: torch.KernelsName(), Missing: []string{},
+		Libtorchs: libtorchPlaces(true)}
 	// CUDA first: libtorch must not be used before its CUDA library is loaded.
 	count := 0
 	if _, err := torch.ParseDevice("cuda"); err != nil {
@@ -100,6 +103,9 @@ func diagnose(ctx context.Context) *diagnosis {
 
 func (d *diagnosis) print(w io.Writer) {
 	fmt.Fprintf(w, "libtorch  %s in %s\n", d.LibtorchVersion, d.LibtorchPath)
+	for i, p := range d.Libtorchs {
+		fmt.Fprintf(w, "          %d. %s\n", i+1, p)
+	}
 	for _, device := range d.Devices {
 		card := ""
 		if device.Card != "" {

@@ -234,15 +234,15 @@ Jobs are kept in --data, by a NATS server in this process, or in a NATS cluster 
 	f.StringVar(&o.addr, "addr", "127.0.0.1:8080", "address to listen at; beyond this machine with --token-file only")
 	f.StringVar(&o.data, "data", "", "folder of the jobs (default: nst in the user's data folder)")
 	f.StringVar(&o.tokenFile, "token-file", "",
-		"a file with the tokens that clients have to know one of, each on a line: \"name: token\" (read again when it "+
-			"changes, and on SIGHUP)")
+		"a file with the tokens that clients have to know one of, each on a line: \"name: token\", and what is granted "+
+			"(read again when it changes, and on SIGHUP)")
 	f.StringSliceVar(&o.proxies, "trusted-proxy", nil,
 		"addresses of proxies, such as 10.0.0.0/8, whose X-Forwarded-For and -Proto are believed")
 	f.IntVar(&o.replicas, "replicas", 1, "on how many servers of the cluster that --nats names jobs are kept")
 	f.IntVar(&o.workers, "workers", 1, "workers for each device, each a process of its own; 0: none, only others'")
 	f.StringVar(&o.listen, "nats-listen", "",
 		"address at which the NATS server in this process listens for workers of other processes (default: nowhere)")
-	f.IntVar(&o.maxJobs, "max-jobs", 100, "jobs that may wait or run")
+	f.IntVar(&o.maxJobs, "max-jobs", 200, "jobs that may wait or run")
 	f.DurationVar(&o.retention, "retention", 7*24*time.Hour, "how long finished jobs are kept")
 	f.DurationVar(&o.patience, "patience", 15*time.Second,
 		"how long a worker may be silent before its job goes to another")

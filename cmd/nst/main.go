@@ -68,10 +68,13 @@ Exit status: 0 done; 1 failed; 2 wrong usage or unusable input; 130 interrupted
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.CompletionOptions.HiddenDefaultCmd = true
+	libtorch := root.PersistentFlags().String("libtorch", "",
+		"the libtorch to load, in place of $LIBTORCH and those that nst doctor lists")
+	root.PersistentPreRunE = func(*cobra.Command, []string) error { return useLibtorch(*libtorch) }
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(newStylizeCommand(), newTextureCommand(), newBatchCommand(), newBenchCommand(),
-		newCompareCommand(), newCheckCommand(), newWeightsCommand(), newDoctorCommand(), newServeCommand(),
-		newWorkerCommand())
+		newCompareCommand(), newCheckCommand(), newWeightsCommand(), newInstallCommand(), newDoctorCommand(),
+		newServeCommand(), newWorkerCommand(), newReadyCommand())
 	return exitStatus(root.ExecuteContext(ctx), stderr)
 }
 

@@ -19,10 +19,8 @@ func defaultModel() (string, error) {
 		return path, nil
 	}
 	var places []string
-	if program, err := os.Executable(); err == nil {
-		if program, err = filepath.EvalSymlinks(program); err == nil {
-			places = append(places, filepath.Join(filepath.Dir(program), "..", "share", "nst", "vgg19.pt"))
-		}
+	if share, err := shareFolder(); err == nil {
+		places = append(places, filepath.Join(share, "vgg19.pt"))
 	}
 	if cache, err := cacheFolder(); err == nil {
 		places = append(places, filepath.Join(cache, "vgg19.pt"))
@@ -40,6 +38,21 @@ func defaultModel() (string, error) {
 	}
 	last := filepath.Clean(places[len(places)-1])
 	return "", usage("the default network is not there; make it with: nst weights default -o %s", last)
+}
+
+// programFolder is the folder above the one that the program is in.
+func programFolder() (string, error) {
+	program, err := os.Executable()
+	if err == nil {
+		program, err = filepath.EvalSymlinks(program)
+	}
+	return filepath.Dir(filepath.Dir(program)), err
+}
+
+// shareFolder is where the default network lies beside the program.
+func shareFolder() (string, error) {
+	top, err := programFolder()
+	return filepath.Join(top, "share", "nst"), err
 }
 
 func exists(path string) bool {

@@ -86,10 +86,11 @@ func New(q *jobs.Queue, c Config) *API {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	a := &API{
-		queue: q, config: c, metrics: newMetrics(q), senders: newShares(maxSenders,
-			sendersOfOne), takers: newShares(maxTakers, takersOfOne),
-		uploads: newShares(maxUploads, uploadsOfOne), convert: newShares(maxConversions, 1), streams: newShares(c.MaxStreams, max(4, c.MaxStreams/4)),
+		queue: q, config: c, senders: newShares(maxSenders, sendersOfOne), takers: newShares(maxTakers, takersOfOne),
+		uploads: newShares(maxUploads, uploadsOfOne), convert: newShares(maxConversions, 1),
+		streams: newShares(c.MaxStreams, max(4, c.MaxStreams/4)),
 	}
+	a.metrics = newMetrics(a)
 	a.guests = newGuests(q, c, a.group, a.secure)
 	a.ctx, a.end = context.WithCancel(context.Background())
 
@@ -97,12 +98,12 @@ func New(q *jobs.Queue, c Config) *API {
 	open := func(pattern string, h http.HandlerFunc) { mux.Handle(pattern, a.metrics.timed(pattern, h)) }
 	known := func(pattern string, h func(http.ResponseWriter, *http.Request) error) {
 		open(pattern, func(w http.ResponseWriter, r *http.Request) {
-			name, err := a.guests.check(r)
+			g, err := a.guests.check(r)
 			for s, ok := w.(*seen); ok; s, ok = s.ResponseWriter.(*seen) {
-				s.token = name
+				s.token = g.owner.Name
 			}
 			if err == nil {
-				err = h(w, r)
+				err = h(w, r.WithContext(context.WithValue(r.Context(), guestKey{}, g)))
 			}
 			if err != nil {
 				a.fail(w, r, err)
@@ -116,6 +117,7 @@ func New(q *jobs.Queue, c Config) *API {
 	known("GET /v1/jobs/{id}/events", a.events)
 	known("GET /v1/jobs/{id}/{picture}", a.picture)
 	known("GET /v1/limits", a.limits)
+	known("GET /v1/session", a.whoami)
 	known("GET /metrics", func(w http.ResponseWriter, r *http.Request) error { a.metrics.ServeHTTP(w, r); return nil })
 	stranger := func(pattern string, h func(http.ResponseWriter, *http.Request) error) {
 		open(pattern, func(w http.ResponseWriter, r *http.Request) {
@@ -156,13 +158,28 @@ func New(q *jobs.Queue, c Config) *API {
 	return a
 }
 
-// SetTokens changes the tokens that clients have to know one of.
-func (a *API) SetTokens(tokens []Token) { a.guests.set(tokens) }
+// SetTokens changes the tokens that clients have to know one of. What they grant holds for
+// jobs that wait, too.
+func (a *API) SetTokens(tokens []Token) {
+	a.guests.set(tokens)
+	ctx, cancel := context.WithTimeout(a.ctx, 30*time.Second)
+	defer cancel()
+	for _, t := range tokens {
+		waits := func(j jobs.Job) bool { return j.Owner == t.Name && !j.State.Finished() }
+		if t.Name == "" || !slices.ContainsFunc(a.queue.List(), waits) {
+			continue
+		}
+		if err := a.queue.Grant(ctx, t.Owner); err != nil {
+			a.config.Log.Warn("what is granted holds from the next job on", "owner", t.Name, "error", err)
+		}
+	}
+}
 
 // Close ends what follows events, as a server has to that shuts down.
 func (a *API) Close() {
 	a.end()
 	a.ended.Wait()
+	a.metrics.stop()
 }
 
 // ServeHTTP answers a request.
@@ -320,6 +337,7 @@ func problemOf(err error) problem {
 	var option *nst.OptionError
 	var part *jobs.PictureError
 	var tooLarge *http.MaxBytesError
+	var quota *jobs.QuotaError
 	switch {
 	case errors.As(err, &p):
 	case errors.As(err, &option):
@@ -337,6 +355,8 @@ func problemOf(err error) problem {
 		p = problem{Status: 404, Title: "Not found", Detail: "there is no such job, or no such picture of it"}
 	case errors.Is(err, jobs.ErrNotReady):
 		p = problem{Status: 404, Title: "Not ready", Detail: "there is none yet", retry: 2 * time.Second}
+	case errors.As(err, &quota):
+		p = problem{Status: 429, Title: "Too much", Detail: quota.Error(), retry: quota.Retry}
 	case errors.Is(err, jobs.ErrQueueFull):
 		p = problem{Status: 429, Title: "Queue full", Detail: err.Error(), retry: 10 * time.Second}
 	case errors.Is(err, jobs.ErrNoSpace):
@@ -386,6 +406,7 @@ func writeAs(w http.ResponseWriter, kind string, status int, v any) {
 // view is what clients see of a job.
 type view struct {
 	ID       string         `json:"id"`
+	Owner    string         `json:"owner,omitempty"`
 	State    jobs.State     `json:"state"`
 	Revision uint64         `json:"revision"`
 	Created  time.Time      `json:"created"`
@@ -409,34 +430,86 @@ type view struct {
 
 func viewOf(j jobs.Job) view {
 	return view{
-		j.ID, j.State, j.Revision, j.Created, j.Started, j.Finished, j.Options, j.Styles, j.Pictures(), j.Width,
+		j.ID, j.Owner, j.State, j.Revision, j.Created, j.Started, j.Finished, j.Options, j.Styles, j.Pictures(), j.Width,
 		j.Height, j.Device, j.Attempts, j.Progress, j.Costs, j.Curve, j.Preview, j.Result, j.Warnings, j.Error,
 	}
 }
 
+// list is GET /v1/jobs: those that whoever asks may see, the newest first, a page at a time.
 func (a *API) list(w http.ResponseWriter, r *http.Request) error {
+	query, g := r.URL.Query(), guestOf(r)
 	limit := 100
-	if text := r.URL.Query().Get("limit"); text != "" {
+	if text := query.Get("limit"); text != "" {
 		n, err := strconv.Atoi(text)
 		if err != nil || n < 1 || n > 1000 {
-			return problem{Status: 400, Title: "Bad request",
-				Detail: fmt.Sprintf("limit is %q; 1 to 1000 will do", text)}
+			return bad("limit is %q; 1 to 1000 will do", text)
 		}
 		limit = n
 	}
-	all := a.queue.List()
-	views := make([]view, 0, min(limit, len(all)))
-	for _, j := range all[:min(limit, len(all))] {
-		v := viewOf(j)
-		v.Curve = nil
-		views = append(views, v)
+	state := jobs.State(query.Get("state"))
+	if states := []jobs.State{"", jobs.Queued, jobs.Running, jobs.Done, jobs.Failed, jobs.Cancelled}; !slices.Contains(
+		states, state) {
+		return bad("state is %q; queued, running, done, failed and cancelled are known", string(state))
 	}
-	writeJSON(w, 200, map[string]any{"jobs": views, "total": len(all)})
+	after, err := readCursor(query.Get("cursor"))
+	if err != nil {
+		return err
+	}
+	views, total, next := []view{}, 0, ""
+	for _, j := range a.queue.List() {
+		if !g.sees(j) || state != "" && j.State != state || query.Has("owner") && j.Owner != query.Get("owner") {
+			continue
+		}
+		total++
+		switch {
+		case !after.before(j):
+		case len(views) == limit:
+			if next == "" {
+				next = cursorOf(views[limit-1])
+			}
+		default:
+			v := viewOf(j)
+			v.Curve = nil
+			views = append(views, v)
+		}
+	}
+	answer := map[string]any{"jobs": views, "total": total}
+	if next != "" {
+		answer["next"] = next
+	}
+	writeJSON(w, 200, answer)
 	return nil
 }
 
+// cursor is the last job of a page: the next one begins after it, whatever has come or gone
+// meanwhile.
+type cursor struct {
+	created int64 // in nanoseconds; 0: the first page
+	id      string
+}
+
+func cursorOf(v view) string { return fmt.Sprintf("%d-%s", v.Created.UnixNano(), v.ID) }
+
+func readCursor(text string) (c cursor, err error) {
+	if text == "" {
+		return c, nil
+	}
+	created, id, ok := strings.Cut(text, "-")
+	if c.created, err = strconv.ParseInt(created, 10, 64); err != nil || !ok || c.created <= 0 {
+		return c, bad("cursor is %.60q, which is no answer's next", text)
+	}
+	c.id = id
+	return c, nil
+}
+
+// before says whether a job comes after the cursor in the list.
+func (c cursor) before(j jobs.Job) bool {
+	at := j.Created.UnixNano()
+	return c.created == 0 || at < c.created || at == c.created && j.ID > c.id
+}
+
 func (a *API) job(w http.ResponseWriter, r *http.Request) error {
-	j, err := a.queue.Get(r.Context(), r.PathValue("id"))
+	j, err := a.find(r)
 	if err != nil {
 		return err
 	}
@@ -446,6 +519,9 @@ func (a *API) job(w http.ResponseWriter, r *http.Request) error {
 
 // remove cancels a job (202: it will soon be) or forgets a finished one (204).
 func (a *API) remove(w http.ResponseWriter, r *http.Request) error {
+	if _, err := a.find(r); err != nil {
+		return err
+	}
 	j, gone, err := a.queue.Delete(r.Context(), r.PathValue("id"))
 	switch {
 	case err != nil:

@@ -21,8 +21,16 @@ import (
 	"github.com/seed9bb5c928/nst/nst/jobs"
 )
 
-// Token is what a client has to know, and whom the log calls its client.
-type Token struct{ Name, Secret string }
+// Token is what a client has to know. Who knows it submits its Owner's jobs, within what is
+// granted, and sees and deletes these alone, unless Admin says that it is everyone's. A token
+// without a name is an admin's.
+type Token struct {
+	jobs.Owner
+	// Secret is the token, of which any text will do; or SHA256 is its hash.
+	Secret string
+	SHA256 [sha256.Size]byte
+	Admin  bool
+}
 
 // guests lets in who knows a token: as Authorization: Bearer, or, for browsers,
 // by the cookie of a session that login began with it.
@@ -34,11 +42,15 @@ type guests struct {
 	secure   func(*http.Request) bool
 }
 
-// guest is a token's: its name, and its hash, which a session has as its owner.
+// guest is who knows a token: its hash is what a session has as its owner.
 type guest struct {
-	name string
-	hash [sha256.Size]byte
+	owner jobs.Owner
+	admin bool
+	hash  [sha256.Size]byte
 }
+
+// sees says whether a job is among those that a guest may see.
+func (g guest) sees(j jobs.Job) bool { return g.admin || j.Owner == g.owner.Name }
 
 // Wrong tokens that a client may try: guessBurst at once, then one each guessEvery.
 const (
@@ -58,7 +70,11 @@ func newGuests(q *jobs.Queue, c Config, group func(*http.Request) string, secure
 func (g *guests) set(tokens []Token) {
 	all := make([]guest, 0, len(tokens))
 	for _, t := range tokens {
-		all = append(all, guest{name: t.Name, hash: sha256.Sum256([]byte(t.Secret))})
+		one := guest{owner: t.Owner, admin: t.Admin || t.Name == "", hash: t.SHA256}
+		if t.Secret != "" {
+			one.hash = sha256.Sum256([]byte(t.Secret))
+		}
+		all = append(all, one)
 	}
 	g.known.Store(&all)
 }
@@ -67,30 +83,54 @@ func (g *guests) asked() bool { return len(*g.known.Load()) > 0 }
 
 var errToken = problem{Status: 401, Title: "Unauthorized", Detail: "a token is wanted: Authorization: Bearer TOKEN"}
 
-// check returns the name of the client's token.
-func (g *guests) check(r *http.Request) (name string, err error) {
+// check returns whose the client's token is. Where there are no tokens all is everyone's.
+func (g *guests) check(r *http.Request) (guest, error) {
 	if !g.asked() {
-		return "", nil
+		return guest{admin: true}, nil
 	}
 	scheme, given, ok := strings.Cut(r.Header.Get("Authorization"), " ")
 	if ok && strings.EqualFold(scheme, "Bearer") {
-		one, err := g.try(r, strings.TrimSpace(given))
-		return one.name, err
+		return g.try(r, strings.TrimSpace(given))
 	}
 	c, err := r.Cookie(cookieName)
 	if err != nil {
-		return "", errToken
+		return guest{}, errToken
 	}
 	owner, err := g.sessions.Session(r.Context(), c.Value)
 	if err != nil && !errors.Is(err, jobs.ErrNotFound) {
-		return "", err
+		return guest{}, err
 	}
 	for _, one := range *g.known.Load() {
 		if owner == hex.EncodeToString(one.hash[:]) {
-			return one.name, nil
+			return one, nil
 		}
 	}
-	return "", errToken
+	return guest{}, errToken
+}
+
+// guestKey is the key of a request's guest in its context.
+type guestKey struct{}
+
+// guestOf is whose a request is, which check has let in.
+func guestOf(r *http.Request) guest {
+	g, _ := r.Context().Value(guestKey{}).(guest)
+	return g
+}
+
+// whoami is GET /v1/session.
+func (a *API) whoami(w http.ResponseWriter, r *http.Request) error {
+	g := guestOf(r)
+	writeJSON(w, 200, map[string]any{"name": g.owner.Name, "admin": g.admin})
+	return nil
+}
+
+// find returns a job, if whoever asks may see it.
+func (a *API) find(r *http.Request) (jobs.Job, error) {
+	j, err := a.queue.Get(r.Context(), r.PathValue("id"))
+	if err == nil && !guestOf(r).sees(j) {
+		return jobs.Job{}, jobs.ErrNotFound
+	}
+	return j, err
 }
 
 // try compares a token, in the same time whatever it is, and counts those that are

@@ -29,8 +29,8 @@ import (
 func TestProxies(t *testing.T) {
 	var log bytes.Buffer
 	c := httpapi.Config{
-		Tokens: []httpapi.Token{{Name: "ann", Secret: "the token of ann"},
-			{Name: "bob", Secret: "the token of bob"}},
+		Tokens: []httpapi.Token{{Owner: jobs.Owner{Name: "ann"}, Secret: "the token of ann"},
+			{Owner: jobs.Owner{Name: "bob"}, Secret: "the token of bob"}},
 		TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
 		Log:            slog.New(slog.NewJSONHandler(&log, nil)),
 	}

@@ -20,7 +20,7 @@ const heartbeat = 15 * time.Second
 // the stream ends; who comes back then gets 204, which tells browsers to stop.
 func (a *API) events(w http.ResponseWriter, r *http.Request) error {
 	id := r.PathValue("id")
-	j, err := a.queue.Get(r.Context(), id)
+	j, err := a.find(r)
 	if err != nil {
 		return err
 	}

@@ -17,20 +17,78 @@ import (
 // metrics are the service's, the queue's and the workers', for Prometheus.
 type metrics struct {
 	http.Handler
-	requests *prometheus.HistogramVec
+	requests                   *prometheus.HistogramVec
+	finished                   *prometheus.CounterVec
+	submitted, retries, deaths prometheus.Counter
+	stop func() // observing
+	wait, took                 prometheus.Histogram
 }
 
-func newMetrics(q *jobs.Queue) *metrics {
+func newMetrics(a *API) *metrics {
 	registry := prometheus.NewRegistry()
-	m := &metrics{requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-		Name: "nst_http_request_seconds", Help: "Time to answer, by call and status (streams of events are not " +
-			"counted).",
-		Buckets: []float64{.001, .005, .02, .05, .1, .5, 2, 10, 60},
-	}, []string{"call", "status"})}
-	registry.MustRegister(m.requests, queueMetrics{q}, collectors.NewGoCollector(),
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+	}
+	histogram := func(name, help string, buckets ...float64) prometheus.Histogram {
+		return prometheus.NewHistogram(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets})
+	}
+	gauge := func(name, help string, value func() int) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help},
+			func() float64 { return float64(value()) })
+	}
+	m := &metrics{
+		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "nst_http_request_seconds", Help: "Time to answer, by call and status (streams of events are not " +
+				"counted).",
+			Buckets: []float64{.001, .005, .02, .05, .1, .5, 2, 10, 60},
+		}, []string{"call", "status"}),
+		finished: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "nst_jobs_finished_total",
+			Help: "Jobs that have ended since this process began, by how."}, []string{"state"}),
+		submitted: counter("nst_jobs_submitted_total", "Jobs that were submitted since this process began."),
+		retries:   counter("nst_job_retries_total", "Times that a job was begun again since this process began."),
+		deaths:    counter("nst_worker_deaths_total", "Times that a worker vanished with a job, as its next one finds."),
+		wait: histogram("nst_job_wait_seconds", "From when a job was submitted to when a worker began it.",
+			.1, .5, 1, 5, 15, 60, 300, 900, 3600, 14400),
+		took: histogram("nst_job_seconds", "From when a worker began a job to its result.",
+			1, 5, 15, 30, 60, 120, 300, 900, 3600, 14400),
+	}
+	for _, s := range []jobs.State{jobs.Done, jobs.Failed, jobs.Cancelled} {
+		m.finished.WithLabelValues(string(s))
+	}
+	registry.MustRegister(m.requests, m.finished, m.submitted, m.retries, m.deaths, m.wait, m.took,
+		gauge("nst_uploads", "Requests whose pictures are arriving.", a.senders.count),
+		gauge("nst_downloads", "Pictures that are being taken.", a.takers.count),
+		gauge("nst_streams", "Clients that follow a job.", a.streams.count),
+		queueMetrics{a.queue}, collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.Handler = promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
+	m.stop = a.queue.Observe(m.observe)
 	return m
+}
+
+// observe counts what has happened to a job.
+func (m *metrics) observe(before, after jobs.Job) {
+	if before.ID == "" {
+		m.submitted.Inc()
+	}
+	if before.Started == nil && after.Started != nil {
+		m.wait.Observe(after.Started.Sub(after.Created).Seconds())
+	}
+	if again := after.Attempts - max(1, before.Attempts); again > 0 {
+		m.retries.Add(float64(again))
+	}
+	deaths := after.Deaths - before.Deaths
+	if deaths < 0 { // counted anew, from a newer checkpoint
+		deaths = after.Deaths
+	}
+	m.deaths.Add(float64(deaths))
+	if before.State.Finished() || !after.State.Finished() {
+		return
+	}
+	m.finished.WithLabelValues(string(after.State)).Inc()
+	if after.State == jobs.Done && after.Started != nil && after.Finished != nil {
+		m.took.Observe(after.Finished.Sub(*after.Started).Seconds())
+	}
 }
 
 func (m *metrics) timed(call string, next http.HandlerFunc) http.HandlerFunc {
@@ -58,6 +116,12 @@ var (
 		[]string{"worker", "device"}, nil)
 	memoryMetric = prometheus.NewDesc("nst_worker_device_memory_bytes",
 		"Device memory in use by a worker (on the CPU, the process's).", []string{"worker", "device"}, nil)
+	busyMetric = prometheus.NewDesc("nst_worker_busy_seconds_total",
+		"Time that the worker has had jobs; its rate is the share of the time that it is busy.",
+		[]string{"worker", "device"}, nil)
+	storedMetric = prometheus.NewDesc("nst_store_bytes", "What is stored of jobs, in all.", nil, nil)
+	limitMetric  = prometheus.NewDesc("nst_store_limit_bytes", "How much may be stored; absent where there is no "+
+		"limit.", nil, nil)
 	freeMetric = prometheus.NewDesc("nst_worker_device_free_bytes", "Device memory that is free.",
 		[]string{"worker", "device"}, nil)
 )
@@ -65,7 +129,7 @@ var (
 // Describe names the metrics.
 func (m queueMetrics) Describe(all chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{jobsMetric, depthMetric, workerMetric, paceMetric, countMetric, memoryMetric,
-		freeMetric} {
+		freeMetric, busyMetric, storedMetric, limitMetric} {
 		all <- d
 	}
 }
@@ -85,6 +149,12 @@ func (m queueMetrics) Collect(all chan<- prometheus.Metric) {
 	gauge(depthMetric, float64(states[jobs.Queued]))
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
+	if stored, limit, err := m.queue.Stored(ctx); err == nil {
+		gauge(storedMetric, float64(stored))
+		if limit > 0 {
+			gauge(limitMetric, float64(limit))
+		}
+	}
 	workers, err := m.queue.Workers(ctx)
 	if err != nil {
 		return
@@ -94,6 +164,7 @@ func (m queueMetrics) Collect(all chan<- prometheus.Metric) {
 		gauge(paceMetric, w.SecondsPerIteration, w.Name, w.Device)
 		all <- prometheus.MustNewConstMetric(countMetric, prometheus.CounterValue, float64(w.Iterations), w.Name,
 			w.Device)
+		all <- prometheus.MustNewConstMetric(busyMetric, prometheus.CounterValue, w.Busy, w.Name, w.Device)
 		gauge(memoryMetric, float64(w.Memory), w.Name, w.Device)
 		gauge(freeMetric, float64(w.Free), w.Name, w.Device)
 	}

@@ -447,20 +447,47 @@ func (p *tab) shot(name string) {
 	}
 }
 
-// With a token, the page asks for it.
+// With a token, the page asks for it. An admin sees everyone's pictures, a page at a time,
+// and may ask for her own.
 func TestPageAsksForToken(t *testing.T) {
-	s := serve(t, false, jobs.Config{}, httpapi.Config{Tokens: []httpapi.Token{{Secret: "a token of the test"}}})
+	s := serve(t, false, jobs.Config{}, httpapi.Config{Tokens: []httpapi.Token{
+		{Owner: jobs.Owner{Name: "bob"}, Secret: "the token of bob"},
+		{Owner: jobs.Owner{Name: "ann"}, Secret: "the token of ann", Admin: true}}})
+	style, err := os.ReadFile(nsttest.Reference(t, "style-120x96.png"))
+	require.NoError(t, err)
+	for range 62 {
+		s.jobOf(`{"size":64}`, style, style)
+	}
+	s.token = "the token of ann"
+	s.jobOf(`{"size":65}`, style, style)
+
 	p := browse(t, s.url)
 	p.run(chromedp.WaitVisible("#login"))
 	p.set("token", "another")
 	p.run(chromedp.Click("#login button"))
 	p.until("document.getElementById('login-error').textContent === 'That is not the token.'")
 	p.shoot("login")
-	p.set("token", "a token of the test")
+	p.set("token", "the token of ann")
 	p.run(chromedp.Click("#login button"), chromedp.WaitNotVisible("#login"))
-	p.until("document.getElementById('gallery-empty').textContent.startsWith('Nothing yet')")
-	p.run(chromedp.WaitVisible("#logout"))
+	p.run(chromedp.WaitVisible("#logout"), chromedp.WaitVisible("#whose"))
+	assert.Equal(t, "ann", p.text("who"))
+	cards := "document.querySelectorAll('#gallery li').length === "
+	p.until(cards + "60")
+	assert.Equal(t, "60 of 63", p.text("gallery-count"))
+	p.set("whose", "mine")
+	p.until(cards + "1")
+	p.set("whose", "")
+	p.until(cards + "60")
+	p.set("search", "bob")
+	p.until(cards + "62")
+	p.set("search", "ann")
+	p.until(cards + "1")
 	p.shoot("signed-in")
+	p.set("search", "")
+	p.until(cards + "60")
+	p.run(chromedp.Click("#load-more"))
+	p.until(cards + "63 && document.getElementById('load-more').hidden")
+	assert.True(t, p.is("document.activeElement === document.querySelector('#gallery li:nth-child(61) button')"))
 	p.run(chromedp.Click("#logout"), chromedp.WaitVisible("#login"))
 	assert.True(t, p.is("document.getElementById('new').hidden && document.getElementById('pictures').hidden"))
 	assert.Empty(t, p.errors())

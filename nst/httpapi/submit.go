@@ -65,7 +65,7 @@ func (a *API) submit(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	request.Key = key
+	request.Key, request.Owner = key, guestOf(r).owner
 	j, created, err := a.queue.Submit(r.Context(), request)
 	if err != nil {
 		return err

@@ -83,6 +83,13 @@ func (s *shares) enter(client string) (leave func(), err error) {
 	}), nil
 }
 
+// count is how many there are.
+func (s *shares) count() int {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	return s.all
+}
+
 // wait is enter for a client that waits for its turn, until ctx is done.
 func (s *shares) wait(ctx context.Context, client string) (leave func(), err error) {
 	for {
@@ -172,7 +179,7 @@ func (p *patient) Write(data []byte) (int, error) {
 // picture sends one of a job's pictures, or parts of it.
 func (a *API) picture(w http.ResponseWriter, r *http.Request) error {
 	id, name := r.PathValue("id"), r.PathValue("picture")
-	j, err := a.queue.Get(r.Context(), id)
+	j, err := a.find(r)
 	if err != nil {
 		return err
 	}

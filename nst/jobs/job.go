@@ -41,6 +41,10 @@ type Job struct {
 	// Revision grows with each change of the record.
 	Revision uint64 `json:"revision"`
 
+	// Owner is whose it is; empty: nobody's. Priority is the owner's.
+	Owner    string `json:"owner,omitempty"`
+	Priority int    `json:"priority,omitempty"`
+
 	Created  time.Time  `json:"created"`
 	Started  *time.Time `json:"started,omitempty"`  // by the first worker
 	Finished *time.Time `json:"finished,omitempty"` // when nothing more happens
@@ -81,8 +85,8 @@ type Job struct {
 
 // version is that of the records that are written. Older ones are read; newer ones are
 // another program's, of which this one might leave something out: 2 has masks of strength,
-// and content losses.
-const version = 2
+// and content losses, 3 has owners.
+const version = 3
 
 // errVersion is the error of a record that a newer program wrote.
 var errVersion = errors.New("a newer version of nst wrote it")
@@ -187,8 +191,10 @@ type Request struct {
 	ContentMask  []byte
 	StrengthMask []byte
 	StyleMasks   [][]byte
-	// Key, if there is one, makes requests with the same key one job.
+	// Key, if there is one, makes an owner's requests with the same key one job.
 	Key string
+	// Owner is whose the job will be.
+	Owner Owner
 }
 
 // Errors of a Queue, matched with errors.Is.

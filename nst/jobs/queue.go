@@ -33,7 +33,7 @@ type Config struct {
 	Join bool
 	// Replicas is on how many servers of a cluster everything is kept; 0 means 1.
 	Replicas int
-	// MaxJobs is how many jobs may wait or run; 0 means 100.
+	// MaxJobs is how many jobs may wait or run; 0 means 200.
 	MaxJobs int
 	// Retention is how long finished jobs are kept; 0 means a week.
 	Retention time.Duration
@@ -65,7 +65,7 @@ type Config struct {
 
 func (c Config) withDefaults() Config {
 	c.Replicas = cmp.Or(c.Replicas, 1)
-	c.MaxJobs = cmp.Or(c.MaxJobs, 100)
+	c.MaxJobs = cmp.Or(c.MaxJobs, 200)
 	c.Patience = cmp.Or(c.Patience, 15*time.Second)
 	c.Stall = cmp.Or(c.Stall, 15*time.Minute)
 	c.CheckpointEvery = cmp.Or(c.CheckpointEvery, 10*time.Second)
@@ -93,7 +93,6 @@ const reserve = 512 << 20
 type Queue struct {
 	config   Config
 	js       jetstream.JetStream
-	work     jetstream.Consumer
 	stream   jetstream.Stream
 	records  jetstream.KeyValue // by job; and "cancel.JOB", "key.HASH"
 	previews jetstream.KeyValue
@@ -106,11 +105,13 @@ type Queue struct {
 	end      context.CancelFunc
 	ended    sync.WaitGroup
 
-	mutex   sync.Mutex
-	known   map[string]Job
-	gone    *lru.Cache[string, bool]          // jobs that were forgotten lately: who changed one may tell of it late
-	waiting int                               // of them, those that are not finished
-	changed map[string]map[chan struct{}]bool // by job
+	mutex     sync.Mutex
+	known     map[string]Job
+	gone      *lru.Cache[string, bool]          // jobs that were forgotten lately: who changed one may tell of it late
+	waiting   int                               // of them, those that are not finished
+	changed   map[string]map[chan struct{}]bool // by job; of "" when any job's state changes
+	consumers map[string]jetstream.Consumer     // by owner
+	observers map[*func(before, after Job)]bool
 }
 
 // Open opens a queue on a NATS connection, which has to have JetStream, and makes
@@ -118,7 +119,8 @@ type Queue struct {
 func Open(ctx context.Context, nc *nats.Conn, c Config) (*Queue, error) {
 	c = c.withDefaults()
 	q := &Queue{config: c, decoding: make(chan struct{}, 1), reading: make(chan struct{}, readers),
-		known: map[string]Job{}, changed: map[string]map[chan struct{}]bool{}}
+		known: map[string]Job{}, changed: map[string]map[chan struct{}]bool{},
+		consumers: map[string]jetstream.Consumer{}, observers: map[*func(before, after Job)]bool{}}
 	var err error
 	if q.gone, err = lru.New[string, bool](4096); err != nil {
 		return nil, err
@@ -177,8 +179,9 @@ var errNoQueue = errors.New("nobody keeps a queue here; nst serve does")
 
 // join uses what is there.
 func (q *Queue) join(ctx context.Context) (err error) {
+	var work jetstream.Consumer
 	if q.stream, err = q.js.Stream(ctx, workStream); err == nil {
-		q.work, err = q.stream.Consumer(ctx, workConsumer)
+		work, err = q.stream.Consumer(ctx, workConsumer)
 	}
 	keys := func(name string) (kv jetstream.KeyValue) {
 		if err == nil {
@@ -197,7 +200,7 @@ func (q *Queue) join(ctx context.Context) (err error) {
 		}
 	}
 	if err == nil {
-		q.config.Patience = q.work.CachedInfo().Config.AckWait
+		q.config.Patience = work.CachedInfo().Config.AckWait
 		q.config.MaxJobs = int(q.stream.CachedInfo().Config.MaxMsgs)
 	}
 	return err
@@ -215,17 +218,13 @@ func (q *Queue) make(ctx context.Context, nc *nats.Conn) (err error) {
 		return q.join(ctx)
 	}
 	q.stream, err = q.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
-		Name: workStream, Subjects: []string{workSubject + "*"}, Retention: jetstream.WorkQueuePolicy,
+		Name: workStream, Subjects: []string{workSubject + "*", workSubject + "*.*"}, Retention: jetstream.WorkQueuePolicy,
 		MaxMsgs: int64(c.MaxJobs), Discard: jetstream.DiscardNew, Replicas: c.Replicas, Duplicates: 2 * time.Minute,
 	})
 	if err != nil {
 		return err
 	}
-	q.work, err = q.stream.CreateOrUpdateConsumer(ctx, jetstream.ConsumerConfig{
-		Durable: workConsumer, AckPolicy: jetstream.AckExplicitPolicy, AckWait: c.Patience, MaxDeliver: -1,
-		MaxAckPending: 4096,
-	})
-	if err != nil {
+	if err := q.Grant(ctx, Owner{}); err != nil {
 		return err
 	}
 	keys := func(name string, ttl time.Duration) (kv jetstream.KeyValue) {
@@ -239,6 +238,7 @@ func (q *Queue) make(ctx context.Context, nc *nats.Conn) (err error) {
 	q.previews = keys("nst-previews", 0)
 	q.workers = keys("nst-workers", 3*presence)
 	q.sessions = keys(sessionBucket, SessionAge)
+	keys(spentBucket, 48*time.Hour)
 	if err != nil {
 		return err
 	}
@@ -298,10 +298,17 @@ func (q *Queue) learn(j Job) {
 	if q.known[j.ID].Revision >= j.Revision || q.gone.Contains(j.ID) {
 		return
 	}
-	q.count(q.known[j.ID], -1)
+	before := q.known[j.ID]
+	q.count(before, -1)
 	q.known[j.ID] = j
 	q.count(j, 1)
 	q.tell(j.ID)
+	if before.State != j.State {
+		q.tell("")
+	}
+	for observe := range q.observers {
+		(*observe)(before, j)
+	}
 }
 
 func (q *Queue) forget(id string, revision uint64) {
@@ -312,6 +319,7 @@ func (q *Queue) forget(id string, revision uint64) {
 		delete(q.known, id)
 		q.gone.Add(id, true)
 		q.tell(id)
+		q.tell("")
 	}
 }
 
@@ -328,6 +336,34 @@ func (q *Queue) tell(id string) {
 		default:
 		}
 	}
+}
+
+// Observe has a function called with each change of a record from now on until stop is
+// called, before.ID being empty of a new job. It is to be fast, and to call nothing of the
+// queue.
+func (q *Queue) Observe(observe func(before, after Job)) (stop func()) {
+	q.mutex.Lock()
+	defer q.mutex.Unlock()
+	q.observers[&observe] = true
+	return func() {
+		q.mutex.Lock()
+		defer q.mutex.Unlock()
+		delete(q.observers, &observe)
+	}
+}
+
+// Stored is how much is stored, and how much may be; 0: there is no limit.
+func (q *Queue) Stored(ctx context.Context) (bytes, limit int64, err error) {
+	a, err := q.js.AccountInfo(ctx)
+	if err != nil {
+		return 0, 0, err
+	}
+	for _, l := range []int64{a.Limits.MaxStore, q.config.MaxBytes} {
+		if l > 0 && (limit == 0 || l < limit) {
+			limit = l
+		}
+	}
+	return int64(a.Store), limit, nil
 }
 
 // Get returns what is known of a job. The error is ErrNotFound, or the
@@ -379,7 +415,8 @@ func (q *Queue) List() []Job {
 
 // Changes returns a channel that has a value soon after each change of a job, and
 // what to call when it is not needed any more. Several changes may be one value:
-// Get has the latest.
+// Get has the latest. Of no id it has one when any job is queued, begun, finished or
+// forgotten.
 func (q *Queue) Changes(id string) (<-chan struct{}, func()) {
 	c := make(chan struct{}, 1)
 	q.mutex.Lock()
@@ -399,11 +436,16 @@ func (q *Queue) Changes(id string) (<-chan struct{}, func()) {
 
 // Submit checks a request, stores it and queues it. Of a request whose Key was
 // used before it returns the job that there is, and created is false. Errors are
-// ErrQueueFull, ErrNoSpace, ErrKeyUsed, PictureErrors, those that match
+// ErrQueueFull, ErrNoSpace, ErrKeyUsed, QuotaErrors, PictureErrors, those that match
 // nst.ErrInvalidOption, and the connection's.
 func (q *Queue) Submit(ctx context.Context, r Request) (j Job, created bool, err error) {
 	if r.Key == "" && q.Full() {
 		return j, false, ErrQueueFull
+	}
+	if r.Key == "" {
+		if err := q.admit(r.Owner); err != nil {
+			return j, false, err
+		}
 	}
 	if j, err = q.check(ctx, r); err != nil {
 		return j, false, err
@@ -412,8 +454,9 @@ func (q *Queue) Submit(ctx context.Context, r Request) (j Job, created bool, err
 		return j, false, err
 	}
 	j.ID, j.State, j.Created, j.Version = strings.ToLower(rand.Text()), Queued, time.Now().UTC(), version
+	j.Owner, j.Priority = r.Owner.Name, r.Owner.Priority
 	if r.Key != "" {
-		j.Key = keyName(r.Key)
+		j.Key = r.keyName()
 	}
 	for since := time.Now(); r.Key != ""; { // until it is ours, or whose it is has a job
 		other, err := q.claim(ctx, r, j.ID)
@@ -436,11 +479,16 @@ func (q *Queue) Submit(ctx context.Context, r Request) (j Job, created bool, err
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
-	if j, err = q.store(ctx, r, j); err != nil {
+	if err = q.charge(ctx, r, j); err == nil {
+		if j, err = q.store(ctx, r, j); err != nil {
+			_ = q.spend(context.WithoutCancel(ctx), r.Owner, -j.pixels())
+		}
+	}
+	if err != nil {
 		q.remove(context.WithoutCancel(ctx), j)
 		return j, false, err
 	}
-	q.config.Log.Info("queued", "job", j.ID, "width", j.Width, "height", j.Height)
+	q.config.Log.Info("queued", "job", j.ID, "owner", j.Owner, "width", j.Width, "height", j.Height)
 	return j, true, nil
 }
 
@@ -580,14 +628,12 @@ func (q *Queue) room(ctx context.Context, r Request, j Job) (need int64, err err
 	if free, known := q.diskFree(); known && free < wanted*int64(q.config.Replicas)+reserve {
 		return 0, ErrNoSpace
 	}
-	a, err := q.js.AccountInfo(ctx)
+	stored, limit, err := q.Stored(ctx)
 	if err != nil {
 		return 0, err
 	}
-	for _, limit := range []int64{a.Limits.MaxStore, q.config.MaxBytes} {
-		if limit > 0 && int64(a.Store)+wanted > limit {
-			return 0, ErrNoSpace
-		}
+	if limit > 0 && stored+wanted > limit {
+		return 0, ErrNoSpace
 	}
 	return need, nil
 }
@@ -616,8 +662,12 @@ func (q *Queue) Ready(ctx context.Context) error {
 	return nil
 }
 
-func keyName(key string) string {
-	return "key." + hashed(key)
+// keyName is where a request's key is kept: an owner's keys are its own.
+func (r Request) keyName() string {
+	if r.Owner.Name == "" {
+		return "key." + hashed(r.Key)
+	}
+	return "key." + hashed(r.Owner.Name+"\x00"+r.Key)
 }
 
 // hashed is a text as part of a key of the store, who reads which does not learn it.
@@ -652,11 +702,11 @@ func (q *Queue) claim(ctx context.Context, r Request, id string) (other string, 
 	mine := claimRecord{id, r.hash(), time.Now()}
 	value, _ := json.Marshal(mine)
 	for {
-		_, err = q.records.Create(ctx, keyName(r.Key), value)
+		_, err = q.records.Create(ctx, r.keyName(), value)
 		if err == nil || !errors.Is(err, jetstream.ErrKeyExists) {
 			return "", err
 		}
-		e, err := q.records.Get(ctx, keyName(r.Key))
+		e, err := q.records.Get(ctx, r.keyName())
 		if errors.Is(err, jetstream.ErrKeyNotFound) {
 			continue
 		}
@@ -672,7 +722,7 @@ func (q *Queue) claim(ctx context.Context, r Request, id string) (other string, 
 		}
 		if _, err := q.load(ctx, theirs.ID); errors.Is(err, ErrNotFound) && time.Since(theirs.Made) > time.Minute {
 			// Who claimed it died, or the job was deleted.
-			if err := q.records.Purge(ctx, keyName(r.Key), jetstream.LastRevision(e.Revision())); err != nil {
+			if err := q.records.Purge(ctx, r.keyName(), jetstream.LastRevision(e.Revision())); err != nil {
 				return "", err
 			}
 			continue
@@ -707,15 +757,15 @@ func (q *Queue) store(ctx context.Context, r Request, j Job) (Job, error) {
 	if j.Revision, err = q.records.Create(ctx, j.ID, value); err != nil {
 		return j, full(err)
 	}
-	if err := q.send(ctx, j.ID); err != nil {
+	if err := q.send(ctx, j); err != nil {
 		return j, err
 	}
 	q.learn(j)
 	return j, nil
 }
 
-func (q *Queue) send(ctx context.Context, id string) error {
-	_, err := q.js.PublishMsg(ctx, &nats.Msg{Subject: workSubject + id}, jetstream.WithMsgID(id))
+func (q *Queue) send(ctx context.Context, j Job) error {
+	_, err := q.js.PublishMsg(ctx, &nats.Msg{Subject: j.work()}, jetstream.WithMsgID(j.ID))
 	return full(err)
 }
 
@@ -797,7 +847,7 @@ func (q *Queue) Cancel(ctx context.Context, id string) (Job, error) {
 		return nil
 	})
 	if err == nil {
-		err = q.stream.Purge(ctx, jetstream.WithPurgeSubject(workSubject+id))
+		err = q.stream.Purge(ctx, jetstream.WithPurgeSubject(j.work()))
 	}
 	if err == nil && running { // the worker, if it lives
 		_, err = q.records.Put(ctx, "cancel."+id, nil)
@@ -855,7 +905,7 @@ func (q *Queue) Delete(ctx context.Context, id string) (j Job, gone bool, err er
 func (q *Queue) remove(ctx context.Context, j Job) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	err := q.stream.Purge(ctx, jetstream.WithPurgeSubject(workSubject+j.ID))
+	err := q.stream.Purge(ctx, jetstream.WithPurgeSubject(j.work()))
 	for _, name := range append(j.Inputs.names(), "result", "checkpoint") {
 		if e := q.drop(ctx, object(j.ID, name)); e != nil {
 			if err = errors.Join(err, e); Unavailable(e) {
@@ -895,6 +945,13 @@ func (q *Queue) unclaim(ctx context.Context, j Job) error {
 // errConflict is update's if another has changed the record since it was read.
 var errConflict = errors.New("another has changed the job")
 
+// conflicts says whether an error is that another wrote in between.
+func conflicts(err error) bool {
+	var api *jetstream.APIError
+	return errors.Is(err, jetstream.ErrKeyExists) || errors.As(err, &api) &&
+		api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence
+}
+
 // update writes a record over the revision that it was made from.
 func (q *Queue) update(ctx context.Context, j Job) (Job, error) {
 	value, err := json.Marshal(j)
@@ -902,9 +959,7 @@ func (q *Queue) update(ctx context.Context, j Job) (Job, error) {
 		return j, err
 	}
 	revision, err := q.records.Update(ctx, j.ID, value, j.Revision)
-	var api *jetstream.APIError
-	if errors.Is(err, jetstream.ErrKeyExists) || errors.As(err, &api) &&
-		api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence {
+	if conflicts(err) {
 		return j, errConflict
 	}
 	if err != nil {
@@ -945,8 +1000,8 @@ func (q *Queue) tidyOnce(ctx context.Context, seen map[string]bool) (orphans map
 			q.config.Log.Info("deleted, being old", "job", j.ID)
 			err = errors.Join(err, q.remove(ctx, j))
 		case !j.State.Finished() && time.Since(j.Created) > time.Minute:
-			if _, e := q.stream.GetLastMsgForSubject(ctx, workSubject+j.ID); errors.Is(e, jetstream.ErrMsgNotFound) {
-				_, e := q.js.Publish(ctx, workSubject+j.ID, nil) // with no id, which may have been used
+			if _, e := q.stream.GetLastMsgForSubject(ctx, j.work()); errors.Is(e, jetstream.ErrMsgNotFound) {
+				_, e := q.js.Publish(ctx, j.work(), nil) // with no id, which may have been used
 				err = errors.Join(err, full(e))
 			}
 		}

@@ -79,7 +79,7 @@ func (q *Queue) Verify(ctx context.Context, all bool) (lost []string, err error)
 			return lost, err
 		default:
 			lost = append(lost, fmt.Sprintf("job %s: %s", j.ID, why))
-			_ = q.stream.Purge(ctx, jetstream.WithPurgeSubject(workSubject+j.ID))
+			_ = q.stream.Purge(ctx, jetstream.WithPurgeSubject(j.work()))
 		}
 	}
 	return lost, nil

@@ -13,7 +13,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/seed9bb5c928/nst/nst"
@@ -43,7 +42,8 @@ type WorkerInfo struct {
 	Free   int64 `json:"free_bytes"`
 	// SecondsPerIteration is of the job, lately; 0 without one.
 	SecondsPerIteration float64   `json:"seconds_per_iteration"`
-	Iterations          int64     `json:"iterations"` // since it began
+	Iterations          int64     `json:"iterations"`   // since it began
+	Busy                float64   `json:"busy_seconds"` // that it has had jobs since it began
 	At                  time.Time `json:"at"`
 }
 
@@ -76,6 +76,7 @@ type worker struct {
 
 	mutex sync.Mutex
 	info  WorkerInfo
+	since time.Time // when it got the job that it has
 }
 
 // Work takes jobs from the queue and makes them with the engine, which keeps its
@@ -105,18 +106,14 @@ func (q *Queue) Work(ctx context.Context, engine *nst.Engine, name string) error
 	}()
 	q.config.Log.Info("working", "worker", name, "device", w.info.Device)
 	for ctx.Err() == nil {
-		batch, err := q.work.Fetch(1, jetstream.FetchContext(ctx))
+		m, err := q.next(ctx)
 		if err == nil {
-			for m := range batch.Messages() {
-				if err := w.take(ctx, m); err != nil {
-					stuck = true
-					return err
-				}
+			if err := w.take(ctx, m); err != nil {
+				stuck = true
+				return err
 			}
-			err = batch.Error()
 		}
-		if err != nil && ctx.Err() == nil && !errors.Is(err, nats.ErrTimeout) &&
-			!errors.Is(err, context.DeadlineExceeded) {
+		if err != nil && ctx.Err() == nil {
 			q.config.Log.Warn("no jobs can be had; trying again", "worker", name, "error", err)
 			sleep(ctx, time.Second)
 		}
@@ -138,6 +135,7 @@ func (w *worker) present(ctx context.Context) {
 		m, _ := torch.MemoryOf(w.engine.Device())
 		w.mutex.Lock()
 		w.info.Memory, w.info.Free, w.info.At = m.Allocated, m.Free, time.Now().UTC()
+		w.count()
 		value, _ := json.Marshal(w.info)
 		w.mutex.Unlock()
 		put, cancel := context.WithTimeout(ctx, presence/2)
@@ -166,7 +164,7 @@ const newerDelay = 30 * time.Second
 // take deals with one message. The error is ErrStuck: then others will find that this
 // worker has vanished.
 func (w *worker) take(ctx context.Context, m jetstream.Msg) error {
-	id := m.Subject()[len(workSubject):]
+	id := idOf(m.Subject())
 	log := w.queue.config.Log.With("job", id, "worker", w.info.Name)
 	alive, died := context.WithCancel(context.WithoutCancel(ctx))
 	var beat sync.WaitGroup
@@ -364,6 +362,18 @@ func (w *worker) busy(id string) {
 	w.mutex.Lock()
 	defer w.mutex.Unlock()
 	w.info.Job, w.info.SecondsPerIteration = id, 0
+	w.count()
+	if w.since = time.Now(); id == "" {
+		w.since = time.Time{}
+	}
+}
+
+// count adds the time that the worker has had its job.
+func (w *worker) count() {
+	if now := time.Now(); !w.since.IsZero() {
+		w.info.Busy += now.Sub(w.since).Seconds()
+		w.since = now
+	}
 }
 
 // clean deletes what only a run needs.

@@ -95,7 +95,7 @@ const char* nst_load_cuda(void) {
     auto path = library_path();
     path = beside(path, "libtorch_cuda.so");
     TORCH_CHECK(dlopen(path.c_str(), RTLD_NOW | RTLD_GLOBAL) != nullptr, "libtorch's CUDA library cannot be loaded: ",
-                dlerror(), "; where nvidia-smi shows a GPU, scripts/setup fetches what it needs");
+                dlerror(), "; where nvidia-smi shows a GPU, nst install cuda fetches what it needs");
     if (nst::cuda().graph_begin == nullptr) load_nstcuda();
     if (!at::globalContext().hasCUDA()) {
       char* why = nullptr;

@@ -4,7 +4,8 @@ import { watch, watching } from "./job.js";
 
 const page = 60;    // jobs that are asked for at once
 const known = new Map(); // every job that was seen, by id: see form.js's estimate
-let jobs = [], total = 0, next = null, wanted = 0, timer = null, me = {};
+let depth = page; // how many are wanted
+let jobs = [], total = 0, next = null, turns = 0, timer = null, me = {};
 let told = () => {};
 
 export const seen = () => [...known.values()];
@@ -17,13 +18,13 @@ export function owned(session) {
 }
 
 const terms = () => $("search").value.toLowerCase().split(/\s+/).filter(Boolean);
-const narrowed = () => terms().length > 0 || $("whose").value === "mine";
+const mine = () => $("whose").value === "mine";
 
 // matches says whether a job has all of the words: its id by how it begins, the rest by
 // any part.
 function matches(job) {
   if ($("filter-state").value && job.state !== $("filter-state").value) return false;
-  if ($("whose").value === "mine" && job.owner !== me.name) return false;
+  if (mine() && job.owner !== me.name) return false;
   const has = [job.owner, job.options.preset || "balanced", job.state, words[job.state],
     `${job.width}×${job.height}`, `${job.width}x${job.height}`].filter(Boolean).map((s) => s.toLowerCase());
   return terms().every((t) => job.id.toLowerCase().startsWith(t) || has.some((h) => h.includes(t)));
@@ -32,6 +33,7 @@ function matches(job) {
 async function ask(limit, cursor) {
   const query = new URLSearchParams({ limit });
   if ($("filter-state").value) query.set("state", $("filter-state").value);
+  if (mine()) query.set("owner", me.name);
   if (cursor) query.set("cursor", cursor);
   const list = await call(`/v1/jobs?${query}`);
   for (const job of list.jobs) known.set(job.id, job);
@@ -41,16 +43,17 @@ async function ask(limit, cursor) {
 // refresh asks anew for as many as are shown; what is searched for may be further down,
 // so then for all.
 export async function refresh() {
-  const turn = ++wanted;
+  const turn = ++turns;
   clearTimeout(timer);
   try {
-    let list = await ask(narrowed() ? 1000 : Math.min(1000, Math.max(page, jobs.length)));
+    const searched = terms().length > 0;
+    let list = await ask(searched ? 1000 : Math.min(1000, depth));
     const all = list.jobs;
-    while (narrowed() && list.next && turn === wanted) all.push(...(list = await ask(1000, list.next)).jobs);
-    if (turn !== wanted) return;
+    while (searched && list.next && turn === turns) all.push(...(list = await ask(1000, list.next)).jobs);
+    if (turn !== turns) return;
     [jobs, total, next] = [all, list.total, list.next];
   } catch (problem) {
-    if (turn === wanted) draw(sentence(problem.detail));
+    if (turn === turns) draw(sentence(problem.detail));
     throw problem;
   }
   draw();
@@ -66,6 +69,7 @@ $("load-more").addEventListener("click", async () => {
     const list = await ask(page, next), from = jobs.length;
     jobs.push(...list.jobs.filter((job) => !jobs.some((j) => j.id === job.id)));
     next = list.next;
+    depth = jobs.length;
     draw();
     told();
     $("gallery").children[from]?.querySelector("button").focus();
@@ -108,13 +112,13 @@ function draw(problem = "") {
   if (items.length !== list.children.length || items.some((item, i) => item !== list.children[i])) {
     list.replaceChildren(...items);
   }
-  const filtered = narrowed() || $("filter-state").value;
+  const searched = terms().length > 0;
   $("gallery-empty").textContent = problem ||
-    (filtered ? "No picture is like that." : "Nothing yet. What you make is kept here.");
+    (searched || mine() || $("filter-state").value ? "No picture is like that." : "Nothing yet. What you make is kept here.");
   show($("gallery-empty"), !!problem || shown.length === 0);
-  show($("load-more"), !!next && !narrowed());
+  show($("load-more"), !!next && !searched);
   const count = !total && !shown.length || problem ? "" :
-    filtered ? `${shown.length} found` : shown.length < total ? `${shown.length} of ${total}` : `${total}`;
+    searched ? `${shown.length} found` : shown.length < total ? `${shown.length} of ${total}` : `${total}`;
   if ($("gallery-count").textContent !== count) $("gallery-count").textContent = count;
 }
 
@@ -124,6 +128,6 @@ $("search").addEventListener("input", () => {
   clearTimeout(pause);
   pause = setTimeout(again, 300);
 });
-for (const id of ["filter-state", "whose"]) $(id).addEventListener("change", again);
+for (const id of ["filter-state", "whose"]) $(id).addEventListener("change", () => { depth = page; again(); });
 $("filters").addEventListener("submit", (e) => { e.preventDefault(); again(); });
 document.addEventListener("visibilitychange", () => { if (!document.hidden) again(); });

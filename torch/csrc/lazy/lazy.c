@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <torch/version.h>
 
 // Of each function: where its address is kept, which is at first that of what loads it,
 // and its name. See stubs.S.
@@ -17,7 +18,7 @@ extern struct entry nst_lazy_begin[], nst_lazy_end[];
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 static void fail(void) {
-  fprintf(stderr, "nst: libtorch cannot be loaded (scripts/setup puts it in its place): %s\n", dlerror());
+  fprintf(stderr, "nst: libtorch cannot be loaded: %s\n", dlerror());
   exit(1);
 }
 
@@ -30,8 +31,25 @@ static void spin_briefly(void) {
   if (getenv("OMP_WAIT_POLICY") == NULL) setenv("GOMP_SPINCOUNT", "5000", 0);
 }
 
+// What libnsttorch.so needs of libtorch is what is loaded already under that name: so it
+// can be of another folder than the one that the loader would find (torch.UseLibtorch).
+static void load_libtorch(void) {
+  static const char* const names[] = {"libc10.so", "libtorch_cpu.so"};
+  const char* folder = getenv("NST_LIBTORCH");
+  char path[4096];
+  if (folder == NULL || folder[0] == 0) return;
+  for (int i = 0; i < 2; i++) {
+    snprintf(path, sizeof path, "%s/%s", folder, names[i]);
+    if (dlopen(path, RTLD_NOW | RTLD_GLOBAL) == NULL) fail();
+  }
+}
+
+// The version that the libraries were compiled with, which loads none of them.
+const char* nst_version(void) { return TORCH_VERSION; }
+
 static void load(void) {
   spin_briefly();
+  load_libtorch();
   static const char* const names[] = {"libcgotorch.so", "libnsttorch.so"};
   void* libraries[2];
   for (int i = 0; i < 2; i++) {

@@ -1,12 +1,12 @@
 # cmake -DNM=nm -DOUT=names.inc -DLIBRARIES="a.so;b.so" -P names.cmake: the functions that
-# the libraries offer in C, except the one that needs none of them (threads.c).
+# the libraries offer in C, except those that need none of them (threads.c, lazy.c).
 set(names "")
 foreach(library ${LIBRARIES})
   execute_process(COMMAND "${NM}" -D --defined-only "${library}" OUTPUT_VARIABLE symbols COMMAND_ERROR_IS_FATAL ANY)
   string(REGEX MATCHALL "[0-9a-f]+ T [A-Za-z][A-Za-z0-9_]*" found "${symbols}")
   foreach(line ${found})
     string(REGEX REPLACE ".* T " "" name "${line}")
-    if(NOT name STREQUAL "SetNumThreads")
+    if(NOT name MATCHES "^(SetNumThreads|nst_version)$")
       list(APPEND names "LAZY(${name})\n")
     endif()
   endforeach()

@@ -1,0 +1,112 @@
+package main
+
+import (
+	"archive/zip"
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed9bb5c928/nst/torch"
+)
+
+// writeLibtorch makes what looks like a libtorch of a version.
+func writeLibtorch(t *testing.T, version string, files ...string) string {
+	t.Helper()
+	folder := t.TempDir()
+	for name, text := range map[string]string{"lib/libtorch_cpu.so": "", "build-version": version + "+cu130\n"} {
+		require.NoError(t, os.MkdirAll(filepath.Join(folder, filepath.Dir(name)), 0o755))
+		require.NoError(t, os.WriteFile(filepath.Join(folder, name), []byte(text), 0o644))
+	}
+	for _, name := range files {
+		require.NoError(t, os.WriteFile(filepath.Join(folder, name), nil, 0o644))
+	}
+	return folder
+}
+
+// A libtorch of another version is not loaded, and is told of; one that was named is an
+// error then.
+func TestLibtorchPlaces(t *testing.T) {
+	other := writeLibtorch(t, "2.3.1", "lib/libtorch_cuda.so")
+	same := writeLibtorch(t, torch.Version(), "lib/libtorch_cuda.so")
+
+	t.Setenv("LIBTORCH", other)
+	all := libtorchPlaces(true)
+	require.GreaterOrEqual(t, len(all), 3)
+	assert.Equal(t, "$LIBTORCH", all[0].Where)
+	assert.Equal(t, "it is 2.3.1, and this program was compiled for "+torch.Version(), all[0].Wrong)
+	assert.True(t, all[0].CUDA)
+	assert.False(t, all[0].Used)
+	assert.Equal(t, "Python's", all[len(all)-1].Where)
+
+	t.Setenv("LIBTORCH", same)
+	all = libtorchPlaces(true)
+	assert.True(t, all[0].Used, "%v", all)
+	for _, p := range all[1:] {
+		assert.False(t, p.Used, "%v", all)
+	}
+	assert.Contains(t, all[0].String(), "with CUDA (used)")
+
+	assert.ErrorContains(t, useLibtorch(other), "it is 2.3.1, and this program was compiled for")
+	assert.ErrorContains(t, useLibtorch(t.TempDir()), "has no lib/libtorch_cpu.so")
+}
+
+// A version.py of a Python torch says the version too; NVIDIA's libraries have to be there
+// where the torch wheel does not bring them.
+func TestLibtorchOfPython(t *testing.T) {
+	site := t.TempDir()
+	for _, folder := range []string{"torch/lib", "torch-2.9.0.dist-info"} {
+		require.NoError(t, os.MkdirAll(filepath.Join(site, folder), 0o755))
+	}
+	for name, text := range map[string]string{"torch/lib/libtorch_cpu.so": "", "torch/lib/libtorch_cuda.so": "",
+		"torch/version.py": "__version__ = '2.9.0+cu128'\n"} {
+		require.NoError(t, os.WriteFile(filepath.Join(site, name), []byte(text), 0o644))
+	}
+	p := look("Python's", filepath.Join(site, "torch"))
+	assert.Contains(t, p.Wrong, "it is 2.9.0, ")
+	assert.False(t, p.CUDA)
+	cublas := filepath.Join(site, "nvidia", "cu13", "lib")
+	require.NoError(t, os.MkdirAll(cublas, 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(cublas, "libcublas.so.13"), nil, 0o644))
+	assert.True(t, look("Python's", filepath.Join(site, "torch")).CUDA)
+}
+
+func TestWheels(t *testing.T) {
+	cpu, cuda := wheels()
+	assert.Len(t, cpu, 3)
+	assert.Contains(t, cpu[0], "torch==")
+	assert.Greater(t, len(cuda), 10)
+	for _, w := range append(cpu, cuda...) {
+		assert.Regexp(t, `^[a-z0-9-]+==[0-9.]+ --hash=sha256:[0-9a-f]{64}$`, w)
+	}
+}
+
+// A wheel's files are written where they belong, and none beyond the folder.
+func TestUnpack(t *testing.T) {
+	write := func(name string) string {
+		path := filepath.Join(t.TempDir(), "a.whl")
+		file, err := os.Create(path)
+		require.NoError(t, err)
+		defer file.Close()
+		z := zip.NewWriter(file)
+		w, err := z.Create(name)
+		require.NoError(t, err)
+		_, err = w.Write([]byte("text"))
+		require.NoError(t, err)
+		require.NoError(t, z.Close())
+		return path
+	}
+	folder, target := t.TempDir(), filepath.Join(t.TempDir(), "libtorch")
+	require.NoError(t, unpack(context.Background(), write("nvidia/cu13/lib/x.so"), folder))
+	require.NoError(t, merge(folder, target))
+	data, err := os.ReadFile(filepath.Join(target, "nvidia", "cu13", "lib", "x.so"))
+	require.NoError(t, err)
+	assert.Equal(t, "text", string(data))
+	assert.ErrorContains(t, unpack(context.Background(), write("../x.so"), folder), "leads out of it")
+	ended, cancel := context.WithCancel(context.Background())
+	cancel()
+	assert.ErrorIs(t, unpack(ended, write("x.so"), folder), context.Canceled)
+}

@@ -1,0 +1,292 @@
+package jobs
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Owner is whose a job is, and what is granted to whom it is. Owners take turns: one who has
+// a hundred jobs waiting does not keep another's one from being next. Each has a subject
+// and a consumer of its own in the work stream, which workers ask in the order of turns.
+// The zero value is nobody, who is granted everything.
+type Owner struct {
+	Name string
+	// Priority is of the owner's jobs: workers take the highest first.
+	Priority int
+	// AtOnce is how many of the owner's jobs may run at once; 0: any number.
+	AtOnce int
+	// Waiting is how many may wait or run; 0 means half of Config.MaxJobs.
+	Waiting int
+	// PixelsADay is how large the results that an owner asks for on one day (UTC) may be
+	// together, in pixels; 0: there is no limit.
+	PixelsADay int64
+}
+
+// QuotaError is the error of a request that is more than its owner is granted.
+type QuotaError struct {
+	Problem string
+	Retry   time.Duration // after which there may be room
+}
+
+// Error completes the sentence.
+func (e *QuotaError) Error() string { return e.Problem }
+
+const spentBucket = "nst-spent"
+
+// manyAtOnce is the number of jobs that run at once of an owner who has no limit.
+const manyAtOnce = 4096
+
+// work is the subject of a job's message, and workers the consumer that has it.
+func (j Job) work() string { return workSubject + ownerKey(j.Owner) + j.ID }
+
+func ownerKey(owner string) string {
+	if owner == "" {
+		return ""
+	}
+	return hashed(owner)[:16] + "."
+}
+
+func consumerOf(owner string) string {
+	if owner == "" {
+		return workConsumer
+	}
+	return workConsumer + "-" + hashed(owner)[:16]
+}
+
+// Grant makes an owner's consumer, or changes what it is granted: Submit does it for whose
+// the job is.
+func (q *Queue) Grant(ctx context.Context, o Owner) error {
+	_, err := q.stream.CreateOrUpdateConsumer(ctx, jetstream.ConsumerConfig{
+		Durable: consumerOf(o.Name), FilterSubject: workSubject + ownerKey(o.Name) + "*",
+		AckPolicy: jetstream.AckExplicitPolicy, AckWait: q.config.Patience, MaxDeliver: -1,
+		MaxAckPending: cmp.Or(o.AtOnce, manyAtOnce),
+	})
+	return err
+}
+
+// admit says whether an owner may have one more job wait.
+func (q *Queue) admit(o Owner) error {
+	if o.Name == "" {
+		return nil
+	}
+	most := cmp.Or(o.Waiting, (q.config.MaxJobs+1)/2)
+	waiting := 0
+	for _, j := range q.List() {
+		if j.Owner == o.Name && !j.State.Finished() {
+			waiting++
+		}
+	}
+	if waiting >= most {
+		return &QuotaError{fmt.Sprintf("%d jobs of %s wait or run, and no more may; delete some, or wait", waiting,
+			o.Name), 30 * time.Second}
+	}
+	return nil
+}
+
+// charge looks whether an owner may have the job, and counts it.
+func (q *Queue) charge(ctx context.Context, r Request, j Job) error {
+	if r.Owner.Name == "" {
+		return nil
+	}
+	if err := q.admit(r.Owner); err != nil { // a key was claimed meanwhile, or others came
+		return err
+	}
+	if err := q.Grant(ctx, r.Owner); err != nil {
+		return err
+	}
+	return q.spend(ctx, r.Owner, j.pixels())
+}
+
+// pixels are those of the result.
+func (j Job) pixels() int64 { return int64(j.Width) * int64(j.Height) }
+
+// spend counts pixels of today; less than nothing gives them back.
+func (q *Queue) spend(ctx context.Context, o Owner, pixels int64) error {
+	if o.Name == "" || o.PixelsADay == 0 {
+		return nil
+	}
+	spent, err := q.js.KeyValue(ctx, spentBucket)
+	if err != nil {
+		return err
+	}
+	now := time.Now().UTC()
+	key := hashed(o.Name)[:16] + "." + now.Format(time.DateOnly)
+	for {
+		var have int64
+		e, err := spent.Get(ctx, key)
+		switch {
+		case err == nil:
+			have, _ = strconv.ParseInt(string(e.Value()), 10, 64)
+		case !errors.Is(err, jetstream.ErrKeyNotFound):
+			return err
+		}
+		if pixels > 0 && have+pixels > o.PixelsADay {
+			return &QuotaError{fmt.Sprintf("the result would have %d pixels, and of the %d that %s may ask for a day "+
+				"%d are left", pixels, o.PixelsADay, o.Name, max(0, o.PixelsADay-have)),
+				now.Truncate(24 * time.Hour).Add(24 * time.Hour).Sub(now)}
+		}
+		value := []byte(strconv.FormatInt(max(0, have+pixels), 10))
+		if e == nil {
+			_, err = spent.Create(ctx, key, value)
+		} else {
+			_, err = spent.Update(ctx, key, value, e.Revision())
+		}
+		if !conflicts(err) {
+			return full(err)
+		}
+	}
+}
+
+// turns are the owners of unfinished jobs, in the order in which workers ask for theirs: by
+// priority, then those of whom the fewest run, then those of whom none began for longest.
+func (q *Queue) turns() (owners []string, queued bool) {
+	type turn struct {
+		owner             string
+		priority, running int
+		queued            bool
+		began             time.Time
+	}
+	all := map[string]*turn{}
+	jobs := q.List()
+	for _, j := range jobs {
+		if j.State.Finished() {
+			continue
+		}
+		t := all[j.Owner]
+		if t == nil {
+			t = &turn{owner: j.Owner, priority: j.Priority}
+			all[j.Owner] = t
+		}
+		t.priority = max(t.priority, j.Priority)
+		if j.State == Running {
+			t.running++
+		} else {
+			t.queued = true
+		}
+	}
+	for _, j := range jobs {
+		if t := all[j.Owner]; t != nil && j.Started != nil && j.Started.After(t.began) {
+			t.began = *j.Started
+		}
+	}
+	order := make([]*turn, 0, len(all))
+	for _, t := range all {
+		order = append(order, t)
+		queued = queued || t.queued
+	}
+	slices.SortFunc(order, func(a, b *turn) int {
+		return cmp.Or(cmp.Compare(b.priority, a.priority), cmp.Compare(a.running, b.running), a.began.Compare(b.began),
+			cmp.Compare(a.owner, b.owner))
+	})
+	for _, t := range order {
+		owners = append(owners, t.owner)
+	}
+	return owners, queued
+}
+
+// Times between which a worker asks again, if it has found nothing: soon, while jobs wait,
+// of which a message may come in a moment, and then as often as those that run may be given
+// back.
+const (
+	askSoon = 20 * time.Millisecond
+	askIdle = time.Second
+)
+
+// next waits for the message of the job whose turn it is.
+func (q *Queue) next(ctx context.Context) (jetstream.Msg, error) {
+	changes, stop := q.Changes("")
+	defer stop()
+	for pause := askSoon; ; pause = min(2*pause, askIdle) {
+		owners, queued := q.turns()
+		for _, owner := range owners {
+			if m, err := q.ask(ctx, owner); m != nil || err != nil {
+				return m, err
+			}
+		}
+		if !queued {
+			pause = askIdle
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-changes:
+			pause = askSoon / 2
+		case <-time.After(pause):
+		}
+	}
+}
+
+// ask returns the next message of an owner's consumer, if there is one now.
+func (q *Queue) ask(ctx context.Context, owner string) (jetstream.Msg, error) {
+	if q.js.Conn().Status() != nats.CONNECTED { // what is asked would be answered when nobody waits any more
+		return nil, nil
+	}
+	c, err := q.consumer(ctx, owner)
+	if errors.Is(err, jetstream.ErrConsumerNotFound) {
+		return nil, nil // it is being made
+	}
+	if err != nil {
+		return nil, err
+	}
+	batch, err := c.FetchNoWait(1)
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case m, ok := <-batch.Messages():
+		if ok {
+			return m, nil
+		}
+		err := batch.Error()
+		if err != nil {
+			q.forgetConsumer(owner)
+		}
+		if errors.Is(err, nats.ErrTimeout) || errors.Is(err, nats.ErrNoResponders) {
+			return nil, nil
+		}
+		return nil, err
+	case <-time.After(answerWait):
+		return nil, nats.ErrTimeout
+	}
+}
+
+// answerWait is how long a server may take to say whether there is a message.
+const answerWait = 5 * time.Second
+
+// consumer looks an owner's consumer up, once.
+func (q *Queue) consumer(ctx context.Context, owner string) (jetstream.Consumer, error) {
+	q.mutex.Lock()
+	c := q.consumers[owner]
+	q.mutex.Unlock()
+	if c != nil {
+		return c, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerWait)
+	defer cancel()
+	c, err := q.stream.Consumer(ctx, consumerOf(owner))
+	if err != nil {
+		return nil, err
+	}
+	q.mutex.Lock()
+	defer q.mutex.Unlock()
+	q.consumers[owner] = c
+	return c, nil
+}
+
+func (q *Queue) forgetConsumer(owner string) {
+	q.mutex.Lock()
+	defer q.mutex.Unlock()
+	delete(q.consumers, owner)
+}
+
+// idOf is the job of a message.
+func idOf(subject string) string { return subject[strings.LastIndexByte(subject, '.')+1:] }
