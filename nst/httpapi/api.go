@@ -430,8 +430,8 @@ type view struct {
 
 func viewOf(j jobs.Job) view {
 	return view{
-		j.ID, j.Owner, j.State, j.Revision, j.Created, j.Started, j.Finished, j.Options, j.Styles, j.Pictures(), j.Width,
-		j.Height, j.Device, j.Attempts, j.Progress, j.Costs, j.Curve, j.Preview, j.Result, j.Warnings, j.Error,
+		j.ID, j.Owner, j.State, j.Revision, j.Created, j.Started, j.Finished, j.Options, j.Styles, j.Pictures(),
+		j.Width, j.Height, j.Device, j.Attempts, j.Progress, j.Costs, j.Curve, j.Preview, j.Result, j.Warnings, j.Error,
 	}
 }
 

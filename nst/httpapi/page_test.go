@@ -251,7 +251,8 @@ func TestPage(t *testing.T) {
 	folder := t.TempDir()
 	tell(p, browser.SetDownloadBehavior,
 		browser.SetDownloadBehaviorParams{Behavior: browser.SetDownloadBehaviorBehaviorAllow, DownloadPath: folder})
-	for button, format := range map[string]string{"#download": "png", "#download-jpeg": "jpeg", "#download-webp": "webp"} {
+	for button, format := range map[string]string{"#download": "png", "#download-jpeg": "jpeg",
+		"#download-webp": "webp"} {
 		p.run(chromedp.Click(button))
 		_, _, want := s.get("/v1/jobs/" + list[0].ID + "/result?format=" + format)
 		require.Eventually(t, func() bool {
@@ -296,7 +297,8 @@ func TestPagePaintsRegions(t *testing.T) {
 	ask(p, chromedp.Evaluate[bool](`fetch("/page/sample-shipwreck.jpg").then(r => r.blob()).then(b => {
 		const dataTransfer = new DataTransfer();
 		dataTransfer.items.add(new File([b], "ship.jpg", {type: "image/jpeg"}));
-		return document.getElementById("style-drop").dispatchEvent(new DragEvent("drop", {dataTransfer, cancelable: true}));
+		const drop = new DragEvent("drop", {dataTransfer, cancelable: true});
+		return !document.getElementById("style-drop").dispatchEvent(drop);
 	})`, chromedp.EvalAwaitPromise))
 	p.until("document.querySelectorAll('#style-thumbs img').length === 2")
 	p.shoot("samples")
@@ -386,6 +388,18 @@ func TestPagePaintsRegions(t *testing.T) {
 	p.set("filter-state", "failed")
 	p.until("document.querySelectorAll('#gallery li').length === 0")
 	p.shoot("none-found")
+	// One that fails says why: its mask has a level that the painting's lacks.
+	var black bytes.Buffer
+	require.NoError(t, picture.New(8, 8).Encode(&black, picture.PNG, picture.Encoding{}))
+	white := s.bytes(second.ID, "style-mask-2")
+	status, _, text := s.post(nil, "options", `{"size":64}`, "content", black.Bytes(), "style", white, "content_mask",
+		black.Bytes(), "style_mask", white)
+	require.Equal(t, 201, status, string(text))
+	p.set("filter-state", "failed")
+	p.until("document.querySelectorAll('#gallery li').length === 1")
+	p.run(chromedp.Click("#gallery button"))
+	p.until("document.getElementById('job-error').textContent.includes('level 255')")
+	p.shoot("failed")
 	p.set("filter-state", "done")
 	p.until("document.querySelectorAll('#gallery li').length === 5")
 	assert.Empty(t, p.errors())
@@ -407,11 +421,15 @@ func (p *tab) start(s *service) jobs.Job {
 
 // picture is one of a job's.
 func (s *service) picture(id, name string) *picture.Picture {
-	status, _, data := s.get("/v1/jobs/" + id + "/" + name)
-	require.Equal(s.t, 200, status, name)
-	p, err := picture.Decode(bytes.NewReader(data))
+	p, err := picture.Decode(bytes.NewReader(s.bytes(id, name)))
 	require.NoError(s.t, err)
 	return p
+}
+
+func (s *service) bytes(id, name string) []byte {
+	status, _, data := s.get("/v1/jobs/" + id + "/" + name)
+	require.Equal(s.t, 200, status, name)
+	return data
 }
 
 // drag presses the button at a place of an element, of which it is a part across and down,

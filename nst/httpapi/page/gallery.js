@@ -98,8 +98,8 @@ function cardOf(job) {
   }
   state.textContent = words[job.state];
   state.className = "state " + job.state;
-  const owner = job.owner ? `${job.owner}, ` : "";
-  text.textContent = `${job.width} × ${job.height}, ${owner}${when(job.created)}`;
+  const line = `${job.width} × ${job.height}${job.owner ? `, ${job.owner}` : ""}`;
+  text.replaceChildren(make("strong", { textContent: line }), " ", when(job.created));
   if (job.id === watching()) button.ariaCurrent = "true";
   else button.removeAttribute("aria-current");
   return card;

@@ -49,6 +49,7 @@ function leave() {
 
 function draw(job) {
   if (!latest) once(job);
+  if (latest?.state !== job.state) settings(job);
   latest = job;
   const p = job.progress;
   $("job-title").textContent = `${job.width} × ${job.height}, ${job.options.preset || "balanced"}`;
@@ -102,7 +103,7 @@ function colours(o) {
 
 // once draws what stays the same while the job is watched.
 function once(job) {
-  const o = job.options, path = `/v1/jobs/${job.id}`, id = job.id;
+  const { id } = job, path = `/v1/jobs/${id}`;
   // The stage has the picture's shape from the beginning, so that nothing jumps, and
   // shows the photograph until there is a preview.
   $("compare").style.setProperty("--ratio", job.width / job.height);
@@ -121,6 +122,11 @@ function once(job) {
     img.onerror = () => img.replaceWith(alt);
     return make("li", {}, img);
   }));
+}
+
+// settings lists what the job was asked for, and by and on what.
+function settings(job) {
+  const o = job.options;
   const rows = { Strength: o.strength !== undefined && `${Math.round(100 * o.strength)} %`,
     Colours: colours(o), Weights: o.style_weights?.join(", "), Iterations: o.iterations, Seed: o.seed || 0,
     Owner: job.owner, Made: when(job.created), Device: job.device, Id: job.id };
