@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -46,15 +47,15 @@ func (p *tab) errors() []string {
 
 // browse starts Chromium, which scripts/page_tools installs, and opens the page.
 func browse(t *testing.T, url string) *tab {
-	var path string
+	var program string
 	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
 		if found, err := exec.LookPath(name); err == nil {
-			path = found
+			program = found
 			break
 		}
 	}
-	require.NotEmpty(t, path, "Chromium is not here: run scripts/page_tools")
-	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox,
+	require.NotEmpty(t, program, "Chromium is not here: run scripts/page_tools")
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(program), chromedp.NoSandbox,
 		chromedp.DisableGPU, chromedp.WindowSize(1280, 900))
 	ctx, cancel := chromedp.NewExecAllocator(context.Background(), options...)
 	t.Cleanup(cancel)
@@ -114,7 +115,7 @@ func (p *tab) until(script string) {
 // wait waits, and where that is in vain shows the page as it is then.
 func (p *tab) wait(so func() bool, what string) {
 	p.t.Helper()
-	if !assert.Eventually(p.t, so, time.Minute, 20*time.Millisecond, what) {
+	if !assert.Eventually(p.t, so, 3*time.Minute, 20*time.Millisecond, what) {
 		p.shot("failed-" + p.t.Name())
 		p.t.FailNow()
 	}
@@ -392,14 +393,24 @@ func TestPagePaintsRegions(t *testing.T) {
 	var black bytes.Buffer
 	require.NoError(t, picture.New(8, 8).Encode(&black, picture.PNG, picture.Encoding{}))
 	white := s.bytes(second.ID, "style-mask-2")
-	status, _, text := s.post(nil, "options", `{"size":64}`, "content", black.Bytes(), "style", white, "content_mask",
+	status, header, text := s.post(nil, "options", `{"size":64}`, "content", black.Bytes(), "style", white, "content_mask",
 		black.Bytes(), "style_mask", white)
 	require.Equal(t, 201, status, string(text))
+	s.until(path.Base(header.Get("Location")), func(j jobs.Job) bool { return j.State == jobs.Failed })
+	p.set("filter-state", "done") // and another again, so that it asks
 	p.set("filter-state", "failed")
 	p.until("document.querySelectorAll('#gallery li').length === 1")
 	p.run(chromedp.Click("#gallery button"))
 	p.until("document.getElementById('job-error').textContent.includes('level 255')")
 	p.shoot("failed")
+	// Masks that are not the page's own are sent again as they were.
+	p.run(chromedp.Click("#again"))
+	p.until("document.getElementById('regions-hint').textContent.includes('as they were')")
+	count := len(s.queue.List())
+	p.run(chromedp.Click("#start"))
+	p.wait(func() bool { return len(s.queue.List()) > count }, "nothing was submitted")
+	assert.Equal(t, black.Bytes(), s.bytes(s.queue.List()[0].ID, "content-mask"))
+	assert.Equal(t, white, s.bytes(s.queue.List()[0].ID, "style-mask-1"))
 	p.set("filter-state", "done")
 	p.until("document.querySelectorAll('#gallery li').length === 5")
 	assert.Empty(t, p.errors())

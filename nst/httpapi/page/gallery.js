@@ -58,7 +58,8 @@ export async function refresh() {
   }
   draw();
   told();
-  if (jobs.some((job) => !job.finished)) timer = setTimeout(() => { if (!document.hidden) again(); }, 4000);
+  const soon = jobs.some((job) => !job.finished) ? 4 : 20;
+  timer = setTimeout(() => { if (!document.hidden) again(); }, 1000 * soon);
 }
 
 // again refreshes what may have changed elsewhere; errors are shown.

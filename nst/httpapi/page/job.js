@@ -65,9 +65,9 @@ function draw(job) {
   if ($("job-line").textContent !== line) $("job-line").textContent = line;
   tell(job, line);
   if (p) $("job-progress").value = p.fraction;
-  else if (job.finished) $("job-progress").value = 0;
   else $("job-progress").removeAttribute("value");
-  show($("job-progress"), job.state !== "done");
+  show($("job-progress"), !job.finished);
+  show($("costs"), job.state !== "failed" || job.curve?.length > 1);
   $("job-error").textContent = sentence(job.error);
   show($("cancel"), !job.finished);
   show($("forget"), !!job.finished);

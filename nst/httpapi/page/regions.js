@@ -17,7 +17,7 @@ let cursor = { x: 0, y: 0 };
 let before = [];   // maps, to undo to
 let foreign = null; // masks of a job that this painter cannot show: they are sent as they are
 
-const wanted = () => $("regions").checked && chosen.styles.length > 1;
+const wanted = () => $("regions").checked && (!!foreign || chosen.styles.length > 1);
 const seen = () => chosen.styles.every((s) => s.width) && !!chosen.content?.width;
 const possible = () => chosen.styles.length > 1 && seen();
 const colourOf = (id) => colours[Math.max(0, chosen.styles.findIndex((s) => s.id === id)) % colours.length];
@@ -56,7 +56,7 @@ export function update() {
     "With a photograph and two paintings or more, each can have its own part.";
   show($("painter"), wanted() && !foreign);
   drawShares(!wanted());
-  if (wanted() && map) { palette(); draw(); }
+  if (wanted() && map && !foreign) { palette(); draw(); }
 }
 
 function palette() {
