@@ -393,8 +393,8 @@ func TestPagePaintsRegions(t *testing.T) {
 	var black bytes.Buffer
 	require.NoError(t, picture.New(8, 8).Encode(&black, picture.PNG, picture.Encoding{}))
 	white := s.bytes(second.ID, "style-mask-2")
-	status, header, text := s.post(nil, "options", `{"size":64}`, "content", black.Bytes(), "style", white, "content_mask",
-		black.Bytes(), "style_mask", white)
+	status, header, text := s.post(nil, "options", `{"size":64}`, "content", black.Bytes(), "style", white,
+		"content_mask", black.Bytes(), "style_mask", white)
 	require.Equal(t, 201, status, string(text))
 	s.until(path.Base(header.Get("Location")), func(j jobs.Job) bool { return j.State == jobs.Failed })
 	p.set("filter-state", "done") // and another again, so that it asks

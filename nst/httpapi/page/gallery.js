@@ -115,7 +115,8 @@ function draw(problem = "") {
   }
   const searched = terms().length > 0;
   $("gallery-empty").textContent = problem ||
-    (searched || mine() || $("filter-state").value ? "No picture is like that." : "Nothing yet. What you make is kept here.");
+    (searched || mine() || $("filter-state").value ? "No picture is like that." :
+      "Nothing yet. What you make is kept here.");
   show($("gallery-empty"), !!problem || shown.length === 0);
   show($("load-more"), !!next && !searched);
   const count = !total && !shown.length || problem ? "" :

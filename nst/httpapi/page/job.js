@@ -57,8 +57,8 @@ function draw(job) {
   $("job-state").className = "state " + job.state;
   let line = { queued: "It waits for its turn.", cancelled: "It was cancelled." }[job.state] || "";
   if (job.state === "running") {
-    line = p ? `Iteration ${p.iteration} of ${p.iterations}, at ${p.scale} pixels; about ${duration(p.seconds_left)} left.` :
-      "It begins.";
+    line = !p ? "It begins." :
+      `Iteration ${p.iteration} of ${p.iterations}, at ${p.scale} pixels; about ${duration(p.seconds_left)} left.`;
   }
   if (job.state === "done") line = `${job.result.iterations} iterations in ${duration(job.result.seconds)}.`;
   if (job.warnings) line += " " + job.warnings.map(sentence).join(" ");
@@ -229,7 +229,8 @@ function curve(points) {
     shape("path", { d: "M44 10V170H310" }),
     ...lines.map((l) => shape("polyline", { points: l.length > 1 ? l.join(" ") : `${l[0]} ${l[0]}` })),
     shape("text", { x: 4, y: 16 }, number(high)), shape("text", { x: 4, y: 174 }, number(low)),
-    shape("text", { x: 44, y: 188 }, String(first)), shape("text", { x: 310, y: 188, "text-anchor": "end" }, String(last)));
+    shape("text", { x: 44, y: 188 }, String(first)),
+    shape("text", { x: 310, y: 188, "text-anchor": "end" }, String(last)));
 }
 
 // ---- What can be done with it

@@ -2,8 +2,8 @@
 // by drag and drop, by a click on a sample, or from a job that is run again.
 import { $, show, make, sentence, blob, say } from "./common.js";
 
-// A picture is {id, file, name, url, width, height, sample}; of one that this browser
-// cannot show, such as a TIFF, width is 0. A painting has a weight too.
+// A picture is {file, name, url, width, height, sample}; of one that this browser cannot
+// show, such as a TIFF, width is 0. A painting has a weight, and an id for the painter's map.
 export const chosen = { content: null, styles: [] };
 
 const samples = {
@@ -24,15 +24,11 @@ let pending = Promise.resolve();
 export const ready = () => pending;
 const inTurn = (job) => { pending = pending.then(job); };
 
-let lastId = 0;
-
 async function pictureOf(file, name, sample) {
   const url = URL.createObjectURL(file), img = new Image();
   img.src = url;
   try { await img.decode(); } catch { /* not one that this browser shows */ }
-  // Ids are bytes of the painter's map.
-  lastId = lastId % 255 + 1;
-  return { id: lastId, file, name, url, width: img.naturalWidth, height: img.naturalHeight, sample, weight: 50 };
+  return { file, name, url, width: img.naturalWidth, height: img.naturalHeight, sample, weight: 50 };
 }
 
 const release = (picture) => { if (picture) URL.revokeObjectURL(picture.url); };
@@ -46,7 +42,11 @@ export async function setContent(file, name, sample) {
 
 // addStyles adds paintings: all of them, in their order, or none.
 export async function addStyles(files) {
-  chosen.styles.push(...await Promise.all(files.map(({ file, name, sample }) => pictureOf(file, name, sample))));
+  for (const style of await Promise.all(files.map(({ file, name, sample }) => pictureOf(file, name, sample)))) {
+    style.id = 1;
+    while (chosen.styles.some((s) => s.id === style.id)) style.id++;
+    chosen.styles.push(style);
+  }
   drawStyles();
 }
 

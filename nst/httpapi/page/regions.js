@@ -15,6 +15,7 @@ let of = null;     // the photograph that the map is of
 let brushId = 0;   // the painting that is painted with
 let cursor = { x: 0, y: 0 };
 let before = [];   // maps, to undo to
+let paintings = ""; // their ids, of which the maps are
 let foreign = null; // masks of a job that this painter cannot show: they are sent as they are
 
 const wanted = () => $("regions").checked && (!!foreign || chosen.styles.length > 1);
@@ -43,13 +44,17 @@ export function update() {
     $("easel-photo").src = of.url;
     $("easel").style.setProperty("--ratio", width / height);
   }
-  // What a painting had that is gone is the first's again.
-  if (map && first) map = map.map((id) => ids.has(id) ? id : first);
+  // What a painting had that is gone is the first's again, and cannot be undone: its id may
+  // be another's next.
+  if (map && first && map.some((id) => !ids.has(id))) map = map.map((id) => ids.has(id) ? id : first);
+  if (paintings !== [...ids].join()) before = [];
+  paintings = [...ids].join();
   if (!ids.has(brushId)) brushId = chosen.styles[1]?.id ?? first ?? 0;
   if (foreign && foreign.styles.length !== chosen.styles.length) foreign = null;
   $("regions").disabled = !possible() && !foreign;
   if ($("regions").disabled) $("regions").checked = false;
-  $("regions-hint").textContent = foreign ? "The masks of that picture are used as they were. Untick this to do without." :
+  $("regions-hint").textContent = foreign ?
+    "The masks of that picture are used as they were. Untick this to do without." :
     chosen.content && chosen.styles.length > 1 && !seen() ?
       "This browser cannot show one of the pictures, so there is nothing to paint on." :
     possible() ? "Each painting then serves its own part, and weights do nothing." :
