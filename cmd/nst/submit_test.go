@@ -33,7 +33,8 @@ func served(t *testing.T, flags ...string) (address string, stop func()) {
 	stop = sync.OnceFunc(func() { cancel(); done.Wait() })
 	t.Cleanup(stop)
 	require.Eventually(t, func() bool {
-		return run(context.Background(), []string{"ready", "--server", "http://" + address}, io.Discard, io.Discard) == exitDone
+		ready := []string{"ready", "--server", "http://" + address}
+		return run(context.Background(), ready, io.Discard, io.Discard) == exitDone
 	}, time.Minute, 50*time.Millisecond)
 	return address, stop
 }
@@ -52,7 +53,8 @@ func TestSubmit(t *testing.T) {
 		t.Helper()
 		said.Reset()
 		var out bytes.Buffer
-		status = run(context.Background(), append([]string{"submit", "--server", "http://" + address}, args...), &out, &said)
+		status = run(context.Background(), append([]string{"submit", "--server", "http://" + address}, args...), &out,
+			&said)
 		return status, out.String()
 	}
 	content, style := nsttest.Demo(t, "content.png"), nsttest.Demo(t, "style.png")

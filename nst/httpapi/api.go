@@ -73,6 +73,7 @@ type API struct {
 	senders *shares // whose requests arrive
 	takers  *shares // who take pictures
 	uploads *shares // whose pictures are looked at
+	convert *shares // whose results are made files of another format
 	streams *shares // who follow jobs
 	ctx     context.Context
 	end     context.CancelFunc
@@ -101,7 +102,8 @@ func New(q *jobs.Queue, c Config) *API {
 	}
 	a := &API{
 		queue: q, config: c, senders: newShares(maxSenders, sendersOfOne), takers: newShares(maxTakers, takersOfOne),
-		uploads: newShares(maxUploads, uploadsOfOne), streams: newShares(c.MaxStreams, max(4, c.MaxStreams/4)),
+		uploads: newShares(maxUploads, uploadsOfOne), convert: newShares(maxConversions, 1),
+		streams: newShares(c.MaxStreams, max(4, c.MaxStreams/4)),
 	}
 	a.metrics = newMetrics(a)
 	a.guests = newGuests(q, c, a.group, a.secure)
@@ -476,6 +478,7 @@ type view struct {
 	Finished *time.Time     `json:"finished,omitempty"`
 	Options  nst.Options    `json:"options"`
 	Styles   int            `json:"styles"`
+	Pictures []string       `json:"pictures"`
 	Width    int            `json:"width"`
 	Height   int            `json:"height"`
 	Device   string         `json:"device,omitempty"`
@@ -491,8 +494,8 @@ type view struct {
 
 func viewOf(j jobs.Job) view {
 	return view{
-		j.ID, j.Owner, j.State, j.Revision, j.Created, j.Started, j.Finished, j.Options, j.Styles, j.Width, j.Height,
-		j.Device, j.Attempts, j.Progress, j.Costs, j.Curve, j.Preview, j.Result, j.Warnings, j.Error,
+		j.ID, j.Owner, j.State, j.Revision, j.Created, j.Started, j.Finished, j.Options, j.Styles, j.Pictures(),
+		j.Width, j.Height, j.Device, j.Attempts, j.Progress, j.Costs, j.Curve, j.Preview, j.Result, j.Warnings, j.Error,
 	}
 }
 

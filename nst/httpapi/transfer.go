@@ -1,10 +1,13 @@
 package httpapi
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"os"
 	"strings"
@@ -27,6 +30,9 @@ const (
 	maxTakers    = 512              // that take pictures
 	takersOfOne  = 128
 	startBytes   = 64 // that tell a format
+
+	maxConversions = 2         // results that are made files of another format at once
+	convertMemory  = 512 << 20 // what decoding one may take
 )
 
 // spool is a file that is gone when it is closed.
@@ -180,6 +186,12 @@ func (a *API) picture(w http.ResponseWriter, r *http.Request) error {
 	if name != "preview" && name != "result" && !j.Has(name) {
 		return jobs.ErrNotFound
 	}
+	as := picture.PNG // which results are
+	if name == "result" {
+		if as, err = wantedFormat(r); err != nil {
+			return err
+		}
+	}
 	leave, err := a.takers.enter(a.group(r))
 	if err != nil {
 		return err
@@ -187,9 +199,13 @@ func (a *API) picture(w http.ResponseWriter, r *http.Request) error {
 	defer leave()
 	h := w.Header()
 	tag := fmt.Sprintf("%q", fmt.Sprintf("%s-%s", id, name))
-	if name == "preview" {
+	switch {
+	case name == "preview":
 		tag = fmt.Sprintf("%q", fmt.Sprintf("%s-preview-%d-%s", id, j.Preview, j.State))
-	} else { // it will not change
+	case as != picture.PNG:
+		tag = fmt.Sprintf("%q", fmt.Sprintf("%s-%s-%s", id, name, as))
+	}
+	if name != "preview" { // it will not change
 		h.Set("Cache-Control", "private, max-age=3600")
 	}
 	if ready := name != "preview" && (name != "result" || j.State == jobs.Done); ready && matches(r, tag) {
@@ -202,7 +218,11 @@ func (a *API) picture(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	defer file.Close()
-	if err := a.queue.CopyPicture(r.Context(), id, name, file); err != nil {
+	err = a.queue.CopyPicture(r.Context(), id, name, file)
+	if err == nil && as != picture.PNG {
+		err = a.converted(r, file, as)
+	}
+	if err != nil {
 		h.Del("Cache-Control")
 		return err
 	}
@@ -231,6 +251,58 @@ func (a *API) picture(w http.ResponseWriter, r *http.Request) error {
 				info.Size())}
 	}
 	return nil
+}
+
+// wantedFormat is what a result is asked for as: PNG, JPEG or WebP.
+func wantedFormat(r *http.Request) (picture.Format, error) {
+	if !r.URL.Query().Has("format") {
+		return picture.PNG, nil
+	}
+	switch f := picture.Format(r.URL.Query().Get("format")); f {
+	case picture.PNG, picture.JPEG, picture.WebP:
+		return f, nil
+	default:
+		return "", bad("format is %.40q; png, jpeg or webp will do", string(f))
+	}
+}
+
+// converted makes the result in a file one of another format, with the settings that it
+// was made with. It is in memory meanwhile, so a client waits for its turn.
+func (a *API) converted(r *http.Request, file *os.File, as picture.Format) error {
+	turn, cancel := context.WithTimeout(r.Context(), uploadWait)
+	defer cancel()
+	leave, err := a.convert.wait(turn, a.group(r))
+	if err != nil {
+		return cmp.Or(r.Context().Err(), err)
+	}
+	defer leave()
+	data, err := io.ReadAll(io.NewSectionReader(file, 0, math.MaxInt64))
+	if err != nil {
+		return err
+	}
+	width, height, memory, err := picture.Upright(data)
+	if err != nil {
+		return fmt.Errorf("the result cannot be read: %v", err) // it is ours: the client did nothing wrong
+	}
+	if as.CheckSize(picture.Encoding{}, width, height) != nil || memory > convertMemory {
+		return problem{Status: 422, Title: "Too large", Detail: fmt.Sprintf("the result is of %d×%d pixels, too many "+
+			"to be made a %s here; format=png will do", width, height, as), Field: "format"}
+	}
+	comment, err := picture.CommentOf(data)
+	if err != nil {
+		return err
+	}
+	p, err := picture.Decode(bytes.NewReader(data))
+	if err != nil {
+		return fmt.Errorf("the result cannot be read: %v", err)
+	}
+	if err := file.Truncate(0); err != nil {
+		return err
+	}
+	if _, err := file.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	return p.Encode(file, as, picture.Encoding{Comment: comment})
 }
 
 // matches says whether a client has what a tag names already.

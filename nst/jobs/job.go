@@ -125,8 +125,12 @@ func (in inputs) names() []string {
 	return all
 }
 
+// Pictures are the names of the pictures that were sent with the job: content, style-1 and
+// so on, and masks.
+func (j Job) Pictures() []string { return j.Inputs.names() }
+
 // Has says whether a picture of that name was sent with the job.
-func (j Job) Has(name string) bool { return slices.Contains(j.Inputs.names(), name) }
+func (j Job) Has(name string) bool { return slices.Contains(j.Pictures(), name) }
 
 func numbered(name string, i int) string { return fmt.Sprintf("%s-%d", name, i+1) }
 

@@ -436,11 +436,11 @@ func Comment(path string) (string, error) {
 	return comment, nil
 }
 
-// CommentOf reads the comment of a picture file's content.
+// CommentOf is Comment of a file's contents. The error is Decode's.
 func CommentOf(data []byte) (string, error) {
 	f, err := inspect(data)
 	if err != nil {
-		return "", err
+		return "", unusable{err}
 	}
 	return f.comment, nil
 }

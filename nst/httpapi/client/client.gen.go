@@ -303,6 +303,27 @@ func (e State) Valid() bool {
 	}
 }
 
+// Defines values for ResultParamsFormat.
+const (
+	Jpeg ResultParamsFormat = "jpeg"
+	Png  ResultParamsFormat = "png"
+	Webp ResultParamsFormat = "webp"
+)
+
+// Valid indicates whether the value is a known member of the ResultParamsFormat enum.
+func (e ResultParamsFormat) Valid() bool {
+	switch e {
+	case Jpeg:
+		return true
+	case Png:
+		return true
+	case Webp:
+		return true
+	default:
+		return false
+	}
+}
+
 // Costs defines model for Costs.
 type Costs struct {
 	Content    *float64            `json:"content,omitempty"`
@@ -338,6 +359,9 @@ type Job struct {
 
 	// Owner The name of the token that it was submitted with; absent where there are none.
 	Owner *string `json:"owner,omitempty"`
+
+	// Pictures What was sent: content, style-1 and so on, masks; each can be had at /v1/jobs/{id}/{picture}.
+	Pictures []string `json:"pictures"`
 
 	// Preview How many previews there have been.
 	Preview  int       `json:"preview"`
@@ -538,9 +562,21 @@ type ContentParams struct {
 	IfNoneMatch *string `json:"If-None-Match,omitempty"`
 }
 
+// ContentMaskParams defines parameters for ContentMask.
+type ContentMaskParams struct {
+	Range       *string `json:"Range,omitempty"`
+	IfNoneMatch *string `json:"If-None-Match,omitempty"`
+}
+
 // EventsParams defines parameters for Events.
 type EventsParams struct {
 	LastEventID *string `json:"Last-Event-ID,omitempty"`
+}
+
+// InitParams defines parameters for Init.
+type InitParams struct {
+	Range       *string `json:"Range,omitempty"`
+	IfNoneMatch *string `json:"If-None-Match,omitempty"`
 }
 
 // PreviewParams defines parameters for Preview.
@@ -551,6 +587,23 @@ type PreviewParams struct {
 
 // ResultParams defines parameters for Result.
 type ResultParams struct {
+	// Format JPEG and WebP are made of the PNG, of quality 95, with its settings in them.
+	Format      *ResultParamsFormat `form:"format,omitempty" json:"format,omitempty"`
+	Range       *string             `json:"Range,omitempty"`
+	IfNoneMatch *string             `json:"If-None-Match,omitempty"`
+}
+
+// ResultParamsFormat defines parameters for Result.
+type ResultParamsFormat string
+
+// StrengthMaskParams defines parameters for StrengthMask.
+type StrengthMaskParams struct {
+	Range       *string `json:"Range,omitempty"`
+	IfNoneMatch *string `json:"If-None-Match,omitempty"`
+}
+
+// StyleMaskParams defines parameters for StyleMask.
+type StyleMaskParams struct {
 	Range       *string `json:"Range,omitempty"`
 	IfNoneMatch *string `json:"If-None-Match,omitempty"`
 }
@@ -693,20 +746,40 @@ type ClientInterface interface {
 	// Corresponds with GET /v1/jobs/{id}/content (the `Content` operationId).
 	Content(ctx context.Context, id string, params *ContentParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ContentMask The content picture's mask, as it was sent
+	//
+	// Corresponds with GET /v1/jobs/{id}/content-mask (the `ContentMask` operationId).
+	ContentMask(ctx context.Context, id string, params *ContentMaskParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// Events Server-Sent Events: state, progress and deleted; the data of the first two is the job
 	//
 	// Corresponds with GET /v1/jobs/{id}/events (the `Events` operationId).
 	Events(ctx context.Context, id string, params *EventsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// Init The picture that the job started from, as it was sent
+	//
+	// Corresponds with GET /v1/jobs/{id}/init (the `Init` operationId).
+	Init(ctx context.Context, id string, params *InitParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// Preview The picture so far, a JPEG
 	//
 	// Corresponds with GET /v1/jobs/{id}/preview (the `Preview` operationId).
 	Preview(ctx context.Context, id string, params *PreviewParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// Result The result, a PNG
+	// Result The result, a PNG, or made a file of another format
 	//
 	// Corresponds with GET /v1/jobs/{id}/result (the `Result` operationId).
 	Result(ctx context.Context, id string, params *ResultParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// StrengthMask The mask of strength, as it was sent
+	//
+	// Corresponds with GET /v1/jobs/{id}/strength-mask (the `StrengthMask` operationId).
+	StrengthMask(ctx context.Context, id string, params *StrengthMaskParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// StyleMask A style picture's mask, as it was sent; n from 1
+	//
+	// Corresponds with GET /v1/jobs/{id}/style-mask-{n} (the `StyleMask` operationId).
+	StyleMask(ctx context.Context, id string, n int, params *StyleMaskParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// Style A style picture as it was sent
 	//
@@ -880,11 +953,41 @@ func (c *Client) Content(ctx context.Context, id string, params *ContentParams, 
 	return c.Client.Do(req)
 }
 
+// ContentMask The content picture's mask, as it was sent
+//
+// Corresponds with GET /v1/jobs/{id}/content-mask (the `ContentMask` operationId).
+func (c *Client) ContentMask(ctx context.Context, id string, params *ContentMaskParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewContentMaskRequest(c.Server, id, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // Events Server-Sent Events: state, progress and deleted; the data of the first two is the job
 //
 // Corresponds with GET /v1/jobs/{id}/events (the `Events` operationId).
 func (c *Client) Events(ctx context.Context, id string, params *EventsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewEventsRequest(c.Server, id, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// Init The picture that the job started from, as it was sent
+//
+// Corresponds with GET /v1/jobs/{id}/init (the `Init` operationId).
+func (c *Client) Init(ctx context.Context, id string, params *InitParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewInitRequest(c.Server, id, params)
 	if err != nil {
 		return nil, err
 	}
@@ -910,11 +1013,41 @@ func (c *Client) Preview(ctx context.Context, id string, params *PreviewParams, 
 	return c.Client.Do(req)
 }
 
-// Result The result, a PNG
+// Result The result, a PNG, or made a file of another format
 //
 // Corresponds with GET /v1/jobs/{id}/result (the `Result` operationId).
 func (c *Client) Result(ctx context.Context, id string, params *ResultParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewResultRequest(c.Server, id, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// StrengthMask The mask of strength, as it was sent
+//
+// Corresponds with GET /v1/jobs/{id}/strength-mask (the `StrengthMask` operationId).
+func (c *Client) StrengthMask(ctx context.Context, id string, params *StrengthMaskParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewStrengthMaskRequest(c.Server, id, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// StyleMask A style picture's mask, as it was sent; n from 1
+//
+// Corresponds with GET /v1/jobs/{id}/style-mask-{n} (the `StyleMask` operationId).
+func (c *Client) StyleMask(ctx context.Context, id string, n int, params *StyleMaskParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewStyleMaskRequest(c.Server, id, n, params)
 	if err != nil {
 		return nil, err
 	}
@@ -1389,6 +1522,66 @@ func NewContentRequest(server string, id string, params *ContentParams) (*http.R
 	return req, nil
 }
 
+// NewContentMaskRequest constructs an http.Request for the ContentMask method
+func NewContentMaskRequest(server string, id string, params *ContentMaskParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/jobs/%s/content-mask", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.Range != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Range", *params.Range, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Range", headerParam0)
+		}
+
+		if params.IfNoneMatch != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "If-None-Match", *params.IfNoneMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-None-Match", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewEventsRequest constructs an http.Request for the Events method
 func NewEventsRequest(server string, id string, params *EventsParams) (*http.Request, error) {
 	var err error
@@ -1431,6 +1624,66 @@ func NewEventsRequest(server string, id string, params *EventsParams) (*http.Req
 			}
 
 			req.Header.Set("Last-Event-ID", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewInitRequest constructs an http.Request for the Init method
+func NewInitRequest(server string, id string, params *InitParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/jobs/%s/init", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.Range != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Range", *params.Range, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Range", headerParam0)
+		}
+
+		if params.IfNoneMatch != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "If-None-Match", *params.IfNoneMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-None-Match", headerParam1)
 		}
 
 	}
@@ -1515,6 +1768,160 @@ func NewResultRequest(server string, id string, params *ResultParams) (*http.Req
 	}
 
 	operationPath := fmt.Sprintf("/v1/jobs/%s/result", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Format != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "format", *params.Format, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.Range != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Range", *params.Range, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Range", headerParam0)
+		}
+
+		if params.IfNoneMatch != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "If-None-Match", *params.IfNoneMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-None-Match", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewStrengthMaskRequest constructs an http.Request for the StrengthMask method
+func NewStrengthMaskRequest(server string, id string, params *StrengthMaskParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/jobs/%s/strength-mask", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.Range != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Range", *params.Range, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Range", headerParam0)
+		}
+
+		if params.IfNoneMatch != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "If-None-Match", *params.IfNoneMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-None-Match", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewStyleMaskRequest constructs an http.Request for the StyleMask method
+func NewStyleMaskRequest(server string, id string, n int, params *StyleMaskParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "n", n, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "integer", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/jobs/%s/style-mask-%s", pathParam0, pathParam1)
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -1853,12 +2260,26 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /v1/jobs/{id}/content (the `Content` operationId).
 	ContentWithResponse(ctx context.Context, id string, params *ContentParams, reqEditors ...RequestEditorFn) (*ContentResponse, error)
 
+	// ContentMaskWithResponse The content picture's mask, as it was sent
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/jobs/{id}/content-mask (the `ContentMask` operationId).
+	ContentMaskWithResponse(ctx context.Context, id string, params *ContentMaskParams, reqEditors ...RequestEditorFn) (*ContentMaskResponse, error)
+
 	// EventsWithResponse Server-Sent Events: state, progress and deleted; the data of the first two is the job
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /v1/jobs/{id}/events (the `Events` operationId).
 	EventsWithResponse(ctx context.Context, id string, params *EventsParams, reqEditors ...RequestEditorFn) (*EventsResponse, error)
+
+	// InitWithResponse The picture that the job started from, as it was sent
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/jobs/{id}/init (the `Init` operationId).
+	InitWithResponse(ctx context.Context, id string, params *InitParams, reqEditors ...RequestEditorFn) (*InitResponse, error)
 
 	// PreviewWithResponse The picture so far, a JPEG
 	//
@@ -1867,12 +2288,26 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /v1/jobs/{id}/preview (the `Preview` operationId).
 	PreviewWithResponse(ctx context.Context, id string, params *PreviewParams, reqEditors ...RequestEditorFn) (*PreviewResponse, error)
 
-	// ResultWithResponse The result, a PNG
+	// ResultWithResponse The result, a PNG, or made a file of another format
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /v1/jobs/{id}/result (the `Result` operationId).
 	ResultWithResponse(ctx context.Context, id string, params *ResultParams, reqEditors ...RequestEditorFn) (*ResultResponse, error)
+
+	// StrengthMaskWithResponse The mask of strength, as it was sent
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/jobs/{id}/strength-mask (the `StrengthMask` operationId).
+	StrengthMaskWithResponse(ctx context.Context, id string, params *StrengthMaskParams, reqEditors ...RequestEditorFn) (*StrengthMaskResponse, error)
+
+	// StyleMaskWithResponse A style picture's mask, as it was sent; n from 1
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/jobs/{id}/style-mask-{n} (the `StyleMask` operationId).
+	StyleMaskWithResponse(ctx context.Context, id string, n int, params *StyleMaskParams, reqEditors ...RequestEditorFn) (*StyleMaskResponse, error)
 
 	// StyleWithResponse A style picture as it was sent
 	//
@@ -2940,6 +3375,145 @@ func (r ContentResponse) ContentType() string {
 	return ""
 }
 
+// ContentMaskResponse200Headers the declared response headers of an HTTP 200 response for ContentMask
+type ContentMaskResponse200Headers struct {
+	ETag *string
+}
+
+// ContentMaskResponse401Headers the declared response headers of an HTTP 401 response for ContentMask
+type ContentMaskResponse401Headers struct {
+	RetryAfter *int
+}
+
+// ContentMaskResponse404Headers the declared response headers of an HTTP 404 response for ContentMask
+type ContentMaskResponse404Headers struct {
+	RetryAfter *int
+}
+
+// ContentMaskResponse416Headers the declared response headers of an HTTP 416 response for ContentMask
+type ContentMaskResponse416Headers struct {
+	RetryAfter *int
+}
+
+// ContentMaskResponse421Headers the declared response headers of an HTTP 421 response for ContentMask
+type ContentMaskResponse421Headers struct {
+	RetryAfter *int
+}
+
+// ContentMaskResponse429Headers the declared response headers of an HTTP 429 response for ContentMask
+type ContentMaskResponse429Headers struct {
+	RetryAfter *int
+}
+
+// ContentMaskResponse500Headers the declared response headers of an HTTP 500 response for ContentMask
+type ContentMaskResponse500Headers struct {
+	RetryAfter *int
+}
+
+// ContentMaskResponse503Headers the declared response headers of an HTTP 503 response for ContentMask
+type ContentMaskResponse503Headers struct {
+	RetryAfter *int
+}
+
+type ContentMaskResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSON401 the response for an HTTP 401 `application/problem+json` response
+	ApplicationproblemJSON401 *Problem
+	// ApplicationproblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationproblemJSON404 *Problem
+	// ApplicationproblemJSON416 the response for an HTTP 416 `application/problem+json` response
+	ApplicationproblemJSON416 *Problem
+	// ApplicationproblemJSON421 the response for an HTTP 421 `application/problem+json` response
+	ApplicationproblemJSON421 *Problem
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *Problem
+	// ApplicationproblemJSON500 the response for an HTTP 500 `application/problem+json` response
+	ApplicationproblemJSON500 *Problem
+	// ApplicationproblemJSON503 the response for an HTTP 503 `application/problem+json` response
+	ApplicationproblemJSON503 *Problem
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *ContentMaskResponse200Headers
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *ContentMaskResponse401Headers
+	// Headers404 the parsed response headers for an HTTP 404 response
+	Headers404 *ContentMaskResponse404Headers
+	// Headers416 the parsed response headers for an HTTP 416 response
+	Headers416 *ContentMaskResponse416Headers
+	// Headers421 the parsed response headers for an HTTP 421 response
+	Headers421 *ContentMaskResponse421Headers
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *ContentMaskResponse429Headers
+	// Headers500 the parsed response headers for an HTTP 500 response
+	Headers500 *ContentMaskResponse500Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *ContentMaskResponse503Headers
+}
+
+// GetApplicationproblemJSON401 returns the response for an HTTP 401 `application/problem+json` response
+func (r ContentMaskResponse) GetApplicationproblemJSON401() *Problem {
+	return r.ApplicationproblemJSON401
+}
+
+// GetApplicationproblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r ContentMaskResponse) GetApplicationproblemJSON404() *Problem {
+	return r.ApplicationproblemJSON404
+}
+
+// GetApplicationproblemJSON416 returns the response for an HTTP 416 `application/problem+json` response
+func (r ContentMaskResponse) GetApplicationproblemJSON416() *Problem {
+	return r.ApplicationproblemJSON416
+}
+
+// GetApplicationproblemJSON421 returns the response for an HTTP 421 `application/problem+json` response
+func (r ContentMaskResponse) GetApplicationproblemJSON421() *Problem {
+	return r.ApplicationproblemJSON421
+}
+
+// GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r ContentMaskResponse) GetApplicationproblemJSON429() *Problem {
+	return r.ApplicationproblemJSON429
+}
+
+// GetApplicationproblemJSON500 returns the response for an HTTP 500 `application/problem+json` response
+func (r ContentMaskResponse) GetApplicationproblemJSON500() *Problem {
+	return r.ApplicationproblemJSON500
+}
+
+// GetApplicationproblemJSON503 returns the response for an HTTP 503 `application/problem+json` response
+func (r ContentMaskResponse) GetApplicationproblemJSON503() *Problem {
+	return r.ApplicationproblemJSON503
+}
+
+// GetBody returns the raw response body bytes
+func (r ContentMaskResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ContentMaskResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ContentMaskResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ContentMaskResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // EventsResponse401Headers the declared response headers of an HTTP 401 response for Events
 type EventsResponse401Headers struct {
 	RetryAfter *int
@@ -3052,6 +3626,145 @@ func (r EventsResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r EventsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// InitResponse200Headers the declared response headers of an HTTP 200 response for Init
+type InitResponse200Headers struct {
+	ETag *string
+}
+
+// InitResponse401Headers the declared response headers of an HTTP 401 response for Init
+type InitResponse401Headers struct {
+	RetryAfter *int
+}
+
+// InitResponse404Headers the declared response headers of an HTTP 404 response for Init
+type InitResponse404Headers struct {
+	RetryAfter *int
+}
+
+// InitResponse416Headers the declared response headers of an HTTP 416 response for Init
+type InitResponse416Headers struct {
+	RetryAfter *int
+}
+
+// InitResponse421Headers the declared response headers of an HTTP 421 response for Init
+type InitResponse421Headers struct {
+	RetryAfter *int
+}
+
+// InitResponse429Headers the declared response headers of an HTTP 429 response for Init
+type InitResponse429Headers struct {
+	RetryAfter *int
+}
+
+// InitResponse500Headers the declared response headers of an HTTP 500 response for Init
+type InitResponse500Headers struct {
+	RetryAfter *int
+}
+
+// InitResponse503Headers the declared response headers of an HTTP 503 response for Init
+type InitResponse503Headers struct {
+	RetryAfter *int
+}
+
+type InitResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSON401 the response for an HTTP 401 `application/problem+json` response
+	ApplicationproblemJSON401 *Problem
+	// ApplicationproblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationproblemJSON404 *Problem
+	// ApplicationproblemJSON416 the response for an HTTP 416 `application/problem+json` response
+	ApplicationproblemJSON416 *Problem
+	// ApplicationproblemJSON421 the response for an HTTP 421 `application/problem+json` response
+	ApplicationproblemJSON421 *Problem
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *Problem
+	// ApplicationproblemJSON500 the response for an HTTP 500 `application/problem+json` response
+	ApplicationproblemJSON500 *Problem
+	// ApplicationproblemJSON503 the response for an HTTP 503 `application/problem+json` response
+	ApplicationproblemJSON503 *Problem
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *InitResponse200Headers
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *InitResponse401Headers
+	// Headers404 the parsed response headers for an HTTP 404 response
+	Headers404 *InitResponse404Headers
+	// Headers416 the parsed response headers for an HTTP 416 response
+	Headers416 *InitResponse416Headers
+	// Headers421 the parsed response headers for an HTTP 421 response
+	Headers421 *InitResponse421Headers
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *InitResponse429Headers
+	// Headers500 the parsed response headers for an HTTP 500 response
+	Headers500 *InitResponse500Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *InitResponse503Headers
+}
+
+// GetApplicationproblemJSON401 returns the response for an HTTP 401 `application/problem+json` response
+func (r InitResponse) GetApplicationproblemJSON401() *Problem {
+	return r.ApplicationproblemJSON401
+}
+
+// GetApplicationproblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r InitResponse) GetApplicationproblemJSON404() *Problem {
+	return r.ApplicationproblemJSON404
+}
+
+// GetApplicationproblemJSON416 returns the response for an HTTP 416 `application/problem+json` response
+func (r InitResponse) GetApplicationproblemJSON416() *Problem {
+	return r.ApplicationproblemJSON416
+}
+
+// GetApplicationproblemJSON421 returns the response for an HTTP 421 `application/problem+json` response
+func (r InitResponse) GetApplicationproblemJSON421() *Problem {
+	return r.ApplicationproblemJSON421
+}
+
+// GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r InitResponse) GetApplicationproblemJSON429() *Problem {
+	return r.ApplicationproblemJSON429
+}
+
+// GetApplicationproblemJSON500 returns the response for an HTTP 500 `application/problem+json` response
+func (r InitResponse) GetApplicationproblemJSON500() *Problem {
+	return r.ApplicationproblemJSON500
+}
+
+// GetApplicationproblemJSON503 returns the response for an HTTP 503 `application/problem+json` response
+func (r InitResponse) GetApplicationproblemJSON503() *Problem {
+	return r.ApplicationproblemJSON503
+}
+
+// GetBody returns the raw response body bytes
+func (r InitResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r InitResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r InitResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r InitResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -3202,6 +3915,11 @@ type ResultResponse200Headers struct {
 	ETag *string
 }
 
+// ResultResponse400Headers the declared response headers of an HTTP 400 response for Result
+type ResultResponse400Headers struct {
+	RetryAfter *int
+}
+
 // ResultResponse401Headers the declared response headers of an HTTP 401 response for Result
 type ResultResponse401Headers struct {
 	RetryAfter *int
@@ -3219,6 +3937,11 @@ type ResultResponse416Headers struct {
 
 // ResultResponse421Headers the declared response headers of an HTTP 421 response for Result
 type ResultResponse421Headers struct {
+	RetryAfter *int
+}
+
+// ResultResponse422Headers the declared response headers of an HTTP 422 response for Result
+type ResultResponse422Headers struct {
 	RetryAfter *int
 }
 
@@ -3240,6 +3963,8 @@ type ResultResponse503Headers struct {
 type ResultResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
+	// ApplicationproblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationproblemJSON400 *Problem
 	// ApplicationproblemJSON401 the response for an HTTP 401 `application/problem+json` response
 	ApplicationproblemJSON401 *Problem
 	// ApplicationproblemJSON404 the response for an HTTP 404 `application/problem+json` response
@@ -3248,6 +3973,8 @@ type ResultResponse struct {
 	ApplicationproblemJSON416 *Problem
 	// ApplicationproblemJSON421 the response for an HTTP 421 `application/problem+json` response
 	ApplicationproblemJSON421 *Problem
+	// ApplicationproblemJSON422 the response for an HTTP 422 `application/problem+json` response
+	ApplicationproblemJSON422 *Problem
 	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
 	ApplicationproblemJSON429 *Problem
 	// ApplicationproblemJSON500 the response for an HTTP 500 `application/problem+json` response
@@ -3256,6 +3983,8 @@ type ResultResponse struct {
 	ApplicationproblemJSON503 *Problem
 	// Headers200 the parsed response headers for an HTTP 200 response
 	Headers200 *ResultResponse200Headers
+	// Headers400 the parsed response headers for an HTTP 400 response
+	Headers400 *ResultResponse400Headers
 	// Headers401 the parsed response headers for an HTTP 401 response
 	Headers401 *ResultResponse401Headers
 	// Headers404 the parsed response headers for an HTTP 404 response
@@ -3264,12 +3993,19 @@ type ResultResponse struct {
 	Headers416 *ResultResponse416Headers
 	// Headers421 the parsed response headers for an HTTP 421 response
 	Headers421 *ResultResponse421Headers
+	// Headers422 the parsed response headers for an HTTP 422 response
+	Headers422 *ResultResponse422Headers
 	// Headers429 the parsed response headers for an HTTP 429 response
 	Headers429 *ResultResponse429Headers
 	// Headers500 the parsed response headers for an HTTP 500 response
 	Headers500 *ResultResponse500Headers
 	// Headers503 the parsed response headers for an HTTP 503 response
 	Headers503 *ResultResponse503Headers
+}
+
+// GetApplicationproblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r ResultResponse) GetApplicationproblemJSON400() *Problem {
+	return r.ApplicationproblemJSON400
 }
 
 // GetApplicationproblemJSON401 returns the response for an HTTP 401 `application/problem+json` response
@@ -3290,6 +4026,11 @@ func (r ResultResponse) GetApplicationproblemJSON416() *Problem {
 // GetApplicationproblemJSON421 returns the response for an HTTP 421 `application/problem+json` response
 func (r ResultResponse) GetApplicationproblemJSON421() *Problem {
 	return r.ApplicationproblemJSON421
+}
+
+// GetApplicationproblemJSON422 returns the response for an HTTP 422 `application/problem+json` response
+func (r ResultResponse) GetApplicationproblemJSON422() *Problem {
+	return r.ApplicationproblemJSON422
 }
 
 // GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
@@ -3330,6 +4071,284 @@ func (r ResultResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r ResultResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// StrengthMaskResponse200Headers the declared response headers of an HTTP 200 response for StrengthMask
+type StrengthMaskResponse200Headers struct {
+	ETag *string
+}
+
+// StrengthMaskResponse401Headers the declared response headers of an HTTP 401 response for StrengthMask
+type StrengthMaskResponse401Headers struct {
+	RetryAfter *int
+}
+
+// StrengthMaskResponse404Headers the declared response headers of an HTTP 404 response for StrengthMask
+type StrengthMaskResponse404Headers struct {
+	RetryAfter *int
+}
+
+// StrengthMaskResponse416Headers the declared response headers of an HTTP 416 response for StrengthMask
+type StrengthMaskResponse416Headers struct {
+	RetryAfter *int
+}
+
+// StrengthMaskResponse421Headers the declared response headers of an HTTP 421 response for StrengthMask
+type StrengthMaskResponse421Headers struct {
+	RetryAfter *int
+}
+
+// StrengthMaskResponse429Headers the declared response headers of an HTTP 429 response for StrengthMask
+type StrengthMaskResponse429Headers struct {
+	RetryAfter *int
+}
+
+// StrengthMaskResponse500Headers the declared response headers of an HTTP 500 response for StrengthMask
+type StrengthMaskResponse500Headers struct {
+	RetryAfter *int
+}
+
+// StrengthMaskResponse503Headers the declared response headers of an HTTP 503 response for StrengthMask
+type StrengthMaskResponse503Headers struct {
+	RetryAfter *int
+}
+
+type StrengthMaskResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSON401 the response for an HTTP 401 `application/problem+json` response
+	ApplicationproblemJSON401 *Problem
+	// ApplicationproblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationproblemJSON404 *Problem
+	// ApplicationproblemJSON416 the response for an HTTP 416 `application/problem+json` response
+	ApplicationproblemJSON416 *Problem
+	// ApplicationproblemJSON421 the response for an HTTP 421 `application/problem+json` response
+	ApplicationproblemJSON421 *Problem
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *Problem
+	// ApplicationproblemJSON500 the response for an HTTP 500 `application/problem+json` response
+	ApplicationproblemJSON500 *Problem
+	// ApplicationproblemJSON503 the response for an HTTP 503 `application/problem+json` response
+	ApplicationproblemJSON503 *Problem
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *StrengthMaskResponse200Headers
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *StrengthMaskResponse401Headers
+	// Headers404 the parsed response headers for an HTTP 404 response
+	Headers404 *StrengthMaskResponse404Headers
+	// Headers416 the parsed response headers for an HTTP 416 response
+	Headers416 *StrengthMaskResponse416Headers
+	// Headers421 the parsed response headers for an HTTP 421 response
+	Headers421 *StrengthMaskResponse421Headers
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *StrengthMaskResponse429Headers
+	// Headers500 the parsed response headers for an HTTP 500 response
+	Headers500 *StrengthMaskResponse500Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *StrengthMaskResponse503Headers
+}
+
+// GetApplicationproblemJSON401 returns the response for an HTTP 401 `application/problem+json` response
+func (r StrengthMaskResponse) GetApplicationproblemJSON401() *Problem {
+	return r.ApplicationproblemJSON401
+}
+
+// GetApplicationproblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r StrengthMaskResponse) GetApplicationproblemJSON404() *Problem {
+	return r.ApplicationproblemJSON404
+}
+
+// GetApplicationproblemJSON416 returns the response for an HTTP 416 `application/problem+json` response
+func (r StrengthMaskResponse) GetApplicationproblemJSON416() *Problem {
+	return r.ApplicationproblemJSON416
+}
+
+// GetApplicationproblemJSON421 returns the response for an HTTP 421 `application/problem+json` response
+func (r StrengthMaskResponse) GetApplicationproblemJSON421() *Problem {
+	return r.ApplicationproblemJSON421
+}
+
+// GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r StrengthMaskResponse) GetApplicationproblemJSON429() *Problem {
+	return r.ApplicationproblemJSON429
+}
+
+// GetApplicationproblemJSON500 returns the response for an HTTP 500 `application/problem+json` response
+func (r StrengthMaskResponse) GetApplicationproblemJSON500() *Problem {
+	return r.ApplicationproblemJSON500
+}
+
+// GetApplicationproblemJSON503 returns the response for an HTTP 503 `application/problem+json` response
+func (r StrengthMaskResponse) GetApplicationproblemJSON503() *Problem {
+	return r.ApplicationproblemJSON503
+}
+
+// GetBody returns the raw response body bytes
+func (r StrengthMaskResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r StrengthMaskResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r StrengthMaskResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r StrengthMaskResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// StyleMaskResponse200Headers the declared response headers of an HTTP 200 response for StyleMask
+type StyleMaskResponse200Headers struct {
+	ETag *string
+}
+
+// StyleMaskResponse401Headers the declared response headers of an HTTP 401 response for StyleMask
+type StyleMaskResponse401Headers struct {
+	RetryAfter *int
+}
+
+// StyleMaskResponse404Headers the declared response headers of an HTTP 404 response for StyleMask
+type StyleMaskResponse404Headers struct {
+	RetryAfter *int
+}
+
+// StyleMaskResponse416Headers the declared response headers of an HTTP 416 response for StyleMask
+type StyleMaskResponse416Headers struct {
+	RetryAfter *int
+}
+
+// StyleMaskResponse421Headers the declared response headers of an HTTP 421 response for StyleMask
+type StyleMaskResponse421Headers struct {
+	RetryAfter *int
+}
+
+// StyleMaskResponse429Headers the declared response headers of an HTTP 429 response for StyleMask
+type StyleMaskResponse429Headers struct {
+	RetryAfter *int
+}
+
+// StyleMaskResponse500Headers the declared response headers of an HTTP 500 response for StyleMask
+type StyleMaskResponse500Headers struct {
+	RetryAfter *int
+}
+
+// StyleMaskResponse503Headers the declared response headers of an HTTP 503 response for StyleMask
+type StyleMaskResponse503Headers struct {
+	RetryAfter *int
+}
+
+type StyleMaskResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSON401 the response for an HTTP 401 `application/problem+json` response
+	ApplicationproblemJSON401 *Problem
+	// ApplicationproblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationproblemJSON404 *Problem
+	// ApplicationproblemJSON416 the response for an HTTP 416 `application/problem+json` response
+	ApplicationproblemJSON416 *Problem
+	// ApplicationproblemJSON421 the response for an HTTP 421 `application/problem+json` response
+	ApplicationproblemJSON421 *Problem
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *Problem
+	// ApplicationproblemJSON500 the response for an HTTP 500 `application/problem+json` response
+	ApplicationproblemJSON500 *Problem
+	// ApplicationproblemJSON503 the response for an HTTP 503 `application/problem+json` response
+	ApplicationproblemJSON503 *Problem
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *StyleMaskResponse200Headers
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *StyleMaskResponse401Headers
+	// Headers404 the parsed response headers for an HTTP 404 response
+	Headers404 *StyleMaskResponse404Headers
+	// Headers416 the parsed response headers for an HTTP 416 response
+	Headers416 *StyleMaskResponse416Headers
+	// Headers421 the parsed response headers for an HTTP 421 response
+	Headers421 *StyleMaskResponse421Headers
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *StyleMaskResponse429Headers
+	// Headers500 the parsed response headers for an HTTP 500 response
+	Headers500 *StyleMaskResponse500Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *StyleMaskResponse503Headers
+}
+
+// GetApplicationproblemJSON401 returns the response for an HTTP 401 `application/problem+json` response
+func (r StyleMaskResponse) GetApplicationproblemJSON401() *Problem {
+	return r.ApplicationproblemJSON401
+}
+
+// GetApplicationproblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r StyleMaskResponse) GetApplicationproblemJSON404() *Problem {
+	return r.ApplicationproblemJSON404
+}
+
+// GetApplicationproblemJSON416 returns the response for an HTTP 416 `application/problem+json` response
+func (r StyleMaskResponse) GetApplicationproblemJSON416() *Problem {
+	return r.ApplicationproblemJSON416
+}
+
+// GetApplicationproblemJSON421 returns the response for an HTTP 421 `application/problem+json` response
+func (r StyleMaskResponse) GetApplicationproblemJSON421() *Problem {
+	return r.ApplicationproblemJSON421
+}
+
+// GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r StyleMaskResponse) GetApplicationproblemJSON429() *Problem {
+	return r.ApplicationproblemJSON429
+}
+
+// GetApplicationproblemJSON500 returns the response for an HTTP 500 `application/problem+json` response
+func (r StyleMaskResponse) GetApplicationproblemJSON500() *Problem {
+	return r.ApplicationproblemJSON500
+}
+
+// GetApplicationproblemJSON503 returns the response for an HTTP 503 `application/problem+json` response
+func (r StyleMaskResponse) GetApplicationproblemJSON503() *Problem {
+	return r.ApplicationproblemJSON503
+}
+
+// GetBody returns the raw response body bytes
+func (r StyleMaskResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r StyleMaskResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r StyleMaskResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r StyleMaskResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -4071,6 +5090,19 @@ func (c *ClientWithResponses) ContentWithResponse(ctx context.Context, id string
 	return ParseContentResponse(rsp)
 }
 
+// ContentMaskWithResponse The content picture's mask, as it was sent
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/jobs/{id}/content-mask (the `ContentMask` operationId).
+func (c *ClientWithResponses) ContentMaskWithResponse(ctx context.Context, id string, params *ContentMaskParams, reqEditors ...RequestEditorFn) (*ContentMaskResponse, error) {
+	rsp, err := c.ContentMask(ctx, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseContentMaskResponse(rsp)
+}
+
 // EventsWithResponse Server-Sent Events: state, progress and deleted; the data of the first two is the job
 //
 // Returns a wrapper object for the known response body format(s).
@@ -4082,6 +5114,19 @@ func (c *ClientWithResponses) EventsWithResponse(ctx context.Context, id string,
 		return nil, err
 	}
 	return ParseEventsResponse(rsp)
+}
+
+// InitWithResponse The picture that the job started from, as it was sent
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/jobs/{id}/init (the `Init` operationId).
+func (c *ClientWithResponses) InitWithResponse(ctx context.Context, id string, params *InitParams, reqEditors ...RequestEditorFn) (*InitResponse, error) {
+	rsp, err := c.Init(ctx, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseInitResponse(rsp)
 }
 
 // PreviewWithResponse The picture so far, a JPEG
@@ -4097,7 +5142,7 @@ func (c *ClientWithResponses) PreviewWithResponse(ctx context.Context, id string
 	return ParsePreviewResponse(rsp)
 }
 
-// ResultWithResponse The result, a PNG
+// ResultWithResponse The result, a PNG, or made a file of another format
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -4108,6 +5153,32 @@ func (c *ClientWithResponses) ResultWithResponse(ctx context.Context, id string,
 		return nil, err
 	}
 	return ParseResultResponse(rsp)
+}
+
+// StrengthMaskWithResponse The mask of strength, as it was sent
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/jobs/{id}/strength-mask (the `StrengthMask` operationId).
+func (c *ClientWithResponses) StrengthMaskWithResponse(ctx context.Context, id string, params *StrengthMaskParams, reqEditors ...RequestEditorFn) (*StrengthMaskResponse, error) {
+	rsp, err := c.StrengthMask(ctx, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseStrengthMaskResponse(rsp)
+}
+
+// StyleMaskWithResponse A style picture's mask, as it was sent; n from 1
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/jobs/{id}/style-mask-{n} (the `StyleMask` operationId).
+func (c *ClientWithResponses) StyleMaskWithResponse(ctx context.Context, id string, n int, params *StyleMaskParams, reqEditors ...RequestEditorFn) (*StyleMaskResponse, error) {
+	rsp, err := c.StyleMask(ctx, id, n, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseStyleMaskResponse(rsp)
 }
 
 // StyleWithResponse A style picture as it was sent
@@ -5245,6 +6316,160 @@ func ParseContentResponse(rsp *http.Response) (*ContentResponse, error) {
 	return response, nil
 }
 
+// ParseContentMaskResponse parses an HTTP response from a ContentMaskWithResponse call
+func ParseContentMaskResponse(rsp *http.Response) (*ContentMaskResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ContentMaskResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 304:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 416:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON416 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 421:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON421 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON500 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON503 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers ContentMaskResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = &value
+		}
+		response.Headers200 = &headers
+	case rsp.StatusCode == 401:
+		var headers ContentMaskResponse401Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers401 = &headers
+	case rsp.StatusCode == 404:
+		var headers ContentMaskResponse404Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers404 = &headers
+	case rsp.StatusCode == 416:
+		var headers ContentMaskResponse416Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers416 = &headers
+	case rsp.StatusCode == 421:
+		var headers ContentMaskResponse421Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers421 = &headers
+	case rsp.StatusCode == 429:
+		var headers ContentMaskResponse429Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers429 = &headers
+	case rsp.StatusCode == 500:
+		var headers ContentMaskResponse500Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers500 = &headers
+	case rsp.StatusCode == 503:
+		var headers ContentMaskResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
 // ParseEventsResponse parses an HTTP response from a EventsWithResponse call
 func ParseEventsResponse(rsp *http.Response) (*EventsResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -5359,6 +6584,160 @@ func ParseEventsResponse(rsp *http.Response) (*EventsResponse, error) {
 		response.Headers500 = &headers
 	case rsp.StatusCode == 503:
 		var headers EventsResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseInitResponse parses an HTTP response from a InitWithResponse call
+func ParseInitResponse(rsp *http.Response) (*InitResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &InitResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 304:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 416:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON416 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 421:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON421 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON500 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON503 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers InitResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = &value
+		}
+		response.Headers200 = &headers
+	case rsp.StatusCode == 401:
+		var headers InitResponse401Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers401 = &headers
+	case rsp.StatusCode == 404:
+		var headers InitResponse404Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers404 = &headers
+	case rsp.StatusCode == 416:
+		var headers InitResponse416Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers416 = &headers
+	case rsp.StatusCode == 421:
+		var headers InitResponse421Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers421 = &headers
+	case rsp.StatusCode == 429:
+		var headers InitResponse429Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers429 = &headers
+	case rsp.StatusCode == 500:
+		var headers InitResponse500Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers500 = &headers
+	case rsp.StatusCode == 503:
+		var headers InitResponse503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
 			var value int
 			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
@@ -5543,6 +6922,194 @@ func ParseResultResponse(rsp *http.Response) (*ResultResponse, error) {
 	case rsp.StatusCode == 304:
 		break // No content-type
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 416:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON416 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 421:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON421 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON500 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON503 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers ResultResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = &value
+		}
+		response.Headers200 = &headers
+	case rsp.StatusCode == 400:
+		var headers ResultResponse400Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers400 = &headers
+	case rsp.StatusCode == 401:
+		var headers ResultResponse401Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers401 = &headers
+	case rsp.StatusCode == 404:
+		var headers ResultResponse404Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers404 = &headers
+	case rsp.StatusCode == 416:
+		var headers ResultResponse416Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers416 = &headers
+	case rsp.StatusCode == 421:
+		var headers ResultResponse421Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers421 = &headers
+	case rsp.StatusCode == 422:
+		var headers ResultResponse422Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers422 = &headers
+	case rsp.StatusCode == 429:
+		var headers ResultResponse429Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers429 = &headers
+	case rsp.StatusCode == 500:
+		var headers ResultResponse500Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers500 = &headers
+	case rsp.StatusCode == 503:
+		var headers ResultResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseStrengthMaskResponse parses an HTTP response from a StrengthMaskWithResponse call
+func ParseStrengthMaskResponse(rsp *http.Response) (*StrengthMaskResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &StrengthMaskResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 304:
+		break // No content-type
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
 		var dest Problem
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -5596,7 +7163,7 @@ func ParseResultResponse(rsp *http.Response) (*ResultResponse, error) {
 
 	switch {
 	case rsp.StatusCode == 200:
-		var headers ResultResponse200Headers
+		var headers StrengthMaskResponse200Headers
 		if values := rsp.Header.Values("ETag"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
@@ -5606,7 +7173,7 @@ func ParseResultResponse(rsp *http.Response) (*ResultResponse, error) {
 		}
 		response.Headers200 = &headers
 	case rsp.StatusCode == 401:
-		var headers ResultResponse401Headers
+		var headers StrengthMaskResponse401Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
 			var value int
 			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
@@ -5616,7 +7183,7 @@ func ParseResultResponse(rsp *http.Response) (*ResultResponse, error) {
 		}
 		response.Headers401 = &headers
 	case rsp.StatusCode == 404:
-		var headers ResultResponse404Headers
+		var headers StrengthMaskResponse404Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
 			var value int
 			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
@@ -5626,7 +7193,7 @@ func ParseResultResponse(rsp *http.Response) (*ResultResponse, error) {
 		}
 		response.Headers404 = &headers
 	case rsp.StatusCode == 416:
-		var headers ResultResponse416Headers
+		var headers StrengthMaskResponse416Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
 			var value int
 			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
@@ -5636,7 +7203,7 @@ func ParseResultResponse(rsp *http.Response) (*ResultResponse, error) {
 		}
 		response.Headers416 = &headers
 	case rsp.StatusCode == 421:
-		var headers ResultResponse421Headers
+		var headers StrengthMaskResponse421Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
 			var value int
 			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
@@ -5646,7 +7213,7 @@ func ParseResultResponse(rsp *http.Response) (*ResultResponse, error) {
 		}
 		response.Headers421 = &headers
 	case rsp.StatusCode == 429:
-		var headers ResultResponse429Headers
+		var headers StrengthMaskResponse429Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
 			var value int
 			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
@@ -5656,7 +7223,7 @@ func ParseResultResponse(rsp *http.Response) (*ResultResponse, error) {
 		}
 		response.Headers429 = &headers
 	case rsp.StatusCode == 500:
-		var headers ResultResponse500Headers
+		var headers StrengthMaskResponse500Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
 			var value int
 			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
@@ -5666,7 +7233,161 @@ func ParseResultResponse(rsp *http.Response) (*ResultResponse, error) {
 		}
 		response.Headers500 = &headers
 	case rsp.StatusCode == 503:
-		var headers ResultResponse503Headers
+		var headers StrengthMaskResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseStyleMaskResponse parses an HTTP response from a StyleMaskWithResponse call
+func ParseStyleMaskResponse(rsp *http.Response) (*StyleMaskResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &StyleMaskResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 304:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 416:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON416 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 421:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON421 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON500 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON503 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers StyleMaskResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = &value
+		}
+		response.Headers200 = &headers
+	case rsp.StatusCode == 401:
+		var headers StyleMaskResponse401Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers401 = &headers
+	case rsp.StatusCode == 404:
+		var headers StyleMaskResponse404Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers404 = &headers
+	case rsp.StatusCode == 416:
+		var headers StyleMaskResponse416Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers416 = &headers
+	case rsp.StatusCode == 421:
+		var headers StyleMaskResponse421Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers421 = &headers
+	case rsp.StatusCode == 429:
+		var headers StyleMaskResponse429Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers429 = &headers
+	case rsp.StatusCode == 500:
+		var headers StyleMaskResponse500Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers500 = &headers
+	case rsp.StatusCode == 503:
+		var headers StyleMaskResponse503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
 			var value int
 			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
