@@ -201,6 +201,11 @@ func TestPage(t *testing.T) {
 	p := browse(t, s.url)
 	p.run(chromedp.WaitVisible("#start"))
 	p.shoot("empty")
+	over := "document.getElementById('content-drop').dispatchEvent(new DragEvent('%s', {bubbles: true}))"
+	p.is(fmt.Sprintf(over, "dragenter"))
+	assert.True(t, p.is("document.getElementById('content-drop').classList.contains('over')"))
+	p.shot("dragged-over")
+	p.is(fmt.Sprintf(over, "dragleave"))
 
 	// Nothing chosen, then no picture: each error is where it belongs.
 	p.run(chromedp.Click("#start"))
@@ -224,11 +229,16 @@ func TestPage(t *testing.T) {
 	p.until(previews + " >= 1")
 	p.until("document.querySelectorAll('#curve polyline').length > 0")
 	p.shoot("running")
+	ask(p, chromedp.Evaluate[bool](`window.moved = 0; new PerformanceObserver(list => {
+		for (const e of list.getEntries()) moved += e.value;
+	}).observe({type: "layout-shift"}); true`))
 	p.until(previews + " >= 2")
 	assert.Contains(t, p.text("job-line"), "left")
 	p.until("document.getElementById('job-state').textContent === 'Done'")
 	p.until("document.getElementById('after').src.endsWith('/result') && " +
 		"document.getElementById('before').naturalWidth > 0")
+	p.settle()
+	assert.Less(t, ask(p, chromedp.Evaluate[float64]("moved")), 0.01, "nothing jumps while the picture forms")
 	p.set("slider", "40")
 	assert.True(t, p.is("document.getElementById('before').style.clipPath.includes('60%')"))
 	p.shoot("done")
@@ -413,6 +423,14 @@ func TestPagePaintsRegions(t *testing.T) {
 	assert.Equal(t, white, s.bytes(s.queue.List()[0].ID, "style-mask-1"))
 	p.set("filter-state", "done")
 	p.until("document.querySelectorAll('#gallery li').length === 5")
+
+	// A service that is gone.
+	p.is("window.fetch = () => Promise.reject(new TypeError('gone')), true")
+	p.set("filter-state", "")
+	p.until("document.getElementById('gallery-empty').textContent.includes('does not answer')")
+	p.run(chromedp.Click("#start"))
+	p.until("document.getElementById('form-error').textContent.includes('does not answer')")
+	p.shoot("no-answer")
 	assert.Empty(t, p.errors())
 }
 
