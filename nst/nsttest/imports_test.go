@@ -61,7 +61,7 @@ var allowed = map[string][]string{
 var outside = []string{"net/http", "flag", "github.com/spf13/", "github.com/nats-io/"}
 
 // services are those that may.
-var services = []string{"/nst/jobs", "/nst/httpapi", "/nst/nsttest"}
+var services = []string{"/nst/jobs", "/nst/httpapi", "/nst/httpapi/client", "/nst/nsttest"}
 
 // one is a package as go list has it.
 type one struct {
