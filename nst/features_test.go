@@ -118,7 +118,7 @@ func TestMasks(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r, err := e.Stylize(context.Background(), content, c.styles, nst.Options{
 				Size: new(128), StyleSize: new(0), ContentMask: halves, StyleMasks: c.masks, StyleLoss: c.loss,
-				Iterations: new(60), LearningRate: new(0.05),
+				Iterations: new(30), LearningRate: new(0.05),
 			}, nst.Hooks{})
 			require.NoError(t, err)
 			left, right := crop(r.Picture, 0, 56), crop(r.Picture, 72, 128)

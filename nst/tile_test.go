@@ -3,6 +3,7 @@ package nst
 import (
 	"context"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -181,7 +182,7 @@ func TestLessAndLessMemory(t *testing.T) {
 	defer e.Close()
 	content, style := noise(1, 112, 96), []*picture.Picture{noise(2, 96, 96)}
 	for how, limits := range map[string][]int64{ // beside the network; a plan reckons with cuDNN's workspace, too
-		"planned":    {0, 100 << 20, 92 << 20, 86 << 20, 128 << 10},
+		"planned":    {0, 100 << 20, 92 << 20, 88 << 20, 128 << 10},
 		"run out of": {0, 16 << 20, 11 << 20, 7 << 20, 128 << 10},
 	} {
 		var want float64
@@ -191,7 +192,7 @@ func TestLessAndLessMemory(t *testing.T) {
 			require.NoError(t, err)
 			warned := false // of tiles; that there is no memory for a graph is said too
 			warn := func(message string) { warned = warned || strings.Contains(message, "tiles of") }
-			o := Options{Preset: Classic, Size: new(0), Iterations: new(2), Precision: Exact,
+			o := Options{Preset: Classic, Size: new(0), Iterations: new(1), Precision: Exact,
 				// of a small halo
 				StyleLayers: []LayerWeight{{Layer: "relu1_1"},
 					{Layer: "relu3_1"}}, ContentLayers: []LayerWeight{{Layer: "relu2_2"}}}
@@ -205,7 +206,12 @@ func TestLessAndLessMemory(t *testing.T) {
 			if how == "run out of" { // begin with the whole picture
 				o.Tile = "112"
 			}
-			r, err := e.Stylize(context.Background(), content, style, o, Hooks{Warn: warn})
+			first := math.NaN() // the total at the start: after Adam's step rounding has changed signs
+			r, err := e.Stylize(context.Background(), content, style, o, Hooks{Warn: warn, Progress: func(p Progress) {
+				if p.Iteration == 0 {
+					first = p.Total
+				}
+			}})
 			_, controlErr := torch.ControlDevice("memory-limit", 0)
 			require.NoError(t, controlErr)
 			if err != nil {
@@ -215,10 +221,10 @@ func TestLessAndLessMemory(t *testing.T) {
 			}
 			assert.Zero(t, failures, "more memory did not do")
 			if limit == 0 {
-				want = r.Costs.Total
+				want = first
 				assert.Equal(t, 1, r.Tiles)
 			}
-			assert.InEpsilon(t, want, r.Costs.Total, 1e-4)
+			assert.InEpsilon(t, want, first, 1e-5)
 			assert.GreaterOrEqual(t, r.Tiles, tiles, "%s, %d bytes", how, limit)
 			if how == "run out of" {
 				assert.Equal(t, r.Tiles > 1, warned)
