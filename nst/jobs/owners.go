@@ -5,10 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -20,7 +23,7 @@ import (
 // The zero value is nobody, who is granted everything.
 type Owner struct {
 	Name string
-	// Priority is of the owner's jobs: workers take the highest first.
+	// Priority is of the jobs that the owner submits: workers take the highest first.
 	Priority int
 	// AtOnce is how many of the owner's jobs may run at once; 0: any number.
 	AtOnce int
@@ -45,7 +48,7 @@ const spentBucket = "nst-spent"
 // manyAtOnce is the number of jobs that run at once of an owner who has no limit.
 const manyAtOnce = 4096
 
-// work is the subject of a job's message, and workers the consumer that has it.
+// work is the subject of a job's message; consumerOf names the consumer that has it.
 func (j Job) work() string { return workSubject + ownerKey(j.Owner) + j.ID }
 
 func ownerKey(owner string) string {
@@ -65,12 +68,57 @@ func consumerOf(owner string) string {
 // Grant makes an owner's consumer, or changes what it is granted: Submit does it for whose
 // the job is.
 func (q *Queue) Grant(ctx context.Context, o Owner) error {
+	if !utf8.ValidString(o.Name) {
+		return fmt.Errorf("the owner's name %q is not UTF-8", o.Name)
+	}
 	_, err := q.stream.CreateOrUpdateConsumer(ctx, jetstream.ConsumerConfig{
 		Durable: consumerOf(o.Name), FilterSubject: workSubject + ownerKey(o.Name) + "*",
 		AckPolicy: jetstream.AckExplicitPolicy, AckWait: q.config.Patience, MaxDeliver: -1,
 		MaxAckPending: cmp.Or(o.AtOnce, manyAtOnce),
 	})
 	return err
+}
+
+// renew gives the owners' consumers that there are the patience of now, and makes those of
+// unfinished jobs that are missing, with nothing granted beyond what everyone is.
+func (q *Queue) renew(ctx context.Context) error {
+	there, err := map[string]bool{}, error(nil)
+	list := q.stream.ListConsumers(ctx)
+	for info := range list.Info() {
+		there[info.Name] = true
+		if c := info.Config; strings.HasPrefix(c.Durable, workConsumer+"-") && c.AckWait != q.config.Patience {
+			c.AckWait = q.config.Patience
+			_, e := q.stream.UpdateConsumer(ctx, c)
+			err = errors.Join(err, e)
+		}
+	}
+	if err = errors.Join(err, list.Err()); err != nil {
+		return err
+	}
+	for _, j := range q.List() {
+		if name := consumerOf(j.Owner); !j.State.Finished() && !there[name] {
+			there[name] = true
+			err = errors.Join(err, q.Grant(ctx, Owner{Name: j.Owner}))
+		}
+	}
+	return err
+}
+
+// lockOwner has an owner's submissions come one after the other, so that what one takes of a
+// grant the next one finds taken: in this process.
+func (q *Queue) lockOwner(name string) (unlock func()) {
+	if name == "" {
+		return func() {}
+	}
+	q.mutex.Lock()
+	lock := q.submitting[name]
+	if lock == nil {
+		lock = &sync.Mutex{}
+		q.submitting[name] = lock
+	}
+	q.mutex.Unlock()
+	lock.Lock()
+	return lock.Unlock
 }
 
 // admit says whether an owner may have one more job wait.
@@ -156,30 +204,24 @@ func (q *Queue) turns() (owners []string, queued bool) {
 		began             time.Time
 	}
 	all := map[string]*turn{}
-	jobs := q.List()
-	for _, j := range jobs {
+	for _, j := range q.List() {
 		if j.State.Finished() {
 			continue
 		}
 		t := all[j.Owner]
 		if t == nil {
-			t = &turn{owner: j.Owner, priority: j.Priority}
+			t = &turn{owner: j.Owner, priority: math.MinInt}
 			all[j.Owner] = t
 		}
-		t.priority = max(t.priority, j.Priority)
 		if j.State == Running {
 			t.running++
 		} else {
-			t.queued = true
-		}
-	}
-	for _, j := range jobs {
-		if t := all[j.Owner]; t != nil && j.Started != nil && j.Started.After(t.began) {
-			t.began = *j.Started
+			t.queued, t.priority = true, max(t.priority, j.Priority)
 		}
 	}
 	order := make([]*turn, 0, len(all))
 	for _, t := range all {
+		t.began = q.lastBegan(t.owner)
 		order = append(order, t)
 		queued = queued || t.queued
 	}
@@ -191,6 +233,13 @@ func (q *Queue) turns() (owners []string, queued bool) {
 		owners = append(owners, t.owner)
 	}
 	return owners, queued
+}
+
+// lastBegan is when a job of an owner's was begun last, though it be forgotten since.
+func (q *Queue) lastBegan(owner string) time.Time {
+	q.mutex.Lock()
+	defer q.mutex.Unlock()
+	return q.began[owner]
 }
 
 // Times between which a worker asks again, if it has found nothing: soon, while jobs wait,
@@ -207,10 +256,16 @@ func (q *Queue) next(ctx context.Context) (jetstream.Msg, error) {
 	defer stop()
 	for pause := askSoon; ; pause = min(2*pause, askIdle) {
 		owners, queued := q.turns()
+		var failed error // of one owner's consumer: the others' may answer
 		for _, owner := range owners {
-			if m, err := q.ask(ctx, owner); m != nil || err != nil {
-				return m, err
+			m, err := q.ask(ctx, owner)
+			if m != nil {
+				return m, nil
 			}
+			failed = errors.Join(failed, err)
+		}
+		if failed != nil {
+			return nil, failed
 		}
 		if !queued {
 			pause = askIdle
@@ -232,7 +287,7 @@ func (q *Queue) ask(ctx context.Context, owner string) (jetstream.Msg, error) {
 	}
 	c, err := q.consumer(ctx, owner)
 	if errors.Is(err, jetstream.ErrConsumerNotFound) {
-		return nil, nil // it is being made
+		return nil, nil // it is being made, or tidy will
 	}
 	if err != nil {
 		return nil, err

@@ -3,6 +3,8 @@ package jobs_test
 import (
 	"context"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -69,7 +71,9 @@ func TestAtOnce(t *testing.T) {
 		jobstest.Work(t, q, jobstest.Engine(t))
 	}
 	var last jobs.Job
-	for _, j := range made(t, q) {
+	all := made(t, q)
+	assert.Contains(t, []string{all[0].Owner, all[1].Owner}, "bob", "who waits for nobody of ann's")
+	for _, j := range all {
 		if j.Owner != "ann" {
 			continue
 		}
@@ -107,8 +111,94 @@ func TestQuotas(t *testing.T) {
 	assert.Positive(t, quota.Retry)
 	assert.LessOrEqual(t, quota.Retry, 24*time.Hour)
 	// A job that was not made, since the queue is full, is not counted.
-	submit(t, q, of(t, jobs.Owner{Name: "carol"}))
-	require.True(t, q.Full())
+	carol := jobs.Owner{Name: "carol", PixelsADay: int64(j.Width * j.Height)}
+	other := submit(t, q, of(t, jobs.Owner{}))
+	keyed := of(t, carol)
+	keyed.Key = "looked at though the queue is full"
+	_, _, err = q.Submit(ctx, keyed)
+	require.ErrorIs(t, err, jobs.ErrQueueFull)
+	_, err = q.Cancel(ctx, other.ID)
+	require.NoError(t, err)
+	submit(t, q, keyed)
+}
+
+// Requests of one owner that come at once do not get by what may wait.
+func TestQuotasAtOnce(t *testing.T) {
+	q := jobstest.Open(t, jobs.Config{})
+	var taken atomic.Int32
+	var all sync.WaitGroup
+	for range 8 {
+		r := of(t, jobs.Owner{Name: "ann", Waiting: 2})
+		all.Go(func() {
+			if _, _, err := q.Submit(context.Background(), r); err == nil {
+				taken.Add(1)
+			}
+		})
+	}
+	all.Wait()
+	assert.EqualValues(t, 2, taken.Load())
+}
+
+// Who deletes finished jobs does not get more turns by that.
+func TestTurnsAfterDeleting(t *testing.T) {
+	q, e := jobstest.Open(t, jobs.Config{}), jobstest.Engine(t)
+	first := submit(t, q, of(t, jobs.Owner{Name: "ann"}))
+	stop := jobstest.Work(t, q, e)
+	until(t, q, first.ID, finished)
+	stop()
+	_, gone, err := q.Delete(context.Background(), first.ID)
+	require.NoError(t, err)
+	require.True(t, gone)
+	submit(t, q, of(t, jobs.Owner{Name: "ann"}))
+	bobs := submit(t, q, of(t, jobs.Owner{Name: "bob"}))
+	jobstest.Work(t, q, e)
+	assert.Equal(t, bobs.ID, made(t, q)[0].ID, "none of his has begun")
+}
+
+// What owners' jobs wait in is as patient as the queue is now, and is made anew if it is
+// lost.
+func TestOwnersAreRenewed(t *testing.T) {
+	ctx := context.Background()
+	server, err := jobs.StartServer(jobs.ServerConfig{Dir: t.TempDir()})
+	require.NoError(t, err)
+	t.Cleanup(server.Close)
+	nc, err := server.Connect()
+	require.NoError(t, err)
+	t.Cleanup(nc.Close)
+	js, err := jetstream.New(nc)
+	require.NoError(t, err)
+	q, err := jobs.Open(ctx, nc, jobs.Config{Patience: 2 * time.Second})
+	require.NoError(t, err)
+	submit(t, q, of(t, jobs.Owner{Name: "ann", AtOnce: 3}))
+	submit(t, q, of(t, jobs.Owner{Name: "bob"}))
+	q.Close()
+	consumers := func() (all []jetstream.ConsumerConfig) {
+		stream, err := js.Stream(ctx, "NST_WORK")
+		require.NoError(t, err)
+		list := stream.ListConsumers(ctx)
+		for info := range list.Info() {
+			all = append(all, info.Config)
+		}
+		return all
+	}
+	for _, c := range consumers() {
+		if assert.Equal(t, 2*time.Second, c.AckWait); c.MaxAckPending == 4096 && c.Durable != "workers" {
+			require.NoError(t, js.DeleteConsumer(ctx, "NST_WORK", c.Durable))
+		}
+	}
+	require.Len(t, consumers(), 2)
+	q, err = jobs.Open(ctx, nc, jobs.Config{Patience: 20 * time.Second})
+	require.NoError(t, err)
+	t.Cleanup(q.Close)
+	require.Len(t, consumers(), 3)
+	granted := 0
+	for _, c := range consumers() {
+		assert.Equal(t, 20*time.Second, c.AckWait, c.Durable)
+		granted += c.MaxAckPending
+	}
+	assert.Equal(t, 4096+4096+3, granted)
+	jobstest.Work(t, q, jobstest.Engine(t))
+	assert.Len(t, made(t, q), 2)
 }
 
 // Owners' keys are their own: one does not get another's job by its key.
@@ -124,8 +214,7 @@ func TestKeysAreTheOwners(t *testing.T) {
 	assert.Equal(t, a.ID, again.ID)
 }
 
-// A store in which an older program has made the work stream, and put a job, is gone on
-// with.
+// A store in which an older program has made the work stream is gone on with.
 func TestOlderStore(t *testing.T) {
 	ctx := context.Background()
 	dir := t.TempDir()

@@ -105,13 +105,15 @@ type Queue struct {
 	end      context.CancelFunc
 	ended    sync.WaitGroup
 
-	mutex     sync.Mutex
-	known     map[string]Job
-	gone      *lru.Cache[string, bool]          // jobs that were forgotten lately: who changed one may tell of it late
-	waiting   int                               // of them, those that are not finished
-	changed   map[string]map[chan struct{}]bool // by job; of "" when any job's state changes
-	consumers map[string]jetstream.Consumer     // by owner
-	observers map[*func(before, after Job)]bool
+	mutex      sync.Mutex
+	known      map[string]Job
+	gone       *lru.Cache[string, bool]          // jobs that were forgotten lately: who changed one may tell of it late
+	waiting    int                               // of them, those that are not finished
+	changed    map[string]map[chan struct{}]bool // by job; of "" when any job's state changes
+	consumers  map[string]jetstream.Consumer     // by owner
+	observers  map[*func(before, after Job)]bool
+	began      map[string]time.Time   // when one of an owner's jobs was begun last
+	submitting map[string]*sync.Mutex // by owner
 }
 
 // Open opens a queue on a NATS connection, which has to have JetStream, and makes
@@ -120,7 +122,8 @@ func Open(ctx context.Context, nc *nats.Conn, c Config) (*Queue, error) {
 	c = c.withDefaults()
 	q := &Queue{config: c, decoding: make(chan struct{}, 1), reading: make(chan struct{}, readers),
 		known: map[string]Job{}, changed: map[string]map[chan struct{}]bool{},
-		consumers: map[string]jetstream.Consumer{}, observers: map[*func(before, after Job)]bool{}}
+		consumers: map[string]jetstream.Consumer{}, observers: map[*func(before, after Job)]bool{},
+		began: map[string]time.Time{}, submitting: map[string]*sync.Mutex{}}
 	var err error
 	if q.gone, err = lru.New[string, bool](4096); err != nil {
 		return nil, err
@@ -160,6 +163,10 @@ func Open(ctx context.Context, nc *nats.Conn, c Config) (*Queue, error) {
 			c.Log.Error("the store has lost something", "what", line)
 		}
 		if err != nil {
+			q.Close()
+			return nil, fmt.Errorf("the queue: %w", err)
+		}
+		if err := q.renew(ctx); err != nil {
 			q.Close()
 			return nil, fmt.Errorf("the queue: %w", err)
 		}
@@ -303,6 +310,9 @@ func (q *Queue) learn(j Job) {
 	q.count(before, -1)
 	q.known[j.ID] = j
 	q.count(j, 1)
+	if j.Started != nil && j.Started.After(q.began[j.Owner]) {
+		q.began[j.Owner] = *j.Started
+	}
 	q.tell(j.ID)
 	if before.State != j.State {
 		q.tell("")
@@ -480,11 +490,13 @@ func (q *Queue) Submit(ctx context.Context, r Request) (j Job, created bool, err
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
+	unlock := q.lockOwner(r.Owner.Name)
 	if err = q.charge(ctx, r, j); err == nil {
 		if j, err = q.store(ctx, r, j); err != nil {
 			_ = q.spend(context.WithoutCancel(ctx), r.Owner, -j.pixels())
 		}
 	}
+	unlock()
 	if err != nil {
 		q.remove(context.WithoutCancel(ctx), j)
 		return j, false, err
@@ -1016,7 +1028,7 @@ func (q *Queue) tidyOnce(ctx context.Context, seen map[string]bool) (orphans map
 			}
 		}
 	}
-	err = errors.Join(err, q.tidyKeys(ctx), q.records.PurgeDeletes(ctx))
+	err = errors.Join(err, q.renew(ctx), q.tidyKeys(ctx), q.records.PurgeDeletes(ctx))
 	orphans, e := q.sweep(ctx, seen)
 	return orphans, errors.Join(err, e, q.forgotten(ctx))
 }

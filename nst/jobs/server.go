@@ -35,9 +35,10 @@ type Server struct {
 	token   string
 }
 
-// Worker is one who may connect to a server: in place of the token that is in URL it may
-// say its own, as nats://NAME:TOKEN@HOST. A token that is taken away ends its connections.
-type Worker struct{ Name, Token string }
+// WorkerToken admits a worker of another process to a server: in place of the token that is
+// in URL it may say its own, as nats://NAME:TOKEN@HOST. One that is taken away ends its
+// connections. Who has one can read and write all that there is.
+type WorkerToken struct{ Name, Token string }
 
 // ServerConfig says how a server is embedded.
 type ServerConfig struct {
@@ -51,8 +52,8 @@ type ServerConfig struct {
 	// TLS, if it is not nil, is what workers in other processes have to connect with: tls://
 	// in place of nats://. Those of this machine need not: see LocalURL.
 	TLS *tls.Config
-	// Workers have tokens of their own.
-	Workers []Worker
+	// Workers are tokens of workers of their own.
+	Workers []WorkerToken
 	// Log is told of what the server warns of; nil: of nothing.
 	Log *slog.Logger
 }
@@ -136,7 +137,9 @@ func StartServer(c ServerConfig) (*Server, error) {
 			}
 		}
 		s.url = scheme + ourUser + ":" + s.token + "@" + s.server.Addr().String()
-		if err := os.WriteFile(filepath.Join(c.Dir, URLFile), []byte(s.url+"\n"), 0o600); err != nil {
+		path := filepath.Join(c.Dir, URLFile)
+		_ = os.Remove(path) // one that others could read would stay so
+		if err := os.WriteFile(path, []byte(s.url+"\n"), 0o600); err != nil {
 			s.Close()
 			return nil, fmt.Errorf("the embedded NATS server's URL: %w", err)
 		}
@@ -148,9 +151,9 @@ func StartServer(c ServerConfig) (*Server, error) {
 const ourUser = "nst"
 
 // users are who may connect: with the token in the folder, and with its own.
-func users(token string, workers []Worker) ([]*server.User, error) {
+func users(token string, workers []WorkerToken) ([]*server.User, error) {
 	var all []*server.User
-	for _, w := range append([]Worker{{ourUser, token}}, workers...) {
+	for _, w := range append([]WorkerToken{{ourUser, token}}, workers...) {
 		for _, other := range all {
 			if other.Username == w.Name {
 				return nil, fmt.Errorf("the worker's name %q is taken", w.Name)
@@ -168,7 +171,7 @@ func users(token string, workers []Worker) ([]*server.User, error) {
 
 // SetWorkers changes the workers that have tokens of their own. Who is connected by one
 // that is not there any more is disconnected.
-func (s *Server) SetWorkers(workers []Worker) error {
+func (s *Server) SetWorkers(workers []WorkerToken) error {
 	all, err := users(s.token, workers)
 	if err != nil {
 		return err
@@ -181,8 +184,8 @@ func (s *Server) SetWorkers(workers []Worker) error {
 	return nil
 }
 
-// relay listens for workers of this machine, which connect through the process: they need
-// no certificate, and nobody else can reach it.
+// relay listens on the loopback interface for workers of this machine, which connect through
+// the process: they need a token as others do, and no certificate.
 func (s *Server) relay() (err error) {
 	if s.local, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
 		return fmt.Errorf("the embedded NATS server: %w", err)
