@@ -1,17 +1,19 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 )
 
 func newReadyCommand() *cobra.Command {
-	var server string
+	o := &submitOptions{}
 	c := &cobra.Command{
 		Use:   "ready",
 		Short: "Say whether a service would make jobs now",
@@ -19,31 +21,35 @@ func newReadyCommand() *cobra.Command {
 jobs would be made, 1 with the reason if not.`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			request, err := http.NewRequestWithContext(c.Context(), http.MethodGet,
-				strings.TrimSuffix(server, "/")+"/readyz", nil)
+			service, err := o.service()
 			if err != nil {
-				return usage("--server is %q; a URL such as http://127.0.0.1:8080 will do", server)
+				return err
 			}
-			client := http.Client{Timeout: 5 * time.Second}
-			answer, err := client.Do(request)
+			ctx, cancel := context.WithTimeout(c.Context(), 5*time.Second)
+			defer cancel()
+			answer, err := service.Calls.Readiness(ctx)
 			if err != nil {
 				return fmt.Errorf("the service does not answer: %w", err)
 			}
 			defer answer.Body.Close()
 			var said struct {
+				Status  any    `json:"status"`
 				Workers int    `json:"workers"`
 				Detail  string `json:"detail"`
 			}
-			if err := json.NewDecoder(answer.Body).Decode(&said); err != nil {
-				return fmt.Errorf("%s is no service of nst: %w", server, err)
+			if err := json.NewDecoder(io.LimitReader(answer.Body, 1<<20)).Decode(&said); err != nil {
+				return errors.New("what answers is no service of nst")
 			}
-			if answer.StatusCode != http.StatusOK {
+			if answer.StatusCode != http.StatusOK || said.Status != "ready" {
+				if said.Detail == "" {
+					return errors.New("what answers is no service of nst")
+				}
 				return fmt.Errorf("the service is not ready: %s", said.Detail)
 			}
 			fmt.Fprintf(c.OutOrStdout(), "ready, %d workers\n", said.Workers)
 			return nil
 		},
 	}
-	c.Flags().StringVar(&server, "server", "http://127.0.0.1:8080", "the service's URL")
+	o.registerService(c.Flags())
 	return c
 }

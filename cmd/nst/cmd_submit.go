@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/seed9bb5c928/nst/nst"
 	"github.com/seed9bb5c928/nst/nst/httpapi/client"
@@ -28,6 +29,7 @@ type submitOptions struct {
 	server, tokenFile, ca string
 	output, format, job   string
 	detach, json, quiet   bool
+	sends                 map[string]bool // flags that are sent
 }
 
 // Variables of the environment that say what flags say.
@@ -53,15 +55,20 @@ on there; --job takes its result later.`,
 	}
 	f := c.Flags()
 	f.SortFlags = false
-	f.StringVar(&o.server, "server", "", "the service's URL (default: $"+serverVariable+", else http://127.0.0.1:8080)")
+	o.registerService(f)
 	f.StringVar(&o.tokenFile, "token-file", "", "a file with the token (default: $"+tokenVariable+" is the token)")
-	f.StringVar(&o.ca, "ca", "",
-		"certificates of the authorities that the service's is checked by (default: the system's)")
 	f.StringVarP(&o.output, "output", "o", "", "the picture to write: "+picture.Endings+"; - is standard output")
 	f.StringVar(&o.format, "format", "", "of the picture (default: by the name's ending; png on standard output)")
 	f.StringVar(&o.job, "job", "", "follow this job, which was submitted before, in place of a new one")
 	f.BoolVar(&o.detach, "detach", false, "print the job's id, and do not wait for it")
+	o.sends = map[string]bool{}
+	f.VisitAll(func(f *pflag.Flag) { o.sends[f.Name] = false })
 	o.transferFlags = newTransferFlags(f)
+	f.VisitAll(func(f *pflag.Flag) {
+		if _, ours := o.sends[f.Name]; !ours {
+			o.sends[f.Name] = f.Name != "quality"
+		}
+	})
 	o.remote = true
 	for _, here := range notRemote {
 		_ = f.MarkHidden(here)
@@ -71,16 +78,36 @@ on there; --job takes its result later.`,
 	return c
 }
 
+// registerService adds the flags by which a service is found.
+func (o *submitOptions) registerService(f *pflag.FlagSet) {
+	f.StringVar(&o.server, "server", "", "the service's URL (default: $"+serverVariable+", else http://127.0.0.1:8080)")
+	f.StringVar(&o.ca, "ca", "",
+		"certificates of the authorities that the service's is checked by (default: the system's)")
+}
+
 // notRemote are the flags that are about the machine that computes.
 var notRemote = []string{"device", "model", "autotune", "bits"}
 
-func (o *submitOptions) run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+func (o *submitOptions) run(ctx context.Context, args []string, stdout, stderr io.Writer) (failed error) {
 	for _, flag := range notRemote {
 		if o.flags.Changed(flag) {
 			return usage("--%s is about the machine that computes, which is the service's", flag)
 		}
 	}
+	if o.job != "" {
+		var given []string
+		o.flags.Visit(func(f *pflag.Flag) {
+			if o.sends[f.Name] {
+				given = append(given, "--"+f.Name)
+			}
+		})
+		if len(given) > 0 {
+			return usage("--job follows a job that there is: %s cannot change it", strings.Join(given, " and "))
+		}
+	}
 	switch {
+	case o.output == standard && o.json:
+		return usage("-o - writes the picture to standard output: --json needs a file")
 	case o.job != "" && len(args) > 0:
 		return usage("--job follows a job that there is: give no pictures")
 	case o.job == "" && len(args) < 2:
@@ -118,9 +145,25 @@ func (o *submitOptions) run(ctx context.Context, args []string, stdout, stderr i
 		return nil
 	}
 	id := job.Id
+	say := func(format string, args ...any) {
+		if !o.quiet {
+			fmt.Fprintf(stderr, "nst: "+format+"\n", args...)
+		}
+	}
 	service.Patience = 10 * time.Minute // as long as a restart takes
+	service.Waits = func(err error) { say("the service does not answer (%v); trying again", oneLine(err)) }
+	defer func() {
+		if failed != nil && job != nil && !job.State.Finished() {
+			fmt.Fprintf(stderr, "nst: the job goes on at the service; its result: nst submit --job %s -o %s\n", id, o.output)
+		}
+	}()
 	show := newProgress(o.quiet, stderr)
+	waiting := false
 	job, err = service.Follow(ctx, id, func(j *client.Job) {
+		if j.State == client.Queued && !waiting {
+			waiting = true
+			say("the job %s waits for its turn", id)
+		}
 		if p := j.Progress; p != nil && !j.State.Finished() {
 			now := nst.Progress{Scale: p.Scale, Iteration: p.Iteration, Iterations: p.Iterations, Fraction: p.Fraction,
 				Seconds: p.Seconds}
@@ -132,17 +175,13 @@ func (o *submitOptions) run(ctx context.Context, args []string, stdout, stderr i
 	})
 	show.done()
 	if err != nil {
-		if ctx.Err() != nil {
-			fmt.Fprintf(stderr, "nst: the job goes on at the service; its result: nst submit --job %s -o %s\n", id,
-				o.output)
-		}
 		return o.told(err)
 	}
 	for _, w := range value(job.Warnings) {
 		fmt.Fprintf(stderr, "nst: %s\n", w)
 	}
 	if job.State != client.Done {
-		return fmt.Errorf("the job %s %s: %s", id, job.State, cmp.Or(value(job.Error), "it was deleted there"))
+		return errors.New(strings.TrimSuffix(fmt.Sprintf("the job %s %s: %s", id, job.State, value(job.Error)), ": "))
 	}
 	var made bytes.Buffer
 	if err := service.Result(ctx, id, &made); err != nil {
@@ -175,6 +214,9 @@ func (o *submitOptions) told(err error) error {
 	case !errors.As(err, &p):
 		return err
 	case p.Status == http.StatusUnauthorized:
+		if o.tokenFile != "" || os.Getenv(tokenVariable) != "" {
+			return usage("the service does not know the token that was given")
+		}
 		return usage("the service wants a token: --token-file, or $%s", tokenVariable)
 	case p.Field != nil:
 		return usage("--%s", strings.ReplaceAll(p.Detail, "_", "-"))
@@ -216,7 +258,7 @@ func (o *submitOptions) service() (*client.Service, error) {
 	}
 	s, err := client.New(url, token, &http.Client{Transport: transport})
 	if err != nil {
-		return nil, usage("--server is %q: %w", url, err)
+		return nil, usage("--server is %q, or its token: %w", url, err)
 	}
 	s.Patience = patience
 	return s, nil
@@ -238,6 +280,11 @@ func (o *submitOptions) request(out target, args []string) (r client.Request, er
 		}
 		var data []byte
 		if path == standard {
+			if o.stdin {
+				err = usage("- is standard input, which can be read once: give other pictures by name")
+				return nil
+			}
+			o.stdin = true
 			data, err = io.ReadAll(os.Stdin)
 		} else {
 			data, err = os.ReadFile(path)

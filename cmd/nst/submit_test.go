@@ -86,16 +86,19 @@ func TestSubmit(t *testing.T) {
 	require.NoError(t, err)
 	assert.EqualValues(t, 7, o.Seed)
 
-	t.Setenv(tokenVariable, "not the token of anyone")
+	t.Setenv(tokenVariable, "not-the-token-of-anyone")
 	for _, c := range []struct {
 		says string
 		args []string
 	}{
-		{"the service wants a token: --token-file, or $NST_TOKEN", slices.Concat(flags, []string{"-o", there})},
+		{"the service does not know the token that was given", slices.Concat(flags, []string{"-o", there})},
 		{"there is no job none at the service", []string{"--job", "none", "-o", there, "--token-file", token}},
 		{"--iterations is 30000; at most 20000 are made here", with("-o", there, "--iterations", "30000")},
 		{"--device is about the machine that computes", with("-o", there, "--device", "cpu")},
 		{"-o is missing", with()},
+		{"--size and --strength-mask cannot change it", []string{"--job", "none", "-o", there, "--size", "9",
+			"--strength-mask", "nowhere.png"}},
+		{"--json needs a file", with("-o", "-", "--json")},
 		{"--detach does not wait", with("-o", there, "--detach")},
 		{"nowhere.png cannot be read", []string{content, "nowhere.png", "-o", there}},
 		{`--server is "example.com"`, with("-o", there, "--server", "example.com")},

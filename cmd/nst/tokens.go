@@ -101,7 +101,7 @@ func readToken(line string) (t httpapi.Token, err error) {
 }
 
 // readWorkers reads a file of the workers' tokens, one a line, as "name: token".
-func readWorkers(path string) (all []jobs.Worker, err error) {
+func readWorkers(path string) (all []jobs.WorkerToken, err error) {
 	tokens, err := readTokens(path)
 	if err != nil {
 		return nil, errors.New(strings.ReplaceAll(err.Error(), "--token-file", "--worker-tokens"))
@@ -111,7 +111,7 @@ func readWorkers(path string) (all []jobs.Worker, err error) {
 			return nil, fmt.Errorf("--worker-tokens: in %s a line is a worker's name and its token, as in w1: TOKEN",
 				path)
 		}
-		all = append(all, jobs.Worker{Name: t.Name, Token: t.Secret})
+		all = append(all, jobs.WorkerToken{Name: t.Name, Token: t.Secret})
 	}
 	return all, nil
 }

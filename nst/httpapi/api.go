@@ -4,7 +4,6 @@
 package httpapi
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"embed"
@@ -115,10 +114,19 @@ func New(q *jobs.Queue, c Config) *API {
 		open(pattern, func(w http.ResponseWriter, r *http.Request) {
 			g, err := a.guests.check(r)
 			if s := noted(w); s != nil {
-				s.token, s.job = g.owner.Name, r.PathValue("id")
+				s.token, s.job = g.label, r.PathValue("id")
 			}
 			if err == nil {
-				err = h(w, r.WithContext(context.WithValue(r.Context(), guestKey{}, g)))
+				// A trace begins, or goes on from the client's, for who is known.
+				ctx := propagation.TraceContext{}.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
+				ctx, span := otel.Tracer("github.com/seed9bb5c928/nst/nst/httpapi").Start(ctx, pattern,
+					trace.WithSpanKind(trace.SpanKindServer))
+				err = h(w, r.WithContext(context.WithValue(ctx, guestKey{}, g)))
+				if span.IsRecording() {
+					id, _ := ctx.Value(requestKey{}).(string)
+					span.SetAttributes(attribute.String("nst.request", id))
+				}
+				span.End()
 			}
 			if err != nil {
 				a.fail(w, r, err)
@@ -170,13 +178,19 @@ func New(q *jobs.Queue, c Config) *API {
 			Detail: "a page of another origin may not do this"})
 	}))
 	a.handler = a.shield(origins.Handler(mux))
+	a.grant(c.Tokens)
 	return a
 }
 
 // SetTokens changes the tokens that clients have to know one of. What they grant holds for
-// jobs that wait, too.
+// jobs that wait, too, but for the priority, which is that of when a job was submitted.
 func (a *API) SetTokens(tokens []Token) {
 	a.guests.set(tokens)
+	a.grant(tokens)
+}
+
+// grant has what tokens grant hold for the jobs that wait.
+func (a *API) grant(tokens []Token) {
 	ctx, cancel := context.WithTimeout(a.ctx, 30*time.Second)
 	defer cancel()
 	for _, t := range tokens {
@@ -240,10 +254,7 @@ func (a *API) shield(next http.Handler) http.Handler {
 		seen := &seen{ResponseWriter: w, status: 200}
 		id := requestID(r)
 		h.Set(requestHeader, id)
-		ctx := propagation.TraceContext{}.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
-		ctx, span := otel.Tracer("github.com/seed9bb5c928/nst/nst/httpapi").Start(ctx, "request",
-			trace.WithSpanKind(trace.SpanKindServer))
-		r = r.WithContext(context.WithValue(ctx, requestKey{}, id))
+		r = r.WithContext(context.WithValue(r.Context(), requestKey{}, id))
 		defer func() {
 			if p := recover(); p != nil && p != http.ErrAbortHandler {
 				a.log(r).Error("a request panicked", "path", r.URL.Path, "panic", fmt.Sprint(p))
@@ -255,12 +266,6 @@ func (a *API) shield(next http.Handler) http.Handler {
 			if !seen.wrote && r.Context().Err() != nil {
 				status = statusGone
 			}
-			if span.IsRecording() {
-				span.SetName(cmp.Or(r.Pattern, "request"))
-				span.SetAttributes(attribute.String("nst.request", id), attribute.String("nst.job", seen.job),
-					attribute.Int("http.response.status_code", status))
-			}
-			span.End()
 			reads := (r.Method == http.MethodGet || r.Method == http.MethodHead) && status < 400
 			if reads && !a.config.LogReads {
 				return
@@ -611,7 +616,10 @@ func (a *API) ready(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
 	defer cancel()
 	if err := a.queue.Ready(ctx); err != nil {
-		a.fail(w, r, problem{Status: 503, Title: "Not ready", Detail: err.Error(), retry: 5 * time.Second})
+		// That is an answer, which whoever asks may ask for often: no error of the log's.
+		w.Header().Set("Retry-After", "5")
+		writeAs(w, "application/problem+json", 503, problem{Type: "about:blank", Status: 503, Title: "Not ready",
+			Detail: err.Error()})
 		return
 	}
 	workers, _ := a.queue.Workers(ctx)

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/hex"
@@ -26,6 +27,8 @@ import (
 // without a name is an admin's.
 type Token struct {
 	jobs.Owner
+	// Label is what the log calls who has no name.
+	Label string
 	// Secret is the token, of which any text will do; or SHA256 is its hash.
 	Secret string
 	SHA256 [sha256.Size]byte
@@ -45,6 +48,7 @@ type guests struct {
 // guest is who knows a token: its hash is what a session has as its owner.
 type guest struct {
 	owner jobs.Owner
+	label string // in the log
 	admin bool
 	hash  [sha256.Size]byte
 }
@@ -70,7 +74,7 @@ func newGuests(q *jobs.Queue, c Config, group func(*http.Request) string, secure
 func (g *guests) set(tokens []Token) {
 	all := make([]guest, 0, len(tokens))
 	for _, t := range tokens {
-		one := guest{owner: t.Owner, admin: t.Admin || t.Name == "", hash: t.SHA256}
+		one := guest{owner: t.Owner, label: cmp.Or(t.Name, t.Label), admin: t.Admin || t.Name == "", hash: t.SHA256}
 		if t.Secret != "" {
 			one.hash = sha256.Sum256([]byte(t.Secret))
 		}

@@ -74,6 +74,9 @@ func (a *API) events(w http.ResponseWriter, r *http.Request) error {
 		select {
 		case <-changes:
 		case <-beat.C:
+			if g, err := a.guests.check(r); errors.Is(err, errToken) || err == nil && !g.sees(j) {
+				return nil // whose token was taken away meanwhile
+			}
 			s.send(": still here\n\n")
 		case <-r.Context().Done():
 			return nil

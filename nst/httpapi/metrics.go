@@ -120,6 +120,7 @@ var (
 		"Time that the worker has had jobs; its rate is the share of the time that it is busy.",
 		[]string{"worker", "device"}, nil)
 	storedMetric = prometheus.NewDesc("nst_store_bytes", "What is stored of jobs, in all.", nil, nil)
+	mostMetric   = prometheus.NewDesc("nst_queue_limit", "Jobs that may wait or run.", nil, nil)
 	limitMetric  = prometheus.NewDesc("nst_store_limit_bytes", "How much may be stored; absent where there is no "+
 		"limit.", nil, nil)
 	freeMetric = prometheus.NewDesc("nst_worker_device_free_bytes", "Device memory that is free.",
@@ -129,7 +130,7 @@ var (
 // Describe names the metrics.
 func (m queueMetrics) Describe(all chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{jobsMetric, depthMetric, workerMetric, paceMetric, countMetric, memoryMetric,
-		freeMetric, busyMetric, storedMetric, limitMetric} {
+		freeMetric, busyMetric, storedMetric, limitMetric, mostMetric} {
 		all <- d
 	}
 }
@@ -147,6 +148,7 @@ func (m queueMetrics) Collect(all chan<- prometheus.Metric) {
 		gauge(jobsMetric, float64(n), string(s))
 	}
 	gauge(depthMetric, float64(states[jobs.Queued]))
+	gauge(mostMetric, float64(m.queue.Limits().MaxJobs))
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	if stored, limit, err := m.queue.Stored(ctx); err == nil {

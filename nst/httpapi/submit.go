@@ -60,12 +60,16 @@ func (a *API) submit(w http.ResponseWriter, r *http.Request) error {
 		return cmp.Or(r.Context().Err(), err) // who has gone is not told to come again
 	}
 	defer leave()
+	g, err := a.guests.check(r) // again: that the pictures came may have taken long
+	if err != nil {
+		return err
+	}
 	r.Body = body
 	request, err := read(r)
 	if err != nil {
 		return err
 	}
-	request.Key, request.Owner = key, guestOf(r).owner
+	request.Key, request.Owner = key, g.owner
 	request.ID, _ = r.Context().Value(requestKey{}).(string)
 	j, created, err := a.queue.Submit(r.Context(), request)
 	if err != nil {

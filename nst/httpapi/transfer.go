@@ -206,7 +206,7 @@ func (a *API) picture(w http.ResponseWriter, r *http.Request) error {
 		tag = fmt.Sprintf("%q", fmt.Sprintf("%s-%s-%s", id, name, as))
 	}
 	if name != "preview" { // it will not change
-		h.Set("Cache-Control", "private, max-age=3600")
+		h.Set("Cache-Control", "private, no-cache")
 	}
 	if ready := name != "preview" && (name != "result" || j.State == jobs.Done); ready && matches(r, tag) {
 		h.Set("ETag", tag)

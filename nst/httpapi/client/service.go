@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -30,22 +31,30 @@ type Service struct {
 	// Patience is how long a call is tried again that nobody answers, or whose answer is that
 	// the service is busy; 0: a minute.
 	Patience time.Duration
+	// Waits, if it is not nil, is told when a call begins to be tried again, and why.
+	Waits func(error)
 }
 
 // New returns a client of the service at a URL, such as https://nst.example.com. The token
-// may be empty, where there are none; a nil doer is http.DefaultClient. The error is about
-// the URL.
-func New(url, token string, doer HttpRequestDoer) (*Service, error) {
+// may be empty, where there are none; nil is a client of its own. Redirects are not followed:
+// they would make another request of one that submits, and take the token elsewhere. The
+// error is about the URL or the token.
+func New(url, token string, web *http.Client) (*Service, error) {
+	if strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return nil, errors.New("the token has spaces, line breaks or other characters that no token has")
+	}
+	own := http.Client{}
+	if web != nil {
+		own = *web
+	}
+	own.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	options := []ClientOption{WithRequestEditorFn(func(_ context.Context, r *http.Request) error {
 		if token != "" {
 			r.Header.Set("Authorization", "Bearer "+token)
 		}
 		return nil
 	})}
-	if doer != nil {
-		options = append(options, WithHTTPClient(doer))
-	}
-	calls, err := NewClient(strings.TrimSuffix(url, "/"), options...)
+	calls, err := NewClient(strings.TrimSuffix(url, "/"), append(options, WithHTTPClient(&own))...)
 	return &Service{Calls: calls}, err
 }
 
@@ -112,16 +121,24 @@ func (s *Service) Submit(ctx context.Context, r Request) (*Job, error) {
 	if key == "" {
 		key = rand.Text()
 	}
-	var j Job
-	return &j, s.ask(ctx, &j, func() (*http.Response, error) {
+	return s.job(ctx, func() (*http.Response, error) {
 		return s.Calls.SubmitWithBody(ctx, &SubmitParams{IdempotencyKey: &key}, kind, bytes.NewReader(body))
 	})
 }
 
+// job is a call whose answer is a job.
+func (s *Service) job(ctx context.Context, call func() (*http.Response, error)) (*Job, error) {
+	var j Job
+	err := s.ask(ctx, &j, call)
+	if err == nil && j.Id == "" {
+		err = errors.New("what answers is no service of nst")
+	}
+	return &j, err
+}
+
 // Job returns what is known of a job.
 func (s *Service) Job(ctx context.Context, id string) (*Job, error) {
-	var j Job
-	return &j, s.ask(ctx, &j, func() (*http.Response, error) { return s.Calls.Get(ctx, id) })
+	return s.job(ctx, func() (*http.Response, error) { return s.Calls.Get(ctx, id) })
 }
 
 // Cancel cancels a job, or forgets one that is finished.
@@ -153,12 +170,16 @@ func (s *Service) picture(ctx context.Context, w io.Writer, call func() (*http.R
 // ProblemError is what the service answers in place of what was wanted.
 type ProblemError struct {
 	Problem
-	Retry time.Duration // after which it may be otherwise; 0: it does not say
+	Retry    time.Duration // after which it may be otherwise; 0: it does not say
+	Location string        // of a redirect
 }
 
 // Error is the problem's detail.
 func (e *ProblemError) Error() string {
-	if e.Detail == "" {
+	switch {
+	case e.Location != "":
+		return "the service is at another address: " + e.Location
+	case e.Detail == "":
 		return fmt.Sprintf("the service answered %d", e.Status)
 	}
 	return e.Detail
@@ -166,8 +187,12 @@ func (e *ProblemError) Error() string {
 
 // busy says whether the same may succeed later.
 func (e *ProblemError) busy() bool {
-	return e.Status == http.StatusTooManyRequests || e.Status == http.StatusServiceUnavailable ||
-		e.Status == http.StatusConflict
+	switch e.Status {
+	case http.StatusTooManyRequests, http.StatusConflict, http.StatusServiceUnavailable, http.StatusBadGateway,
+		http.StatusGatewayTimeout: // the last two are a proxy's
+		return true
+	}
+	return false
 }
 
 // problemOf reads the problem of an answer.
@@ -178,6 +203,9 @@ func problemOf(answer *http.Response) *ProblemError {
 		_ = json.Unmarshal(data, &p.Problem)
 	}
 	p.Status = answer.StatusCode
+	if p.Status < 400 {
+		p.Location = answer.Header.Get("Location")
+	}
 	if seconds, err := strconv.Atoi(answer.Header.Get("Retry-After")); err == nil {
 		p.Retry = time.Duration(seconds) * time.Second
 	}
@@ -194,8 +222,11 @@ func (s *Service) ask(ctx context.Context, out any, call func() (*http.Response,
 	for began, pause := time.Now(), 200*time.Millisecond; ; pause = min(2*pause, 10*time.Second) {
 		err := once(out, call)
 		var p *ProblemError
-		if err == nil || ctx.Err() != nil || errors.As(err, &p) && !p.busy() {
+		if err == nil || ctx.Err() != nil || errors.As(err, &p) && !p.busy() || hopeless(err) {
 			return errors.Join(ctx.Err(), err)
+		}
+		if s.Waits != nil && pause == 200*time.Millisecond {
+			s.Waits(err)
 		}
 		wait := pause
 		if p != nil && p.Retry > 0 {
@@ -210,6 +241,14 @@ func (s *Service) ask(ctx context.Context, out any, call func() (*http.Response,
 		case <-time.After(wait):
 		}
 	}
+}
+
+// hopeless says whether an error is of what was asked, and not of the way there.
+func hopeless(err error) bool {
+	var certificate *tls.CertificateVerificationError
+	var syntax *json.SyntaxError
+	var kind *json.UnmarshalTypeError
+	return errors.As(err, &certificate) || errors.As(err, &syntax) || errors.As(err, &kind)
 }
 
 func once(out any, call func() (*http.Response, error)) error {
@@ -245,14 +284,14 @@ func (s *Service) Follow(ctx context.Context, id string, tell func(*Job)) (*Job,
 	}
 	for tell(j); !j.State.Finished(); {
 		before := j.Revision
-		err := s.events(ctx, id, j.Revision, func(next *Job) { j = next; tell(j) })
+		_ = s.events(ctx, id, j.Revision, func(next *Job) { j = next; tell(j) }) // what was lost is asked for
 		if ctx.Err() != nil {
 			return j, ctx.Err()
 		}
 		if j.State.Finished() {
 			break
 		}
-		if err != nil && j.Revision == before { // as when it is restarted
+		if j.Revision == before { // the stream told nothing, as when the service is restarted
 			select {
 			case <-ctx.Done():
 				return j, ctx.Err()
@@ -271,8 +310,16 @@ func (s *Service) Follow(ctx context.Context, id string, tell func(*Job)) (*Job,
 	return j, nil
 }
 
+// silence is how long a stream may send nothing: the service says every 15 seconds that it
+// is there.
+const silence = 45 * time.Second
+
 // events reads a stream of Server-Sent Events while it lasts.
 func (s *Service) events(ctx context.Context, id string, after int64, tell func(*Job)) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	quiet := time.AfterFunc(silence, cancel)
+	defer quiet.Stop()
 	last := strconv.FormatInt(after, 10)
 	answer, err := s.Calls.Events(ctx, id, &EventsParams{LastEventID: &last})
 	if err != nil {
@@ -285,6 +332,7 @@ func (s *Service) events(ctx context.Context, id string, after int64, tell func(
 	lines := bufio.NewScanner(answer.Body)
 	lines.Buffer(nil, 4<<20)
 	for lines.Scan() {
+		quiet.Reset(silence)
 		data, ok := strings.CutPrefix(lines.Text(), "data: ")
 		if !ok {
 			continue
