@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
+	"time"
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
@@ -54,18 +56,29 @@ func installCUDA(ctx context.Context, stderr io.Writer) error {
 	if err := os.MkdirAll(filepath.Dir(folder), 0o755); err != nil {
 		return fmt.Errorf("the cache: %w; $NST_CACHE names another folder", err)
 	}
-	work, err := os.MkdirTemp(filepath.Dir(folder), "partial.")
+	if err := roomFor(filepath.Dir(folder)); err != nil {
+		return err
+	}
+	left, _ := filepath.Glob(filepath.Join(filepath.Dir(folder), "installing.*"))
+	for _, old := range left { // of a command that was killed
+		if info, err := os.Stat(old); err == nil && time.Since(info.ModTime()) > 24*time.Hour {
+			os.RemoveAll(old)
+		}
+	}
+	work, err := os.MkdirTemp(filepath.Dir(folder), "installing.")
 	if err != nil {
 		return fmt.Errorf("the cache: %w; $NST_CACHE names another folder", err)
 	}
 	defer os.RemoveAll(work)
 	cpu, cuda := wheels()
-	if exists(filepath.Join(folder, "torch")) { // scripts/setup's, or this command's
+	if exists(filepath.Join(folder, "torch", "lib", "libtorch_cuda.so")) { // scripts/setup's, or this command's
 		cpu = nil
 	}
 	fmt.Fprintf(stderr, "nst: fetching libtorch %s with CUDA into %s (2.6 GB, unpacked 5 GB)\n", torch.Version(),
 		folder)
-	if err := pipDownload(ctx, work, append(cpu, cuda...), stderr); err != nil {
+	if err := pipDownload(ctx, work, append(cpu, cuda...), stderr); ctx.Err() != nil {
+		return ctx.Err()
+	} else if err != nil {
 		return fmt.Errorf("pip could not download libtorch (%w): run it again, or pip install torch==%s, which nst "+
 			"finds", err, torch.Version())
 	}
@@ -109,10 +122,24 @@ func pipDownload(ctx context.Context, folder string, requirements []string, stde
 	pip.Env = append(os.Environ(), "TMPDIR="+folder) // where there is room for them
 	pip.Stdout, pip.Stderr = stderr, stderr
 	err := pip.Run()
-	if errors.Is(err, exec.ErrNotFound) {
+	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("there is no %s: apt install python3-pip, or name one by $NST_PYTHON", python())
 	}
+	if err != nil && exec.CommandContext(ctx, python(), "-m", "pip", "--version").Run() != nil {
+		return fmt.Errorf("%s has no pip: apt install python3-pip, or name another by $NST_PYTHON", python())
+	}
 	return err
+}
+
+// roomFor looks whether a folder's disk has room for what is fetched, and unpacked.
+func roomFor(folder string) error {
+	const wanted = 8_000_000_000
+	var s syscall.Statfs_t
+	if syscall.Statfs(folder, &s) == nil && int64(s.Bavail)*s.Bsize < wanted {
+		return usage("%s has %s free, and %s are wanted; $NST_CACHE names another folder", folder,
+			humanize.Bytes(s.Bavail*uint64(s.Bsize)), humanize.Bytes(wanted))
+	}
+	return nil
 }
 
 // unpack writes the files of a zip into a folder.

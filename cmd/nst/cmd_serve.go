@@ -359,36 +359,38 @@ type readAgain struct {
 	read func() error
 }
 
-// accessLog is where requests are logged.
-func (o *serveOptions) accessLog(log *slog.Logger) (access *slog.Logger, done func(), err error) {
+// accessLog is where requests are logged, and what opens it anew.
+func (o *serveOptions) accessLog(log *slog.Logger) (access *slog.Logger, reopen func() error, err error) {
+	nothing := func() error { return nil }
 	switch {
 	case o.access == "off":
-		return slog.New(slog.DiscardHandler), func() {}, nil
+		return slog.New(slog.DiscardHandler), nothing, nil
 	case o.accessFile == "":
-		return log, func() {}, nil
+		return log, nothing, nil
 	}
-	file, err := os.OpenFile(o.accessFile, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
-	if err != nil {
+	file := &logFile{path: o.accessFile}
+	if err := file.open(); err != nil {
 		return nil, nil, usage("--access-log-file: %w", err)
 	}
-	return o.log(file), func() { file.Close() }, nil
+	apart := *o
+	apart.logLevel = slog.LevelInfo // of which requests are
+	return apart.log(file), file.open, nil
 }
 
 func runServe(ctx context.Context, o *serveOptions, stderr io.Writer) error {
+	// Before they are read: what happens to them from now on is not missed.
+	files := map[string]*reloaded{"api": reload(o.tlsCert, o.tlsKey), "nats": reload(o.natsTLSCert, o.natsTLSKey),
+		"tokens": reload(o.tokenFile), "workers": reload(o.workerTokens), "log": reload()}
 	var again []readAgain
-	var tokenFile readAgain
-	if o.tokenFile != "" {
-		tokenFile.reloaded = reload(o.tokenFile)
-	}
 	tokens, err := o.prepare()
 	if err != nil {
 		return err
 	}
 	if o.apiTLS != nil {
-		again = append(again, readAgain{reload(o.tlsCert, o.tlsKey), o.apiTLS.read})
+		again = append(again, readAgain{files["api"], o.apiTLS.read})
 	}
 	if o.natsTLS != nil {
-		again = append(again, readAgain{reload(o.natsTLSCert, o.natsTLSKey), o.natsTLS.read})
+		again = append(again, readAgain{files["nats"], o.natsTLS.read})
 	}
 	stderr = &locked{w: stderr} // its workers write to it too
 	if os.Getenv("GOMEMLIMIT") == "" {
@@ -434,7 +436,7 @@ func runServe(ctx context.Context, o *serveOptions, stderr io.Writer) error {
 		}
 		if o.workerTokens != "" {
 			if config.Workers, err = readWorkers(o.workerTokens); err != nil {
-				return usageError{err}
+				return err
 			}
 		}
 		if server, err = jobs.StartServer(config); err != nil {
@@ -442,7 +444,7 @@ func runServe(ctx context.Context, o *serveOptions, stderr io.Writer) error {
 		}
 		defer server.Close()
 		if o.workerTokens != "" {
-			again = append(again, readAgain{reload(o.workerTokens), func() error {
+			again = append(again, readAgain{files["workers"], func() error {
 				workers, err := readWorkers(o.workerTokens)
 				if err != nil {
 					return err
@@ -476,11 +478,11 @@ func runServe(ctx context.Context, o *serveOptions, stderr io.Writer) error {
 		}
 		return err
 	}
-	access, closeAccess, err := o.accessLog(log)
+	access, reopen, err := o.accessLog(log)
 	if err != nil {
 		return err
 	}
-	defer closeAccess()
+	again = append(again, readAgain{files["log"], reopen})
 	api := httpapi.New(q, httpapi.Config{Tokens: tokens, TrustedProxies: o.trusted, Log: log, Access: access,
 		LogReads: o.access == "all"})
 	defer api.Close()
@@ -494,14 +496,16 @@ func runServe(ctx context.Context, o *serveOptions, stderr io.Writer) error {
 	var working sync.WaitGroup
 	var failed error
 	if o.tokenFile != "" {
-		tokenFile.read = func() error {
-			tokens, err := readTokens(o.tokenFile)
+		again = append(again, readAgain{files["tokens"], func() error {
+			tokens, err := tokensOf(o.tokenFile, "--token-file")
+			if err == nil && len(tokens) == 0 {
+				tokens = nobody()
+			}
 			if err == nil {
 				api.SetTokens(tokens)
 			}
 			return err
-		}
-		again = append(again, tokenFile)
+		}})
 	}
 	for _, a := range again {
 		working.Go(func() { a.watch(ctx, log, a.read) })

@@ -154,7 +154,8 @@ func (o *submitOptions) run(ctx context.Context, args []string, stdout, stderr i
 	service.Waits = func(err error) { say("the service does not answer (%v); trying again", oneLine(err)) }
 	defer func() {
 		if failed != nil && job != nil && !job.State.Finished() {
-			fmt.Fprintf(stderr, "nst: the job goes on at the service; its result: nst submit --job %s -o %s\n", id, o.output)
+			fmt.Fprintf(stderr, "nst: the job goes on at the service; its result: nst submit --job %s -o %s\n", id,
+				o.output)
 		}
 	}()
 	show := newProgress(o.quiet, stderr)

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	_ "embed"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -80,7 +82,11 @@ func look(where string, folders ...string) libtorchPlace {
 				lib = real
 			}
 			p.Path, p.CUDA = lib, exists(filepath.Join(lib, "libtorch_cuda.so")) && hasCUDALibraries(lib)
-			if v := libtorchVersion(filepath.Dir(lib)); v != "" && v != torch.Version() {
+			switch v := libtorchVersion(filepath.Dir(lib)); {
+			case v == torch.Version(), where == besideUs:
+			case v == "":
+				p.Wrong = "it does not say its version (version.py or build-version)"
+			default:
 				p.Wrong = fmt.Sprintf("it is %s, and this program was compiled for %s", v, torch.Version())
 			}
 			return p
@@ -125,7 +131,9 @@ func libtorchPlaces(everywhere bool) []libtorchPlace {
 		all = append(all, look(besideUs, filepath.Join(top, "lib"), filepath.Join(top, "libtorch")))
 	}
 	if folder, err := cudaFolder(); err == nil {
-		all = append(all, look("the cache", filepath.Join(folder, "torch")))
+		p := look("the cache", filepath.Join(folder, "torch"))
+		p.CUDA = p.CUDA && exists(filepath.Join(folder, "nvidia", ".complete"))
+		all = append(all, p)
 	}
 	driver := torch.HasNVIDIADriver()
 	withCUDA := func(p libtorchPlace) bool { return p.usable() && p.CUDA }
@@ -157,7 +165,9 @@ func cudaFolder() (string, error) {
 // pythonTorch is the folder of an installed Python's torch; empty if there is none. It is
 // found without importing it.
 func pythonTorch() string {
-	out, err := exec.Command(python(), "-c", "import importlib.util as u; s = u.find_spec('torch'); "+
+	// Not of the folder that the user is in, which Python would look into first.
+	out, err := exec.Command(python(), "-c", "import sys; sys.path = [p for p in sys.path if p]; "+
+		"import importlib.util as u; s = u.find_spec('torch'); "+
 		"print(list(s.submodule_search_locations)[0] if s else '')").Output()
 	if err != nil {
 		return ""
@@ -176,7 +186,7 @@ func python() string {
 // useLibtorch has the program load libtorch from where it is best: see libtorchPlaces. A
 // folder that is named takes $LIBTORCH's place, here and in the processes that this one
 // starts. It comes before anything that loads libtorch.
-func useLibtorch(named string) error {
+func useLibtorch(named string, stderr io.Writer) error {
 	if named != "" {
 		p := look("--libtorch", named)
 		if p.Path == "" {
@@ -194,6 +204,9 @@ func useLibtorch(named string) error {
 		return nil
 	}
 	for _, p := range libtorchPlaces(false) {
+		if p.Where == "$LIBTORCH" && !p.usable() && os.Getenv(natsVariable) == "" {
+			fmt.Fprintf(stderr, "nst: $LIBTORCH is not used: %s\n", cmp.Or(p.Wrong, "it has no lib/libtorch_cpu.so"))
+		}
 		if p.Used && p.Where != besideUs {
 			return torch.UseLibtorch(p.Path)
 		}

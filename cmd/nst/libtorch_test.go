@@ -2,7 +2,9 @@ package main
 
 import (
 	"archive/zip"
+	"bytes"
 	"context"
+	"io"
 	"os"
 	"path/filepath"
 	"testing"
@@ -50,8 +52,26 @@ func TestLibtorchPlaces(t *testing.T) {
 	}
 	assert.Contains(t, all[0].String(), "with CUDA (used)")
 
-	assert.ErrorContains(t, useLibtorch(other), "it is 2.3.1, and this program was compiled for")
-	assert.ErrorContains(t, useLibtorch(t.TempDir()), "has no lib/libtorch_cpu.so")
+	t.Setenv("LIBTORCH", other)
+	t.Setenv("NST_LIBTORCH", "") // which it may set
+	var said bytes.Buffer
+	require.NoError(t, useLibtorch("", &said))
+	assert.Contains(t, said.String(), "nst: $LIBTORCH is not used: it is 2.3.1, ")
+
+	assert.ErrorContains(t, useLibtorch(other, io.Discard), "it is 2.3.1, and this program was compiled for")
+	assert.ErrorContains(t, useLibtorch(t.TempDir(), io.Discard), "has no lib/libtorch_cpu.so")
+}
+
+// A torch in the folder that the user is in is none of Python's.
+func TestLibtorchOfAFolder(t *testing.T) {
+	folder := t.TempDir()
+	for _, name := range []string{"torch/__init__.py", "torch/lib/libtorch_cpu.so", "torch/version.py"} {
+		require.NoError(t, os.MkdirAll(filepath.Dir(filepath.Join(folder, name)), 0o755))
+		require.NoError(t, os.WriteFile(filepath.Join(folder, name), nil, 0o644))
+	}
+	t.Chdir(folder)
+	assert.NotContains(t, pythonTorch(), folder)
+	assert.Contains(t, look("Python's", filepath.Join(folder, "torch")).Wrong, "does not say its version")
 }
 
 // A version.py of a Python torch says the version too; NVIDIA's libraries have to be there

@@ -70,7 +70,15 @@ Exit status: 0 done; 1 failed; 2 wrong usage or unusable input; 130 interrupted
 	root.CompletionOptions.HiddenDefaultCmd = true
 	libtorch := root.PersistentFlags().String("libtorch", "",
 		"the libtorch to load, in place of $LIBTORCH and those that nst doctor lists")
-	root.PersistentPreRunE = func(*cobra.Command, []string) error { return useLibtorch(*libtorch) }
+	root.PersistentPreRunE = func(c *cobra.Command, _ []string) error {
+		switch c.Name() {
+		case "submit", "ready", "install", "serve": // which load none; serve's workers do
+			if *libtorch == "" {
+				return nil
+			}
+		}
+		return useLibtorch(*libtorch, stderr)
+	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(newStylizeCommand(), newTextureCommand(), newBatchCommand(), newBenchCommand(),
 		newCompareCommand(), newCheckCommand(), newWeightsCommand(), newInstallCommand(), newDoctorCommand(),

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -16,6 +17,7 @@ import (
 type reloaded struct {
 	files  []string
 	seen   string // what they were when they were read
+	now    string // what they are: read when they stay so, since they may be half written
 	hangup chan os.Signal
 }
 
@@ -37,7 +39,7 @@ func (f *reloaded) stamp() (all string) {
 }
 
 // reloadEvery is how often the files are looked at.
-const reloadEvery = 2 * time.Second
+const reloadEvery = time.Second
 
 // watch has the files read again, until ctx is done. What cannot be read changes nothing.
 func (f *reloaded) watch(ctx context.Context, log *slog.Logger, read func() error) {
@@ -49,7 +51,8 @@ func (f *reloaded) watch(ctx context.Context, log *slog.Logger, read func() erro
 		case <-f.hangup:
 		case <-time.After(reloadEvery):
 			now := f.stamp()
-			if now == f.seen {
+			if now == f.seen || now != f.now {
+				f.now = now
 				continue
 			}
 			f.seen = now
@@ -58,8 +61,38 @@ func (f *reloaded) watch(ctx context.Context, log *slog.Logger, read func() erro
 			log.Error("what was read before stays", "files", f.files, "error", err)
 			continue
 		}
-		log.Info("read again", "files", f.files)
+		if len(f.files) > 0 {
+			log.Info("read again", "files", f.files)
+		}
 	}
+}
+
+// logFile is a log that is opened anew on SIGHUP, as after it was moved away.
+type logFile struct {
+	path  string
+	mutex sync.Mutex
+	file  *os.File
+}
+
+func (l *logFile) open() error {
+	file, err := os.OpenFile(l.path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
+	if err != nil {
+		return err
+	}
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
+	if l.file != nil {
+		l.file.Close()
+	}
+	l.file = file
+	return nil
+}
+
+// Write writes to what is open now.
+func (l *logFile) Write(p []byte) (int, error) {
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
+	return l.file.Write(p)
 }
 
 // keyPair is a certificate for TLS that is in files, with its key.

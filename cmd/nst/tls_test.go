@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -95,6 +96,17 @@ func TestServeSecured(t *testing.T) {
 	write("workers", []byte("w2: "+other+"\n"))
 	eventually("whose token is taken away is disconnected", func() bool { return !nc.IsConnected() })
 	assert.NoError(t, connect(func(o *workerOptions) { o.nats = "tls://w2:" + other + "@" + nats }))
+
+	write("workers", []byte("# none\n"))
+	eventually("the last one is taken away as well", func() bool {
+		return connect(func(o *workerOptions) { o.nats = "tls://w2:" + other + "@" + nats }) != nil
+	})
+	require.NoError(t, os.Rename(access, access+".1"))
+	require.NoError(t, syscall.Kill(os.Getpid(), syscall.SIGHUP))
+	eventually("the log of requests is opened anew", func() bool {
+		_, err := os.Stat(access)
+		return err == nil
+	})
 
 	cert, key = second.issue(t)
 	write("key.pem", key) // a moment in which they do not belong together

@@ -3,12 +3,16 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"crypto/rand"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"math"
 	"os"
+	"regexp"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/dustin/go-humanize"
 
@@ -22,10 +26,19 @@ const leastToken = 16
 // readTokens reads a file of tokens, one a line, as "name: token" or the token alone, and
 // after the token what is granted; # begins a comment.
 func readTokens(path string) (all []httpapi.Token, err error) {
+	if all, err = tokensOf(path, "--token-file"); err == nil && len(all) == 0 {
+		return nil, usage("--token-file: there is no token in %s", path)
+	}
+	return all, err
+}
+
+// tokensOf reads a file that a flag names; in it there may be none.
+func tokensOf(path, flag string) (all []httpapi.Token, err error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return nil, usage("--token-file: %w", err)
+		return nil, usage("%s: %w", flag, err)
 	}
+	data = bytes.TrimPrefix(data, []byte("\ufeff")) // some editors' mark of UTF-8
 	lines := bufio.NewScanner(bytes.NewReader(data))
 	for n := 1; lines.Scan(); n++ {
 		line := strings.TrimSpace(lines.Text())
@@ -34,20 +47,34 @@ func readTokens(path string) (all []httpapi.Token, err error) {
 		}
 		t, err := readToken(line)
 		if err != nil {
-			return nil, usage("--token-file: line %d of %s: %w", n, path, err)
+			return nil, usage("%s: line %d of %s: %w", flag, n, path, err)
 		}
 		if t.Name == "" {
-			t.Name, t.Admin = fmt.Sprintf("line %d", n), true
+			t.Label, t.Admin = fmt.Sprintf("line %d", n), true
+		}
+		for _, other := range all {
+			switch {
+			case t.Secret != "" && t.Secret == other.Secret || t.Secret == "" && t.SHA256 == other.SHA256:
+				return nil, usage("%s: the token in line %d of %s is in it twice", flag, n, path)
+			case t.Name != "" && t.Name == other.Name && (t.Owner != other.Owner || t.Admin != other.Admin):
+				return nil, usage("%s: line %d of %s grants %s something else than a line before it", flag, n, path,
+					t.Name)
+			}
 		}
 		all = append(all, t)
 	}
 	if err := lines.Err(); err != nil {
-		return nil, usage("--token-file: %w", err)
-	}
-	if len(all) == 0 {
-		return nil, usage("--token-file: there is no token in %s", path)
+		return nil, usage("%s: %w", flag, err)
 	}
 	return all, nil
+}
+
+var inURL = regexp.MustCompile(`^[A-Za-z0-9._-]{1,72}$`)
+
+// nobody is a token that nobody knows: in the place of none, by which a service would ask for
+// none.
+func nobody() []httpapi.Token {
+	return []httpapi.Token{{Owner: jobs.Owner{Name: "nobody"}, Secret: rand.Text()}}
 }
 
 // hashed comes before a token's SHA-256 that is there in its place.
@@ -57,8 +84,10 @@ const hashed = "sha256:"
 func readToken(line string) (t httpapi.Token, err error) {
 	if name, rest, named := strings.Cut(line, ":"); named && !strings.HasPrefix(line, hashed) {
 		t.Name, line = strings.TrimSpace(name), rest
-		if t.Name == "" || len(t.Name) > 64 {
-			return t, fmt.Errorf("the name %.70q has not 1 to 64 characters", t.Name)
+		odd := func(r rune) bool { return !unicode.IsPrint(r) }
+		if n := utf8.RuneCountInString(t.Name); n == 0 || n > 64 || !utf8.ValidString(t.Name) ||
+			strings.ContainsFunc(t.Name, odd) {
+			return t, fmt.Errorf("the name %.70q is not of 1 to 64 printable characters in UTF-8", t.Name)
 		}
 	}
 	words := strings.Fields(line)
@@ -102,14 +131,15 @@ func readToken(line string) (t httpapi.Token, err error) {
 
 // readWorkers reads a file of the workers' tokens, one a line, as "name: token".
 func readWorkers(path string) (all []jobs.WorkerToken, err error) {
-	tokens, err := readTokens(path)
+	tokens, err := tokensOf(path, "--worker-tokens")
 	if err != nil {
-		return nil, errors.New(strings.ReplaceAll(err.Error(), "--token-file", "--worker-tokens"))
+		return nil, err
 	}
 	for _, t := range tokens {
-		if t.Secret == "" || t.Owner != (jobs.Owner{Name: t.Name}) || t.Admin {
-			return nil, fmt.Errorf("--worker-tokens: in %s a line is a worker's name and its token, as in w1: TOKEN",
-				path)
+		if t.Owner != (jobs.Owner{Name: t.Name}) || t.Admin || !inURL.MatchString(t.Name) ||
+			!inURL.MatchString(t.Secret) {
+			return nil, usage("--worker-tokens: in %s a line is a worker's name and its token, as in w1: TOKEN, each "+
+				"of at most 72 letters, digits and any of ._-, since they are part of a URL", path)
 		}
 		all = append(all, jobs.WorkerToken{Name: t.Name, Token: t.Secret})
 	}

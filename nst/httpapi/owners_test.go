@@ -108,3 +108,34 @@ func TestJobsAreTheirOwners(t *testing.T) {
 		assert.Contains(t, text, strings.Split(query, "=")[0])
 	}
 }
+
+// Nor are the pictures of a finished job another's, in whatever way they are asked for.
+func TestPicturesAreTheirOwners(t *testing.T) {
+	s := serve(t, true, jobs.Config{}, httpapi.Config{Tokens: []httpapi.Token{
+		{Owner: jobs.Owner{Name: "ann"}, Secret: "the token of ann"},
+		{Owner: jobs.Owner{Name: "bob"}, Secret: "the token of bob"},
+	}})
+	id := s.job(`{"size": 32, "iterations": 2}`) // ann's
+	require.Equal(t, jobs.Done, s.until(id, func(j jobs.Job) bool { return j.State.Finished() }).State)
+	for _, path := range []string{"", "/content", "/style-1", "/preview", "/result", "/result?format=webp", "/events"} {
+		for _, method := range []string{"GET", "HEAD"} {
+			for who, want := range map[string]int{"ann": 200, "bob": 404} {
+				for _, header := range []string{"", "Range", "If-None-Match"} {
+					if header != "" && who == "ann" {
+						continue
+					}
+					r, err := http.NewRequest(method, s.url+"/v1/jobs/"+id+path, nil)
+					require.NoError(t, err)
+					r.Header.Set("Authorization", "Bearer the token of "+who)
+					if header != "" {
+						r.Header.Set(header, map[string]string{"Range": "bytes=0-9", "If-None-Match": "*"}[header])
+					}
+					answer, err := http.DefaultClient.Do(r)
+					require.NoError(t, err)
+					answer.Body.Close()
+					assert.Equal(t, want, answer.StatusCode, "%s %s of %s, %s", method, path, who, header)
+				}
+			}
+		}
+	}
+}

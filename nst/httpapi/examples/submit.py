@@ -16,13 +16,21 @@ content, style, out = sys.argv[1:]
 with open(content, "rb") as c, open(style, "rb") as s:
     answer = session.post(server + "/v1/jobs", files=[("content", c), ("style", s)],
                           data={"options": json.dumps({"size": 256, "iterations": 20})})
-if not answer.ok:
-    sys.exit(answer.json()["detail"])
-job = answer.json()
+
+
+def checked(answer):
+    """The answer, or the end with what the service says is wrong."""
+    if not answer.ok:
+        sys.exit(answer.json()["detail"] if "json" in answer.headers["Content-Type"] else f"status {answer.status_code}")
+    return answer
+
+
+job = checked(answer).json()
 while job["state"] in ("queued", "running"):
     time.sleep(0.5)
-    job = session.get(f"{server}/v1/jobs/{job['id']}").json()
+    job = checked(session.get(f"{server}/v1/jobs/{job['id']}")).json()
 if job["state"] != "done":
     sys.exit(job.get("error", job["state"]))
+result = checked(session.get(f"{server}/v1/jobs/{job['id']}/result")).content
 with open(out, "wb") as file:
-    file.write(session.get(f"{server}/v1/jobs/{job['id']}/result").content)
+    file.write(result)
