@@ -1,0 +1,344 @@
+package jobs
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/seed9bb5c928/nst/nst"
+	"github.com/seed9bb5c928/nst/nst/picture"
+)
+
+// Submit checks a request, stores it and queues it. Of a request whose Key was
+// used before it returns the job that there is, and created is false. Errors are
+// ErrQueueFull, ErrNoSpace, ErrKeyUsed, QuotaErrors, PictureErrors, those that match
+// nst.ErrInvalidOption, and the connection's.
+func (q *Queue) Submit(ctx context.Context, r Request) (j Job, created bool, err error) {
+	if r.Key == "" && q.Full() {
+		return j, false, ErrQueueFull
+	}
+	if r.Key == "" {
+		if err := q.admit(r.Owner); err != nil {
+			return j, false, err
+		}
+	}
+	if j, err = q.check(ctx, r); err != nil {
+		return j, false, err
+	}
+	if j.Reserved, err = q.room(ctx, r, j); err != nil {
+		return j, false, err
+	}
+	j.ID, j.State, j.Created, j.Version = strings.ToLower(rand.Text()), Queued, time.Now().UTC(), version
+	j.Owner, j.Priority, j.RequestID, j.Trace = r.Owner.Name, r.Owner.Priority, r.ID, traceOf(ctx)
+	if r.Key != "" {
+		j.Key = r.keyName()
+	}
+	for since := time.Now(); r.Key != ""; { // until it is ours, or whose it is has a job
+		other, err := q.claim(ctx, r, j.ID)
+		if err == nil && other == "" {
+			break
+		}
+		var theirs Job
+		if err == nil {
+			theirs, err = q.load(ctx, other)
+		}
+		if !errors.Is(err, ErrNotFound) {
+			return theirs, false, err
+		}
+		if time.Since(since) > claimWait {
+			return j, false, ErrKeyBusy
+		}
+		select {
+		case <-ctx.Done():
+			return j, false, ctx.Err()
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	unlock := q.lockOwner(r.Owner.Name)
+	if err = q.charge(ctx, r, j); err == nil {
+		if j, err = q.store(ctx, r, j); err != nil {
+			_ = q.spend(context.WithoutCancel(ctx), r.Owner, -j.pixels())
+		}
+	}
+	unlock()
+	if err != nil {
+		q.remove(context.WithoutCancel(ctx), j)
+		return j, false, err
+	}
+	q.log(j).Info("queued", "owner", j.Owner, "width", j.Width, "height", j.Height)
+	return j, true, nil
+}
+
+// Full says, by what is known now, whether Submit would answer ErrQueueFull to any
+// request without a Key: then its pictures need not be looked at.
+func (q *Queue) Full() bool {
+	q.mutex.Lock()
+	defer q.mutex.Unlock()
+	return q.waiting >= q.config.MaxJobs
+}
+
+// check validates a request, and makes its job.
+func (q *Queue) check(ctx context.Context, r Request) (j Job, err error) {
+	if err := r.Options.Validate(); err != nil && r.Options.Start != nst.StartPicture {
+		return j, err
+	}
+	if n := r.Options.Iterations; n != nil && *n > q.config.MaxIterations {
+		return j, &nst.OptionError{Field: "Iterations", Problem: fmt.Sprintf("is %d; at most %d are made here", *n,
+			q.config.MaxIterations)}
+	}
+	j.Options = r.Options
+	j.Styles = len(r.Styles)
+	j.Inputs = inputs{Styles: len(r.Styles), ContentMask: r.ContentMask != nil, StyleMasks: len(r.StyleMasks),
+		StrengthMask: r.StrengthMask != nil, Init: r.Init != nil}
+	if j.Inputs.Init {
+		j.Options.Start = nst.StartPicture
+	}
+	if len(r.Styles) == 0 {
+		return j, &PictureError{"style 1", errors.New("is missing; one or more will do")}
+	}
+	content, err := q.glance(ctx, "content", r.Content)
+	if err != nil {
+		return j, err
+	}
+	var styles []*picture.Picture
+	for i, data := range r.Styles {
+		s, err := q.glance(ctx, fmt.Sprintf("style %d", i+1), data)
+		if err != nil {
+			return j, err
+		}
+		styles = append(styles, s)
+	}
+	o := j.Options
+	others := map[string][]byte{}
+	if j.Inputs.ContentMask {
+		others["content mask"] = r.ContentMask
+	}
+	if j.Inputs.StrengthMask {
+		others["strength mask"] = r.StrengthMask
+	}
+	for i, data := range r.StyleMasks {
+		others[fmt.Sprintf("style mask %d", i+1)] = data
+	}
+	if j.Inputs.Init {
+		others["init"] = r.Init
+	}
+	for part, data := range others {
+		if _, err := q.glance(ctx, part, data); err != nil {
+			return j, err
+		}
+	}
+	if j.Inputs.ContentMask != (j.Inputs.StyleMasks > 0) || j.Inputs.StyleMasks > 0 &&
+		j.Inputs.StyleMasks != len(styles) {
+		return j, &nst.OptionError{Field: "ContentMask",
+			Problem: "and a mask for each style picture go together: give both or neither"}
+	}
+	if o.Start == nst.StartPicture {
+		if !j.Inputs.Init {
+			return j, &nst.OptionError{Field: "Start",
+				Problem: "is a picture, which is missing: send it as the part init"}
+		}
+		o.Start = "" // it has been looked at
+	}
+	if j.Width, j.Height, err = o.ResultSize(content, styles...); err != nil {
+		return j, err
+	}
+	if int64(j.Width)*int64(j.Height) > q.config.MaxPixels {
+		return j, &nst.OptionError{Field: "Size",
+			Problem: fmt.Sprintf("makes a picture of %d×%d; at most %d pixels are made here", j.Width, j.Height,
+				q.config.MaxPixels)}
+	}
+	return j, nil
+}
+
+// glance looks whether a picture can be decoded, and returns its size alone.
+func (q *Queue) glance(ctx context.Context, part string, data []byte) (*picture.Picture, error) {
+	width, height, _, err := picture.Header(data)
+	if err == nil && int64(width)*int64(height) > q.config.MaxPixels {
+		err = fmt.Errorf("claims %d×%d pixels; at most %d are taken here", width, height, q.config.MaxPixels)
+	}
+	if err != nil {
+		return nil, &PictureError{part, err}
+	}
+	width, height, memory, err := picture.Upright(data)
+	if err != nil {
+		return nil, &PictureError{part, err}
+	}
+	if memory > glanceMemory { // a worker will see
+		return &picture.Picture{Width: width, Height: height}, nil
+	}
+	select {
+	case q.decoding <- struct{}{}:
+		defer func() { <-q.decoding }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if _, err := picture.Decode(bytes.NewReader(data)); err != nil {
+		return nil, &PictureError{part, err}
+	}
+	return &picture.Picture{Width: width, Height: height}, nil
+}
+
+// glanceMemory is what decoding a picture may take for it to be decoded when it is
+// submitted; of larger ones the header alone is looked at.
+const glanceMemory = 128 << 20
+
+// room says how much room a job, and all that will come of it, may take, and whether
+// there is that much beside what other unfinished jobs may yet take.
+func (q *Queue) room(ctx context.Context, r Request, j Job) (need int64, err error) {
+	need = int64(len(r.Content))
+	for _, s := range r.Styles {
+		need += int64(len(s))
+	}
+	// Beside the result a checkpoint: of L-BFGS up to 45 pictures, of Adam 6, and the
+	// one before until it is whole.
+	pictures := int64(45)
+	if o, err := j.Options.Resolve(); err == nil && o.Optimizer == nst.Adam {
+		pictures = 6
+	}
+	need += int64(j.Width) * int64(j.Height) * 12 * (2*pictures + 1)
+	wanted := need
+	for _, other := range q.List() {
+		if !other.State.Finished() {
+			wanted += other.Reserved
+		}
+	}
+	if free, known := q.diskFree(); known && free < wanted*int64(q.config.Replicas)+reserve {
+		return 0, ErrNoSpace
+	}
+	stored, limit, err := q.Stored(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if limit > 0 && stored+wanted > limit {
+		return 0, ErrNoSpace
+	}
+	return need, nil
+}
+
+// diskFree is what the store's disk has free, if it is on this machine.
+func (q *Queue) diskFree() (bytes int64, known bool) {
+	var s syscall.Statfs_t
+	if q.config.Dir == "" || syscall.Statfs(q.config.Dir, &s) != nil {
+		return 0, false
+	}
+	return int64(s.Bavail) * s.Bsize, true
+}
+
+// keyName is where a request's key is kept: an owner's keys are its own.
+func (r Request) keyName() string {
+	if r.Owner.Name == "" {
+		return "key." + hashed(r.Key)
+	}
+	return "key." + hashed(r.Owner.Name+"\x00"+r.Key)
+}
+
+// hashed is a text as part of a key of the store, who reads which does not learn it.
+func hashed(text string) string {
+	hash := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(hash[:])
+}
+
+// claimRecord says whose a key is.
+type claimRecord struct {
+	ID   string    `json:"id"`
+	Hash string    `json:"hash"` // of the request
+	Made time.Time `json:"made"`
+}
+
+func (r Request) hash() string {
+	h := sha256.New()
+	options, _ := json.Marshal(r.Options)
+	parts := slices.Concat([][]byte{options, r.Content, r.Init, r.ContentMask}, r.Styles, r.StyleMasks)
+	if r.StrengthMask != nil { // which older programs' requests have not
+		parts = append(parts, []byte("strength mask"), r.StrengthMask)
+	}
+	for _, part := range parts {
+		fmt.Fprintf(h, "%d:", len(part))
+		h.Write(part)
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// claim makes a key the job's, or returns the job whose it is.
+func (q *Queue) claim(ctx context.Context, r Request, id string) (other string, err error) {
+	mine := claimRecord{id, r.hash(), time.Now()}
+	value, _ := json.Marshal(mine)
+	for {
+		_, err = q.records.Create(ctx, r.keyName(), value)
+		if err == nil || !errors.Is(err, jetstream.ErrKeyExists) {
+			return "", err
+		}
+		e, err := q.records.Get(ctx, r.keyName())
+		if errors.Is(err, jetstream.ErrKeyNotFound) {
+			continue
+		}
+		if err != nil {
+			return "", err
+		}
+		var theirs claimRecord
+		if err := json.Unmarshal(e.Value(), &theirs); err != nil {
+			return "", err
+		}
+		if theirs.Hash != mine.Hash {
+			return "", ErrKeyUsed
+		}
+		if _, err := q.load(ctx, theirs.ID); errors.Is(err, ErrNotFound) && time.Since(theirs.Made) > time.Minute {
+			// Who claimed it died, or the job was deleted.
+			if err := q.records.Purge(ctx, r.keyName(), jetstream.LastRevision(e.Revision())); err != nil {
+				return "", err
+			}
+			continue
+		}
+		return theirs.ID, nil
+	}
+}
+
+// claimWait is how long a request waits for another one with its key.
+const claimWait = 10 * time.Second
+
+// store writes the pictures, then the record, then the message. Without the last,
+// tidy sends it.
+func (q *Queue) store(ctx context.Context, r Request, j Job) (Job, error) {
+	data := map[string][]byte{"content": r.Content, "content-mask": r.ContentMask, "strength-mask": r.StrengthMask,
+		"init": r.Init}
+	for i, s := range r.Styles {
+		data[numbered("style", i)] = s
+	}
+	for i, s := range r.StyleMasks {
+		data[numbered("style-mask", i)] = s
+	}
+	for _, name := range j.Inputs.names() {
+		if err := q.write(ctx, j.ID, name, data[name]); err != nil {
+			return j, err
+		}
+	}
+	value, err := json.Marshal(j)
+	if err != nil {
+		return j, err
+	}
+	if j.Revision, err = q.records.Create(ctx, j.ID, value); err != nil {
+		return j, full(err)
+	}
+	if err := q.send(ctx, j); err != nil {
+		return j, err
+	}
+	q.learn(j)
+	return j, nil
+}
+
+func (q *Queue) send(ctx context.Context, j Job) error {
+	_, err := q.js.PublishMsg(ctx, &nats.Msg{Subject: j.work()}, jetstream.WithMsgID(j.ID))
+	return full(err)
+}
