@@ -279,13 +279,11 @@ func (o *submitOptions) request(out target, args []string) (r client.Request, er
 		if path == "" || err != nil {
 			return nil
 		}
+		if err = o.claim(path); err != nil {
+			return nil
+		}
 		var data []byte
 		if path == standard {
-			if o.stdin {
-				err = usage("- is standard input, which can be read once: give other pictures by name")
-				return nil
-			}
-			o.stdin = true
 			data, err = io.ReadAll(os.Stdin)
 		} else {
 			data, err = os.ReadFile(path)

@@ -18,17 +18,26 @@ const standard = "-"
 // openPicture opens a picture, if decoding it fits what --memory-limit leaves on the CPU. An
 // input may be the standard one, once.
 func (t *transferFlags) openPicture(path string) (*picture.Picture, error) {
-	if path == standard {
-		if t.stdin {
-			return nil, usage("- is standard input, which can be read once: give other pictures by name")
-		}
-		t.stdin = true
+	if err := t.claim(path); err != nil {
+		return nil, err
 	}
 	limit, err := t.memoryLeft()
 	if err != nil {
 		return nil, err
 	}
 	return picture.OpenWithin(path, limit)
+}
+
+// claim notes that a file is read, which the standard input can be once.
+func (t *transferFlags) claim(path string) error {
+	if path != standard {
+		return nil
+	}
+	if t.stdin {
+		return usage("- is standard input, which can be read once: give other pictures by name")
+	}
+	t.stdin = true
+	return nil
 }
 
 // memoryLeft is what --memory-limit leaves of the host's memory or, without it or where

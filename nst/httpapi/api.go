@@ -193,9 +193,9 @@ func (a *API) SetTokens(tokens []Token) {
 func (a *API) grant(tokens []Token) {
 	ctx, cancel := context.WithTimeout(a.ctx, 30*time.Second)
 	defer cancel()
+	waiting := a.queue.Owners()
 	for _, t := range tokens {
-		waits := func(j jobs.Job) bool { return j.Owner == t.Name && !j.State.Finished() }
-		if t.Name == "" || !slices.ContainsFunc(a.queue.List(), waits) {
+		if t.Name == "" || !waiting[t.Name] {
 			continue
 		}
 		if err := a.queue.Grant(ctx, t.Owner); err != nil {

@@ -65,6 +65,15 @@ func consumerOf(owner string) string {
 	return workConsumer + "-" + hashed(owner)[:16]
 }
 
+// Owners are the names of those whose jobs wait or run.
+func (q *Queue) Owners() map[string]bool {
+	all := map[string]bool{}
+	for _, j := range q.unfinished() {
+		all[j.Owner] = true
+	}
+	return all
+}
+
 // Grant makes an owner's consumer, or changes what it is granted: Submit does it for whose
 // the job is.
 func (q *Queue) Grant(ctx context.Context, o Owner) error {
@@ -95,8 +104,8 @@ func (q *Queue) renew(ctx context.Context) error {
 	if err = errors.Join(err, list.Err()); err != nil {
 		return err
 	}
-	for _, j := range q.List() {
-		if name := consumerOf(j.Owner); !j.State.Finished() && !there[name] {
+	for _, j := range q.unfinished() {
+		if name := consumerOf(j.Owner); !there[name] {
 			there[name] = true
 			err = errors.Join(err, q.Grant(ctx, Owner{Name: j.Owner}))
 		}
@@ -128,8 +137,8 @@ func (q *Queue) admit(o Owner) error {
 	}
 	most := cmp.Or(o.Waiting, (q.config.MaxJobs+1)/2)
 	waiting := 0
-	for _, j := range q.List() {
-		if j.Owner == o.Name && !j.State.Finished() {
+	for _, j := range q.unfinished() {
+		if j.Owner == o.Name {
 			waiting++
 		}
 	}
@@ -204,10 +213,7 @@ func (q *Queue) turns() (owners []string, queued bool) {
 		began             time.Time
 	}
 	all := map[string]*turn{}
-	for _, j := range q.List() {
-		if j.State.Finished() {
-			continue
-		}
+	for _, j := range q.unfinished() {
 		t := all[j.Owner]
 		if t == nil {
 			t = &turn{owner: j.Owner, priority: math.MinInt}

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -15,6 +16,20 @@ import (
 	"github.com/seed9bb5c928/nst/nst/jobs"
 	"github.com/seed9bb5c928/nst/nst/jobs/jobstest"
 )
+
+// connected is a server of its own, on which there is no queue yet.
+func connected(t *testing.T) (*nats.Conn, jetstream.JetStream) {
+	t.Helper()
+	server, err := jobs.StartServer(jobs.ServerConfig{Dir: t.TempDir()})
+	require.NoError(t, err)
+	t.Cleanup(server.Close)
+	nc, err := server.Connect()
+	require.NoError(t, err)
+	t.Cleanup(nc.Close)
+	js, err := jetstream.New(nc)
+	require.NoError(t, err)
+	return nc, js
+}
 
 // of is a small request of an owner.
 func of(t testing.TB, o jobs.Owner) jobs.Request {
@@ -159,14 +174,7 @@ func TestTurnsAfterDeleting(t *testing.T) {
 // lost.
 func TestOwnersAreRenewed(t *testing.T) {
 	ctx := context.Background()
-	server, err := jobs.StartServer(jobs.ServerConfig{Dir: t.TempDir()})
-	require.NoError(t, err)
-	t.Cleanup(server.Close)
-	nc, err := server.Connect()
-	require.NoError(t, err)
-	t.Cleanup(nc.Close)
-	js, err := jetstream.New(nc)
-	require.NoError(t, err)
+	nc, js := connected(t)
 	q, err := jobs.Open(ctx, nc, jobs.Config{Patience: 2 * time.Second})
 	require.NoError(t, err)
 	submit(t, q, of(t, jobs.Owner{Name: "ann", AtOnce: 3}))
@@ -217,15 +225,7 @@ func TestKeysAreTheOwners(t *testing.T) {
 // A store in which an older program has made the work stream is gone on with.
 func TestOlderStore(t *testing.T) {
 	ctx := context.Background()
-	dir := t.TempDir()
-	server, err := jobs.StartServer(jobs.ServerConfig{Dir: dir})
-	require.NoError(t, err)
-	t.Cleanup(server.Close)
-	nc, err := server.Connect()
-	require.NoError(t, err)
-	t.Cleanup(nc.Close)
-	js, err := jetstream.New(nc)
-	require.NoError(t, err)
+	nc, js := connected(t)
 	stream, err := js.CreateStream(ctx, jetstream.StreamConfig{Name: "NST_WORK", Subjects: []string{"nst.work.*"},
 		Retention: jetstream.WorkQueuePolicy, MaxMsgs: 100, Discard: jetstream.DiscardNew, Duplicates: 2 * time.Minute})
 	require.NoError(t, err)

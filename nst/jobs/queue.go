@@ -417,6 +417,18 @@ func (q *Queue) List() []Job {
 	return all
 }
 
+// unfinished are the jobs that wait or run, in no order.
+func (q *Queue) unfinished() (all []Job) {
+	q.mutex.Lock()
+	defer q.mutex.Unlock()
+	for _, j := range q.known {
+		if !j.State.Finished() {
+			all = append(all, j)
+		}
+	}
+	return all
+}
+
 // Changes returns a channel that has a value soon after each change of a job, and
 // what to call when it is not needed any more. Several changes may be one value:
 // Get has the latest. Of no id it has one when any job is queued, begun, finished or

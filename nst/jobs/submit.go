@@ -26,10 +26,10 @@ import (
 // ErrQueueFull, ErrNoSpace, ErrKeyUsed, QuotaErrors, PictureErrors, those that match
 // nst.ErrInvalidOption, and the connection's.
 func (q *Queue) Submit(ctx context.Context, r Request) (j Job, created bool, err error) {
-	if r.Key == "" && q.Full() {
-		return j, false, ErrQueueFull
-	}
 	if r.Key == "" {
+		if q.Full() {
+			return j, false, ErrQueueFull
+		}
 		if err := q.admit(r.Owner); err != nil {
 			return j, false, err
 		}
@@ -209,10 +209,8 @@ func (q *Queue) room(ctx context.Context, r Request, j Job) (need int64, err err
 	}
 	need += int64(j.Width) * int64(j.Height) * 12 * (2*pictures + 1)
 	wanted := need
-	for _, other := range q.List() {
-		if !other.State.Finished() {
-			wanted += other.Reserved
-		}
+	for _, other := range q.unfinished() {
+		wanted += other.Reserved
 	}
 	if free, known := q.diskFree(); known && free < wanted*int64(q.config.Replicas)+reserve {
 		return 0, ErrNoSpace

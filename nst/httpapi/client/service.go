@@ -219,13 +219,14 @@ func (s *Service) ask(ctx context.Context, out any, call func() (*http.Response,
 	if patience == 0 {
 		patience = time.Minute
 	}
-	for began, pause := time.Now(), 200*time.Millisecond; ; pause = min(2*pause, 10*time.Second) {
+	const first = 200 * time.Millisecond
+	for began, pause := time.Now(), first; ; pause = min(2*pause, 10*time.Second) {
 		err := once(out, call)
 		var p *ProblemError
 		if err == nil || ctx.Err() != nil || errors.As(err, &p) && !p.busy() || hopeless(err) {
 			return errors.Join(ctx.Err(), err)
 		}
-		if s.Waits != nil && pause == 200*time.Millisecond {
+		if s.Waits != nil && pause == first {
 			s.Waits(err)
 		}
 		wait := pause
