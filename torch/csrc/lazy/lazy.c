@@ -5,7 +5,6 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <torch/version.h>
 
 // Of each function: where its address is kept, which is at first that of what loads it,
 // and its name. See stubs.S.
@@ -44,8 +43,15 @@ static void load_libtorch(void) {
   }
 }
 
-// The version that the libraries were compiled with, which loads none of them.
-const char* nst_version(void) { return TORCH_VERSION; }
+// The version that the libraries were compiled with, which loads none of them. It is not
+// this file's own: a program that is packed runs with libraries compiled anew.
+const char* nst_version(void) {
+  void* library = dlopen("libnstversion.so", RTLD_NOW);
+  const char* (*version)(void) = NULL;
+  if (library != NULL) *(void**)&version = dlsym(library, "nst_compiled_version");
+  if (version == NULL) fail();
+  return version();
+}
 
 static void load(void) {
   spin_briefly();
