@@ -2,7 +2,6 @@
 // matrices, outside autograd. Feature maps are channels-last in memory. What
 // cpu/kernels.h has no kernel for (another device or type, channels that fill no
 // vector) is left to libtorch.
-#include <ATen/Parallel.h>
 #include <ATen/ops/addcmul.h>
 #include <ATen/ops/avg_pool2d.h>
 #include <ATen/ops/avg_pool2d_backward.h>
@@ -35,22 +34,18 @@
 
 #include "cpu/kernels.h"
 #include "guard.h"
+#include "parallel.h"
 #include "precision.h"
 
 using nst::give;
 using nst::guard;
 using nst::tensor;
+using nst::threads;
 
 namespace {
 
 constexpr auto kLast = at::MemoryFormat::ChannelsLast;
 constexpr int64_t kChannels = 32;  // kernels work on multiples of this
-
-nst::cpu::Parallel threads() {
-  return {at::get_num_threads(), [](int64_t count, void (*body)(void*, int64_t, int64_t), void* context) {
-            at::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) { body(context, begin, end); });
-          }};
-}
 
 bool on_cpu(const at::Tensor& t) { return t.is_cpu() && t.scalar_type() == at::kFloat; }
 

@@ -102,6 +102,11 @@ const char* nst_tensor_resize(nst_tensor t, int64_t height, int64_t width, int32
 const char* nst_floats_resize(const float* data, int64_t planes, int64_t height, int64_t width, float* out,
                               int64_t to_height, int64_t to_width, nst_wrap wrap);
 
+// Motion between pictures in memory of the caller's (flow.cc). The flow [2,H,W] from one RGB picture [3,H,W], with
+// values in [0,1], to another: from(x,y) is to(x+u,y+v). And planes moved by a flow: out(x,y) = data(x+u,y+v).
+const char* nst_flow(const float* from, const float* to, int64_t height, int64_t width, float* out);
+const char* nst_warp(const float* data, int64_t planes, const float* flow, int64_t height, int64_t width, float* out);
+
 // Automatic differentiation (autograd.cc). The grad mode belongs to the
 // calling thread.
 const char* nst_grad_mode(int32_t enabled, int32_t* before);

@@ -542,12 +542,19 @@ void addmm(float* sum, const float* f, const float* d, int64_t positions, int64_
 
 }  // namespace
 
+// flow.cc
+namespace optical {
+void flow(const float* from, const float* to, int64_t h, int64_t w, float* out, const Parallel& parallel);
+void warp(const float* x, int64_t planes, const float* motion, int64_t h, int64_t w, float* out,
+          const Parallel& parallel);
+}
+
 extern const Kernels kernels;
 const Kernels kernels = {
 #define NST_TEXT_OF(x) #x
 #define NST_TEXT(x) NST_TEXT_OF(x)
     NST_TEXT(NST_ISA), winograd_size, winograd_weights, winograd, first, first_backward, average_pool,
     average_pool_backward, max_pool,
-    max_pool_backward, syrk, addmm};
+    max_pool_backward, syrk, addmm, optical::flow, optical::warp};
 
 }  // namespace nst::cpu::NST_ISA

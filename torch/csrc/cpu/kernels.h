@@ -58,6 +58,11 @@ struct Kernels {
   // beta is 0 or 1.
   void (*addmm)(float* sum, const float* f, const float* d, int64_t positions, int64_t k, int64_t n, float beta,
                 float scale, const Parallel& parallel);
+  // out [2,h,w]: how the pixels of a picture [3,h,w] of 0 to 1 move to another, to the right and down.
+  void (*flow)(const float* from, const float* to, int64_t h, int64_t w, float* out, const Parallel& parallel);
+  // out [planes,h,w] at (x,y) is x at (x,y) + motion(x,y); motion is [2,h,w].
+  void (*warp)(const float* x, int64_t planes, const float* motion, int64_t h, int64_t w, float* out,
+               const Parallel& parallel);
 };
 
 const Kernels& kernels();
