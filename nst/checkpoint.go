@@ -17,6 +17,7 @@ import (
 
 	"github.com/seed9bb5c928/nst/nst/internal/descent"
 	"github.com/seed9bb5c928/nst/nst/internal/objective"
+	"github.com/seed9bb5c928/nst/nst/picture"
 	"github.com/seed9bb5c928/nst/torch"
 )
 
@@ -210,6 +211,10 @@ func (r *run) inputs() (map[string]string, error) {
 	}
 	if s.StrengthMask != nil {
 		out["strength mask"] = hash(fingerprintOf(s.StrengthMask))
+	}
+	if p := s.Previous; p != nil {
+		out["previous frames' picture"] = hash(fingerprintOf(&picture.Picture{Width: p.Picture.Width,
+			Height: p.Picture.Height, Pixels: p.Picture.Pixels, Alpha: p.Weights}))
 	}
 	if s.Start == StartPicture {
 		out["picture to start from"] = hash(fingerprintOf(s.Picture))

@@ -349,6 +349,10 @@ type Options struct {
 	// does not reach, and where it is grey a position counts by the square of its level
 	// (0 to 1), as with transparent pixels. It has the content's aspect, in any size.
 	StrengthMask *picture.Picture `json:"-"`
+	// Previous is what the result is held to where it is a frame of a video, and
+	// TemporalWeight δ, how much: nil means the preset's.
+	Previous       *Previous `json:"-"`
+	TemporalWeight *float64  `json:"temporal_weight,omitempty"`
 	// Precision is Fast if empty.
 	Precision Precision `json:"precision,omitempty"`
 	// Tile is TileAuto if empty. MemoryLimit is what the process may use of the
@@ -362,6 +366,14 @@ type Options struct {
 	// Resume is where an earlier run of the same options and pictures is gone
 	// on from.
 	Resume *Checkpoint `json:"-"`
+}
+
+// Previous is what is known of a frame by the frames before it: see package video.
+type Previous struct {
+	// Picture is their results, moved to where they are now. It has the result's aspect.
+	Picture *picture.Picture
+	// Weights is how well each of its pixels is known, from 0 (not at all) to 1, row by row.
+	Weights []float32
 }
 
 // Autotune is whether cuDNN tries its algorithms for each shape of a scale, and keeps

@@ -113,12 +113,15 @@ func (s situation) state(primary torch.Device) (m descent.Memory, held int64) {
 		m.Bytes = min(max(m.Bytes, m.Least*2*s.pictures*at.bytes(s.double)), s.free[primary]/3)
 		m.Least = 1
 	}
+	if s.spec.Delta > 0 {
+		held = 4 // what a frame is held to, its weights, and the differences
+	}
 	if s.still {
-		return m, 2 // the pictures and their gradient
+		return m, held + 2 // the pictures and their gradient
 	}
 	settings := s.descent
 	settings.Memory = m
-	return m, settings.Held(primary, s.pictures*at.bytes(false))
+	return m, held + settings.Held(primary, s.pictures*at.bytes(false))
 }
 
 // keepMore has the networks keep all that they make of their weights, and workers the

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"runtime/debug"
 	"slices"
 	"time"
@@ -68,9 +69,9 @@ func (e *Engine) newRun(inputs []Input, o Options, h Hooks) (*run, error) {
 			return nil, invalid("Size", "makes pictures of %d×%d and %d×%d; those that are made together are of "+
 				"one size", last.width, last.height, other.width, other.height)
 		}
-		if len(inputs) > 1 && (m.contentMask != nil || s.Resume != nil) {
+		if len(inputs) > 1 && (m.contentMask != nil || s.Resume != nil || s.Previous != nil) {
 			return nil, invalid("ContentMask", "is for one picture at a time, as StrengthMask, transparent pixels "+
-				"that are kept, and Resume")
+				"that are kept, Previous and Resume")
 		}
 	}
 	if s.Resume != nil {
@@ -510,7 +511,7 @@ func (r *run) evaluator(at scale) (eval *objective.Evaluator, err error) {
 				parts = append(parts, r.settings.part(p, t))
 			}
 			return objective.StackPictures(parts)
-		}, opacity)
+		}, opacity, r.temporal(at))
 		return err
 	})
 	return eval, err
@@ -523,6 +524,24 @@ func (r *run) stack(make func(m *item) torch.Tensor) torch.Tensor {
 		parts = append(parts, make(m))
 	}
 	return objective.StackPictures(parts)
+}
+
+// temporal is what the picture is held to at a scale; nil: nothing.
+func (r *run) temporal(at scale) *objective.Temporal {
+	p := r.settings.Previous
+	if p == nil || r.spec.Delta == 0 {
+		return nil
+	}
+	roots := make([]float32, len(p.Weights))
+	for i, w := range p.Weights {
+		roots[i] = float32(math.Sqrt(float64(min(max(w, 0), 1))))
+	}
+	roots = resizedPlanes(roots, p.Picture, at.width, at.height, r.settings.wrap())
+	plane := torch.FromFloats(roots, r.pool.Primary, 1, 1, int64(at.height), int64(at.width))
+	return &objective.Temporal{
+		Target: r.settings.tensor(p.Picture, r.pool.Primary, at.width, at.height),
+		Roots:  torch.Cast(plane, r.settings.Precision.scalar()),
+	}
 }
 
 // start is the pictures to start from at a scale.

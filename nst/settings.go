@@ -220,6 +220,9 @@ func (s *settings) checkStrength() error {
 	return nil
 }
 
+// temporalWeights are the presets' δ.
+var temporalWeights = map[Preset]float64{Balanced: 300, Classic: 1e12, Gatys: 1e9}
+
 // strengthRange is what Strength's ends multiply and divide the preset's style weight by.
 const strengthRange = 10
 
@@ -241,6 +244,17 @@ func (s *settings) checkNumbers() error {
 		}
 		*n.from = n.to
 		if err := checkNumber(n.field, *n.to, n.zero); err != nil {
+			return err
+		}
+	}
+	if s.Previous != nil {
+		if s.TemporalWeight == nil {
+			s.TemporalWeight = new(temporalWeights[s.Preset])
+		}
+		s.spec.Delta = *s.TemporalWeight
+	}
+	if s.TemporalWeight != nil {
+		if err := checkNumber("TemporalWeight", *s.TemporalWeight, true); err != nil {
 			return err
 		}
 	}
@@ -416,6 +430,15 @@ func (s *settings) checkPictures() error {
 	if s.Start == StartPicture {
 		if err := s.Picture.Check(); err != nil {
 			return invalid("Picture", "cannot be started from: %v", err)
+		}
+	}
+	if s.Previous != nil {
+		p := s.Previous.Picture
+		if err := p.Check(); err != nil {
+			return invalid("Previous", "cannot be held to: %v", err)
+		}
+		if n := p.Width * p.Height; len(s.Previous.Weights) != n {
+			return invalid("Previous", "has %d weights for %d pixels", len(s.Previous.Weights), n)
 		}
 	}
 	if (s.ContentMask == nil) != (len(s.StyleMasks) == 0) {

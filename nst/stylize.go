@@ -46,7 +46,10 @@ type Costs struct {
 	Style map[string]float64 `json:"style"`
 	// TV is the total variation, before its weight; 0 if that is 0.
 	TV float64 `json:"tv"`
-	// Total is J = α·J_content + β·Σ λ_l·J_l + γ·TV, where α is the scale's: at
+	// Temporal is how far the picture is from Options.Previous, before its weight: the mean
+	// of w·(x − y)² over all values in [0,1]; 0 without.
+	Temporal float64 `json:"temporal,omitempty"`
+	// Total is J = α·J_content + β·Σ λ_l·J_l + γ·TV + δ·J_temporal, where α is the scale's: at
 	// the result's size ContentWeight, at smaller ones more (see Options.Scales).
 	Total float64 `json:"total"`
 	// GradientL2 is the Euclidean norm of ∂J/∂pixels.
@@ -62,7 +65,8 @@ type PanicError = torch.PanicError
 
 // costsOf names the layers.
 func costsOf(c objective.Costs) Costs {
-	out := Costs{Content: c.Content, Style: map[string]float64{}, TV: c.TV, Total: c.Total, GradientL2: c.GradientL2}
+	out := Costs{Content: c.Content, Style: map[string]float64{}, TV: c.TV, Temporal: c.Temporal,
+		Total: c.Total, GradientL2: c.GradientL2}
 	for l, v := range c.Style {
 		out.Style[l.Name] = v
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/seed9bb5c928/nst/nst"
 	"github.com/seed9bb5c928/nst/nst/picture"
 	"github.com/seed9bb5c928/nst/nst/vgg19"
+	"github.com/seed9bb5c928/nst/nst/video"
 	"github.com/seed9bb5c928/nst/torch"
 	"github.com/spf13/cobra"
 )
@@ -80,7 +81,7 @@ Exit status: 0 done; 1 failed; 2 wrong usage or unusable input; 130 interrupted
 		return useLibtorch(*libtorch, stderr)
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(newStylizeCommand(), newTextureCommand(), newBatchCommand(), newBenchCommand(),
+	root.AddCommand(newStylizeCommand(), newTextureCommand(), newBatchCommand(), newVideoCommand(), newBenchCommand(),
 		newCompareCommand(), newCheckCommand(), newWeightsCommand(), newInstallCommand(), newDoctorCommand(),
 		newServeCommand(), newWorkerCommand(), newSubmitCommand(), newReadyCommand())
 	return exitStatus(root.ExecuteContext(ctx), stderr)
@@ -121,7 +122,7 @@ func exitStatus(err error, stderr io.Writer) int {
 	}
 	var mine usageError
 	for _, unusable := range []error{nst.ErrInvalidOption, picture.ErrPicture, picture.ErrOutput, nst.ErrCheckpoint,
-		vgg19.ErrNetwork, torch.ErrDevice} {
+		vgg19.ErrNetwork, torch.ErrDevice, video.ErrClip, video.ErrStore, video.ErrTool} {
 		if errors.Is(err, unusable) {
 			return exitUsage
 		}

@@ -17,6 +17,7 @@ type Costs struct {
 	Content    float64
 	Style      map[vgg19.Layer]float64
 	TV         float64
+	Temporal   float64
 	Total      float64
 	GradientL2 float64
 }
@@ -32,6 +33,9 @@ func (c Costs) Check(iteration int) error {
 		name = "the gradient"
 		if bad(c.TV) {
 			name = "the total variation"
+		}
+		if bad(c.Temporal) {
+			name = "the temporal cost"
 		}
 		for layer, v := range c.Style {
 			if bad(v) {

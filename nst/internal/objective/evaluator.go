@@ -42,6 +42,7 @@ type Evaluator struct {
 
 	source       Source
 	opacity      Opacity      // nil: the content is wholly opaque
+	temporal     *Temporal    // nil: the pictures are no frames
 	coefficients torch.Tensor // see Totals; none before they are needed
 }
 
@@ -82,7 +83,8 @@ type region struct {
 type columns struct {
 	positional   map[positional]int
 	summed       map[*region]map[Statistic]int
-	tv, gradient int
+	tv, temporal int
+	gradient     int
 	count        int
 }
 
@@ -111,6 +113,9 @@ func (e *Evaluator) layOut() columns {
 	if e.spec.Gamma > 0 {
 		c.tv = next()
 	}
+	if e.temporal != nil {
+		c.temporal = next()
+	}
 	c.gradient = next()
 	return c
 }
@@ -124,12 +129,15 @@ type Styles struct {
 
 // New makes an evaluator of pictures of width×height. It copies the regions' targets, keeps
 // guides, uses candidates up (what it leaves of them is the caller's to close), and owns the
-// opacity, which may be nil: Close frees them. Without memory for the content's features, the
-// pool's tiles become smaller.
-func New(pool *tiling.Pool, spec *Spec, width, height int, styles Styles, source Source,
-	opacity Opacity) (*Evaluator, error) {
+// opacity and the temporal term, of which each may be nil: Close frees them. Without memory
+// for the content's features, the pool's tiles become smaller.
+func New(pool *tiling.Pool, spec *Spec, width, height int, styles Styles, source Source, opacity Opacity,
+	temporal *Temporal) (*Evaluator, error) {
 	e := &Evaluator{pool: pool, spec: spec, width: width, height: height, layers: spec.Layers(), source: source,
-		opacity: opacity}
+		opacity: opacity, temporal: temporal}
+	if temporal != nil {
+		temporal.keep()
+	}
 	for _, l := range spec.positional() {
 		values := float64(spec.Channels[l.Layer]) * positions(l.Layer, width, height)
 		e.content = append(e.content, &contentTerm{layer: l.Layer, weight: l.Weight, values: values})
@@ -201,6 +209,7 @@ func (t *summedTerm) add(spec *Spec, given Region, meanSquare, factor float64) {
 func (e *Evaluator) Close() {
 	torch.Close(e.coefficients)
 	e.opacity.Close()
+	e.temporal.close()
 	for _, t := range e.content {
 		t.release()
 	}
@@ -305,6 +314,9 @@ func (e *Evaluator) evaluate(x torch.Tensor) (values, gradient torch.Tensor, err
 	if e.spec.Gamma > 0 {
 		roots[e.columns.tv] = torch.Pow(totalVariation(x, gradient, e.spec.Gamma, e.spec.Wrap), 0.5)
 	}
+	if e.temporal != nil {
+		roots[e.columns.temporal] = torch.Pow(e.temporal.cost(x, gradient, e.spec.Delta), 0.5)
+	}
 	// Where the picture is no number its gradient may be one: not every library's ReLU
 	// passes NaN on.
 	roots[e.columns.gradient] = torch.Norms(torch.AddScaled(gradient, x, 0))
@@ -353,6 +365,10 @@ func (e *Evaluator) costs(i int, values []float64) Costs {
 	if e.spec.Gamma > 0 {
 		c.TV = values[e.columns.tv]
 		c.Total += e.spec.Gamma * c.TV
+	}
+	if e.temporal != nil {
+		c.Temporal = values[e.columns.temporal]
+		c.Total += e.spec.Delta * c.Temporal
 	}
 	c.GradientL2 = math.Sqrt(values[e.columns.gradient])
 	return c

@@ -157,7 +157,7 @@ func newEvaluator(t testing.TB, pool *tiling.Pool, spec *Spec, content *image, s
 	}
 	if spec.Neighbours {
 		e, err := New(pool, spec, content.width, content.height, Styles{Neighbourhoods: neighbourhoods(t, pool, spec,
-			content, styles...)}, content.source, opacity)
+			content, styles...)}, content.source, opacity, nil)
 		require.NoError(t, err)
 		return e
 	}
@@ -181,7 +181,7 @@ func newEvaluator(t testing.TB, pool *tiling.Pool, spec *Spec, content *image, s
 			regions = append(regions, Region{l, share, guides[l.Stride][level], Blend(parts)})
 		}
 	}
-	e, err := New(pool, spec, content.width, content.height, Styles{Regions: regions}, content.source, opacity)
+	e, err := New(pool, spec, content.width, content.height, Styles{Regions: regions}, content.source, opacity, nil)
 	require.NoError(t, err)
 	return e
 }

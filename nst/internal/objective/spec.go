@@ -20,13 +20,13 @@ import (
 
 // Spec is an objective without its targets:
 //
-//	J(G) = α·J_content(C,G) + β·Σ λ_l·J_l(S,G) + γ·TV(G)
+//	J(G) = α·J_content(C,G) + β·Σ λ_l·J_l(S,G) + γ·TV(G) + δ·J_temporal(G)
 //
-// (equation 7 of the paper, and a total variation).
+// (equation 7 of the paper, a total variation, and what a frame of a video is held to).
 type Spec struct {
-	Alpha, Beta, Gamma float64
-	Content, Style     []WeightedLayer
-	StyleLoss          Loss // unless Neighbours
+	Alpha, Beta, Gamma, Delta float64
+	Content, Style            []WeightedLayer
+	StyleLoss                 Loss // unless Neighbours
 	// Neighbours has each position compared with the style's nearest (see neighbours.go).
 	Neighbours bool
 	// ContentLoss compares the content's and the generated picture's maps. nil: the

@@ -1,0 +1,450 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+
+	"github.com/seed9bb5c928/nst/nst"
+	"github.com/seed9bb5c928/nst/nst/picture"
+	"github.com/seed9bb5c928/nst/nst/video"
+	"github.com/seed9bb5c928/nst/torch"
+)
+
+// videoOptions are the flags of nst video.
+type videoOptions struct {
+	*transferFlags
+	clip, output, frames string
+	styles               []string
+	encoding             video.Encoding
+	frameIterations      int
+	longTerm             []int
+	passes, limit        int
+	store                string
+	resume, keep         bool
+	preview, log         string
+	json, quiet          bool
+}
+
+func newVideoCommand() *cobra.Command {
+	o := &videoOptions{}
+	c := &cobra.Command{
+		Use:   "video CLIP STYLE… -o OUT",
+		Short: "Give a clip the style of pictures, steady in time",
+		Example: `  nst video clip.mp4 painting.jpg -o out.mp4
+  nst video clip.mp4 painting.jpg -o out.mp4 --resume
+  nst video clip.mp4 painting.jpg --frames frames --size 1280 --limit 10`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) < 2 {
+				return usage("video takes a clip and at least one style picture: nst video CLIP STYLE… -o OUT")
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, args []string) error {
+			o.clip, o.styles = args[0], args[1:]
+			return o.run(c.Context(), c.OutOrStdout(), c.ErrOrStderr())
+		},
+	}
+	f := c.Flags()
+	f.SortFlags = false
+	f.StringVarP(&o.output, "output", "o", "", "the clip to write: "+video.Endings)
+	f.StringVar(&o.frames, "frames", "", "a folder for the frames as pictures, 000001.png and so on, with or in place "+
+		"of -o")
+	o.transferFlags = newTransferFlags(f)
+	optional(o.transferFlags, "temporal-weight", "how much a frame is held to those before it, where the optical flow "+
+		"can be relied on (default: the preset's)", number, func(o *nst.Options) **float64 { return &o.TemporalWeight })
+	f.IntVar(&o.frameIterations, "frame-iterations", video.DefaultFrameIterations,
+		"number of steps of a frame that follows another; --iterations is that of the first of each shot")
+	f.IntSliceVar(&o.longTerm, "long-term", []int{1, 2, 4}, "how many frames back a frame is held to: where the "+
+		"first is not known, the next, and so on")
+	f.IntVar(&o.passes, "passes", 1, "how often the clip is gone through, forward and back in turns")
+	f.StringVar(&o.encoding.Codec, "codec", "", "ffmpeg's encoder (default: H.264, for .webm VP9)")
+	f.IntVar(&o.limit, "limit", 0, "make the first N frames alone; 0: all")
+	f.StringVar(&o.store, "store", "", "the file that keeps the frames which are done until all are (default: OUT.nst)")
+	f.BoolVar(&o.resume, "resume", false, "go on with the frames that an earlier run has left, if there are any")
+	f.BoolVar(&o.keep, "keep-store", false, "leave that file when all is done")
+	f.StringVar(&o.preview, "preview", "", "write each frame that is done to this picture file")
+	f.StringVar(&o.log, "log", "", "write a line for each frame to this file, as JSON Lines")
+	f.BoolVar(&o.json, "json", false, "print the summary as one JSON object")
+	f.BoolVarP(&o.quiet, "quiet", "q", false, "no progress")
+	return c
+}
+
+// videoSummary is what --json prints.
+type videoSummary struct {
+	Output          string       `json:"output,omitempty"`
+	FramesFolder    string       `json:"frames_folder,omitempty"`
+	Width           int          `json:"width"`
+	Height          int          `json:"height"`
+	Frames          int          `json:"frames"`
+	Shots           int          `json:"shots"`
+	Seconds         float64      `json:"seconds"` // of this run
+	SecondsPerFrame float64      `json:"seconds_per_frame"`
+	Device          torch.Device `json:"device"`
+}
+
+// run finds out all it can before the work begins.
+func (o *videoOptions) run(ctx context.Context, stdout, stderr io.Writer) (err error) {
+	if o.output == "" && o.frames == "" {
+		return usage("-o is missing: the clip to write, %s; or --frames, a folder for pictures", video.Endings)
+	}
+	if o.limit < 0 || o.passes < 1 {
+		return usage("--limit is %d and --passes %d; 0 or more, and 1 or more will do", o.limit, o.passes)
+	}
+	options, err := o.options()
+	if err != nil {
+		return err
+	}
+	all := video.Options{Options: options, FrameIterations: &o.frameIterations, LongTerm: o.longTerm}
+	clip, err := video.Probe(ctx, o.clip)
+	if err != nil {
+		return err
+	}
+	width, height, err := video.FrameSize(all, clip.Width, clip.Height)
+	if err != nil {
+		return err
+	}
+	if o.output != "" {
+		if sameFile(o.output, o.clip) {
+			return usage("-o is %s, the clip itself; give the result a file of its own", o.output)
+		}
+		o.encoding.Quality = o.quality
+		if o.encoding, err = clip.CheckOutput(ctx, o.output, width, height, o.encoding); err != nil {
+			return err
+		}
+	}
+	if o.frames != "" {
+		if err := os.MkdirAll(o.frames, 0o755); err != nil {
+			return usage("--frames: %w", err)
+		}
+		if err := picture.CheckWritable(filepath.Join(o.frames, "000001.png")); err != nil {
+			return fmt.Errorf("--frames: %w", err)
+		}
+	}
+	var preview target
+	if o.preview != "" {
+		if preview, err = newTarget(o.preview, "", picture.Encoding{Bits: 8}, stdout); err != nil {
+			return fmt.Errorf("--preview: %w", err)
+		}
+	}
+	var styles []*picture.Picture
+	for _, path := range o.styles {
+		p, err := o.openPicture(path)
+		if err != nil {
+			return err
+		}
+		styles = append(styles, p)
+	}
+	store, resumed, err := o.openStore(ctx, all)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = store.Close()
+		}
+	}()
+	log, err := openFrameLog(o.log, resumed)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, log.Close()) }()
+	engine, err := o.open(ctx, stderr)
+	if err != nil {
+		return err
+	}
+	defer engine.Close()
+
+	began := time.Now()
+	show := newFrames(o.quiet, stderr)
+	summary := videoSummary{Output: o.output, FramesFolder: o.frames, Width: width, Height: height,
+		Device: engine.Device()}
+	made := 0
+	var saving error
+	warn := func(message string) { fmt.Fprintf(stderr, "nst: %s\n", message) }
+	run := &video.Run{Engine: engine, Clip: clip, Styles: styles, Options: all, Store: store, Passes: o.passes,
+		Limit: o.limit, Warn: warn,
+		Hooks: nst.Hooks{Warn: warn, Progress: show.within},
+		Progress: func(p video.Progress) {
+			made++
+			show.update(p)
+			if saving == nil && o.preview != "" {
+				saving = preview.save(p.Picture)
+			}
+			saving = errors.Join(saving, log.Encode(p))
+		}}
+	err = run.Make(ctx)
+	show.done()
+	if err != nil {
+		fmt.Fprintf(stderr, "nst: the frames that are done are in %s: the same command with --resume goes on\n", o.storePath())
+		return err
+	}
+	summary.Seconds = time.Since(began).Seconds()
+	if made > 0 {
+		summary.SecondsPerFrame = summary.Seconds / float64(made)
+	}
+	summary.Frames, summary.Shots = store.Count()
+	written := func(n int) { show.written(n, summary.Frames) }
+	if o.frames != "" {
+		if err := run.WriteFrames(ctx, o.frames, picture.Encoding{Bits: 8}, written); err != nil {
+			return err
+		}
+	}
+	if o.output != "" {
+		if err := run.Write(ctx, o.output, o.encoding, written); err != nil {
+			return err
+		}
+	}
+	show.done()
+	if saving != nil {
+		saving = fmt.Errorf("the result is written, what was due on the way is not: %w", saving)
+	}
+	if o.keep {
+		saving = errors.Join(saving, store.Close())
+	} else {
+		saving = errors.Join(saving, store.Remove())
+	}
+	switch {
+	case o.json:
+		saving = errors.Join(saving, json.NewEncoder(stdout).Encode(summary))
+	case !o.quiet:
+		fmt.Fprintln(stderr, summary.text())
+	}
+	return saving
+}
+
+// text is the summary as a line for people.
+func (s videoSummary) text() string {
+	to := s.Output
+	if to == "" {
+		to = s.FramesFolder
+	}
+	return fmt.Sprintf("%s: %d frames of %d×%d, %d shots, in %.1f s (%.3g s each), %s", to, s.Frames, s.Width, s.Height,
+		s.Shots, s.Seconds, s.SecondsPerFrame, s.Device)
+}
+
+// storePath is where the frames are kept that are done.
+func (o *videoOptions) storePath() string {
+	switch {
+	case o.store != "":
+		return o.store
+	case o.output != "":
+		return o.output + ".nst"
+	}
+	return filepath.Clean(o.frames) + ".nst"
+}
+
+// openStore opens the frames of the run before, or begins.
+func (o *videoOptions) openStore(ctx context.Context, all video.Options) (s *video.Store, resumed bool, err error) {
+	identity, err := o.identity(ctx, all)
+	if err != nil {
+		return nil, false, err
+	}
+	path := o.storePath()
+	if o.resume && exists(path) {
+		s, err = video.OpenStore(path, identity)
+		return s, true, err
+	}
+	s, err = video.CreateStore(path, identity)
+	if errors.Is(err, video.ErrStore) {
+		err = usage("%s is what an earlier run has left: --resume goes on with it; or remove it", path)
+	}
+	return s, false, err
+}
+
+// identity is all that the frames depend on, by the flags' names.
+func (o *videoOptions) identity(ctx context.Context, all video.Options) (map[string]string, error) {
+	resolved, err := all.Options.Resolve()
+	if err != nil {
+		return nil, err
+	}
+	resolved.Tile, resolved.MemoryLimit = "", 0 // they change no cost but by rounding
+	all.Options = resolved
+	text, err := json.Marshal(all)
+	if err != nil {
+		return nil, err
+	}
+	var fields map[string]any
+	if err := json.Unmarshal(text, &fields); err != nil {
+		return nil, err
+	}
+	out := map[string]string{"passes": strconv.Itoa(o.passes)}
+	for name, v := range fields {
+		out[name] = fmt.Sprint(v)
+	}
+	files := map[string]string{"clip": o.clip, "content-mask": o.contentMask, "strength-mask": o.strengthMask}
+	for i, path := range o.styles {
+		files[fmt.Sprintf("style %d", i+1)] = path
+	}
+	for i, path := range o.styleMasks {
+		files[fmt.Sprintf("style-mask %d", i+1)] = path
+	}
+	for name, path := range files {
+		if path == "" {
+			continue
+		}
+		if out[name], err = hashOf(ctx, path); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// hashOf is a file's SHA-256, shortened.
+func hashOf(ctx context.Context, path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, &interruptible{ctx, f}); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(h.Sum(nil))[:16], nil
+}
+
+// interruptible is a reader that ends with a context.
+type interruptible struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+// Read reads until the context is done.
+func (i *interruptible) Read(p []byte) (int, error) {
+	if err := i.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return i.r.Read(p)
+}
+
+// frameLog is the file of --log; without one it takes nothing.
+type frameLog struct {
+	file *os.File
+}
+
+func openFrameLog(path string, resumed bool) (*frameLog, error) {
+	if path == "" {
+		return &frameLog{}, nil
+	}
+	mode := os.O_WRONLY | os.O_CREATE | os.O_APPEND
+	if !resumed {
+		mode |= os.O_TRUNC
+	}
+	f, err := os.OpenFile(path, mode, 0o644)
+	if err != nil {
+		return nil, usage("--log: %s cannot be written: %w", path, err)
+	}
+	return &frameLog{f}, nil
+}
+
+// Encode adds a line.
+func (l *frameLog) Encode(p video.Progress) error {
+	if l.file == nil {
+		return nil
+	}
+	return json.NewEncoder(l.file).Encode(p)
+}
+
+// Close closes the file.
+func (l *frameLog) Close() error {
+	if l.file == nil {
+		return nil
+	}
+	return l.file.Close()
+}
+
+// frames show how far a clip is: a bar on a terminal, a line now and then elsewhere.
+type frames struct {
+	progress
+	began  time.Time
+	first  int // that were done before
+	latest video.Progress
+}
+
+func newFrames(quiet bool, out io.Writer) *frames {
+	f := &frames{began: time.Now()}
+	f.progress = *newProgress(quiet, out)
+	return f
+}
+
+// update is after a frame.
+func (f *frames) update(p video.Progress) {
+	if f.latest.Done == 0 {
+		f.first = p.Done - 1
+	}
+	f.latest = p
+	f.show(1)
+}
+
+// within is during the frame after the latest.
+func (f *frames) within(p nst.Progress) {
+	f.now = fmt.Sprintf("%d px, %d/%d", p.Scale, p.Iteration, p.Iterations)
+	f.show(p.Fraction)
+}
+
+// show says which frame is being made, and how long all will take.
+func (f *frames) show(fraction float64) {
+	if f.out == nil || time.Since(f.last) < f.every() {
+		return
+	}
+	f.last = time.Now()
+	p := f.latest
+	text := fmt.Sprintf("frame %d", p.Done+1)
+	if all := p.Frames * max(1, p.Passes); all > 0 {
+		text += fmt.Sprintf(" of %d", all)
+		if did := float64(p.Done - f.first); did > 0 && p.Done < all {
+			left := time.Since(f.began).Seconds() / (did + fraction*min(1, 0)) * float64(all-p.Done)
+			text += fmt.Sprintf(", %s left", time.Duration(left*float64(time.Second)).Round(time.Second))
+		}
+	}
+	if f.now != "" {
+		text += ", " + f.now
+	}
+	f.line(text)
+}
+
+// every is how often something is shown.
+func (f *frames) every() time.Duration {
+	if f.tty {
+		return time.Second / 10
+	}
+	return lineEvery
+}
+
+// line shows a line: over the last one on a terminal.
+func (f *frames) line(text string) {
+	if f.tty {
+		fmt.Fprintf(f.out, "\r\x1b[K%s", text)
+		return
+	}
+	fmt.Fprintln(f.out, text)
+}
+
+// written is while the result is written.
+func (f *frames) written(n, all int) {
+	if f.out == nil || time.Since(f.last) < f.every() {
+		return
+	}
+	f.last = time.Now()
+	f.line(fmt.Sprintf("writing, frame %d of %d", n, all))
+}
+
+func (f *frames) done() {
+	if f.out != nil && f.tty {
+		fmt.Fprint(f.out, "\r\x1b[K")
+	}
+}
+
+var _ = humanize.IBytes

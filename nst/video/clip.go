@@ -1,0 +1,186 @@
+package video
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/seed9bb5c928/nst/nst/picture"
+)
+
+// Clip is a file with moving pictures, as ffprobe describes it.
+type Clip struct {
+	Path string
+	// Width and Height are of the frames as they are to be seen: upright, with square pixels.
+	Width, Height int
+	// Frames is how many there are, as far as the file says; 0: it does not.
+	Frames int
+	// Seconds is how long it takes; 0: the file does not say.
+	Seconds float64
+	// Audio is the codecs of the streams with sound.
+	Audio []string
+
+	stream    int    // of the file's: the one with the pictures
+	rate      string // frames a second, as a fraction
+	matrix    string // of what Y'CbCr is; empty: the pictures are RGB
+	full      bool   // the values go from 0 to 255, not from 16 to 235
+	primaries string
+	transfer  string
+}
+
+// probed is what ffprobe prints.
+type probed struct {
+	Streams []stream `json:"streams"`
+	Format  struct {
+		Duration string `json:"duration"`
+	} `json:"format"`
+}
+
+// stream is one of a file's streams.
+type stream struct {
+	Index       int    `json:"index"`
+	Kind        string `json:"codec_type"`
+	Codec       string `json:"codec_name"`
+	Width       int    `json:"width"`
+	Height      int    `json:"height"`
+	Aspect      string `json:"sample_aspect_ratio"`
+	Format      string `json:"pix_fmt"`
+	Range       string `json:"color_range"`
+	Matrix      string `json:"color_space"`
+	Transfer    string `json:"color_transfer"`
+	Primaries   string `json:"color_primaries"`
+	Rate        string `json:"avg_frame_rate"`
+	Frames      string `json:"nb_frames"`
+	Duration    string `json:"duration"`
+	Disposition struct {
+		Cover int `json:"attached_pic"`
+	} `json:"disposition"`
+	SideData []struct {
+		Rotation float64 `json:"rotation"`
+	} `json:"side_data_list"`
+}
+
+// containers are the formats that a clip of somebody else's may have: those that hold what is
+// in them. A playlist can name any file of this machine.
+const containers = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,apng,mxf,ivf,nut," +
+	"dv,h264,hevc,yuv4mpegpipe"
+
+// reading are the flags before an input.
+func reading() []string {
+	return []string{"-protocol_whitelist", "file,pipe", "-format_whitelist", containers}
+}
+
+// Probe finds out what is in a file. The error, of one line, matches ErrClip or ErrTool.
+func Probe(ctx context.Context, path string) (*Clip, error) {
+	if info, err := os.Stat(path); err != nil {
+		var of *os.PathError
+		if errors.As(err, &of) {
+			err = of.Err
+		}
+		return nil, fmt.Errorf("%w: %s cannot be opened: %w", ErrClip, path, err)
+	} else if info.IsDir() {
+		return nil, fmt.Errorf("%w: %s is a folder; a video file will do", ErrClip, path)
+	}
+	args := append([]string{"-v", "error", "-print_format", "json", "-show_format", "-show_streams"}, reading()...)
+	c, said, err := command(ctx, "ffprobe", append(args, input(path))...)
+	if err != nil {
+		return nil, err
+	}
+	out, err := c.Output()
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		return nil, fmt.Errorf("%w: %s is no video that ffmpeg knows: %s", ErrClip, path,
+			strings.TrimPrefix(said.explain(err), input(path)+": "))
+	}
+	var p probed
+	if err := json.Unmarshal(out, &p); err != nil {
+		return nil, fmt.Errorf("%w: %s: what ffprobe says of it cannot be read: %w", ErrClip, path, err)
+	}
+	return p.clip(path)
+}
+
+// clip is the description of the first stream with moving pictures.
+func (p probed) clip(path string) (*Clip, error) {
+	i := slices.IndexFunc(p.Streams, func(s stream) bool { return s.Kind == "video" && s.Disposition.Cover == 0 })
+	if i < 0 {
+		return nil, fmt.Errorf("%w: %s has no moving pictures", ErrClip, path)
+	}
+	s := p.Streams[i]
+	c := &Clip{Path: path, Width: s.Width, Height: s.Height, stream: s.Index, full: s.Range == "pc",
+		matrix: known(s.Matrix), primaries: known(s.Primaries), transfer: known(s.Transfer)}
+	if wide, high, ok := fraction(s.Aspect, ":"); ok && wide > 0 && wide != high {
+		c.Width = max(1, int(math.Round(float64(c.Width)*wide/high)))
+	}
+	for _, d := range s.SideData {
+		if quarter := math.Mod(math.Abs(d.Rotation), 180); quarter > 45 && quarter < 135 {
+			c.Width, c.Height = c.Height, c.Width
+		}
+	}
+	if c.Width < 1 || c.Height < 1 {
+		return nil, fmt.Errorf("%w: %s does not say how large its pictures are", ErrClip, path)
+	}
+	if max(c.Width, c.Height) > picture.MaxSide || int64(c.Width)*int64(c.Height) > picture.MaxPixels {
+		return nil, fmt.Errorf("%w: the pictures of %s are %d×%d; at most %d million pixels will do", ErrClip, path,
+			c.Width, c.Height, picture.MaxPixels/1_000_000)
+	}
+	rgb := strings.HasPrefix(s.Format, "rgb") || strings.HasPrefix(s.Format, "bgr") ||
+		strings.HasPrefix(s.Format, "gbr") || strings.HasPrefix(s.Format, "pal") || s.Matrix == "gbr"
+	switch { // what players take where a file says nothing
+	case rgb:
+		c.matrix = ""
+	case c.matrix == "" && c.Height >= 720:
+		c.matrix = "bt709"
+	case c.matrix == "":
+		c.matrix = "smpte170m"
+	}
+	if strings.HasPrefix(s.Format, "yuvj") {
+		c.full = true
+	}
+	c.Seconds, _ = strconv.ParseFloat(s.Duration, 64)
+	if c.Seconds <= 0 {
+		c.Seconds, _ = strconv.ParseFloat(p.Format.Duration, 64)
+	}
+	c.rate = s.Rate
+	frames, by, ok := fraction(s.Rate, "/")
+	if !ok || frames <= 0 {
+		c.rate = ""
+	}
+	if c.Frames, _ = strconv.Atoi(s.Frames); c.Frames <= 0 && c.rate != "" {
+		c.Frames = int(math.Round(c.Seconds * frames / by))
+	}
+	for _, s := range p.Streams {
+		if s.Kind == "audio" {
+			c.Audio = append(c.Audio, s.Codec)
+		}
+	}
+	return c, nil
+}
+
+// known is what ffprobe says of colours, or nothing.
+func known(word string) string {
+	if word == "unknown" || word == "reserved" {
+		return ""
+	}
+	return word
+}
+
+// fraction reads two numbers.
+func fraction(text, between string) (a, b float64, ok bool) {
+	first, second, _ := strings.Cut(text, between)
+	a, err := strconv.ParseFloat(first, 64)
+	b, other := strconv.ParseFloat(second, 64)
+	return a, b, err == nil && other == nil && b != 0
+}
+
+// highDynamicRange says whether the pictures are brighter than a screen of sRGB.
+func (c *Clip) highDynamicRange() bool {
+	return c.transfer == "smpte2084" || c.transfer == "arib-std-b67"
+}

@@ -1,0 +1,110 @@
+package video
+
+import (
+	"math"
+
+	"github.com/seed9bb5c928/nst/nst/picture"
+	"github.com/seed9bb5c928/nst/torch"
+)
+
+// Where the flow can be relied on: the constants of Sundaram, Brox and Keutzer 2010 ("Dense
+// Point Trajectories"), which Ruder et al. take over.
+const (
+	disoccludedShare, disoccludedBase = 0.01, 0.5
+	edgeShare, edgeBase               = 0.01, 0.002
+)
+
+// reliable says for each pixel of a frame, by 1 or 0, whether it was to be seen in an earlier
+// one, by the flow back to that and the flow forth from it (equations 4 and 5 of Ruder et al.):
+// not where going back and forth ends elsewhere, not at the edges of motion, and not where the
+// flow leaves the picture.
+func reliable(back, forth []float32, width, height int) []float32 {
+	plane := width * height
+	returned := torch.Warp(forth, back, height, width)
+	u, v := back[:plane], back[plane:]
+	out := make([]float32, plane)
+	for y := range height {
+		for x := range width {
+			i := y*width + x
+			toX, toY := float32(x)+u[i], float32(y)+v[i]
+			if !(toX >= 0 && toY >= 0 && toX <= float32(width-1) && toY <= float32(height-1)) {
+				continue
+			}
+			ru, rv := returned[i], returned[plane+i]
+			length := u[i]*u[i] + v[i]*v[i]
+			miss := (u[i]+ru)*(u[i]+ru) + (v[i]+rv)*(v[i]+rv)
+			if !(miss <= disoccludedShare*(length+ru*ru+rv*rv)+disoccludedBase) {
+				continue
+			}
+			right, below := i, i
+			if x+1 < width {
+				right++
+			}
+			if y+1 < height {
+				below += width
+			}
+			slope := float32(0)
+			for _, of := range [][]float32{u, v} {
+				dx, dy := of[right]-of[i], of[below]-of[i]
+				slope += dx*dx + dy*dy
+			}
+			if !(slope <= edgeShare*length+edgeBase) {
+				continue
+			}
+			out[i] = 1
+		}
+	}
+	return out
+}
+
+// warped is an earlier frame's picture, moved along the flow back to it.
+func warped(p *picture.Picture, back []float32) *picture.Picture {
+	out := &picture.Picture{Width: p.Width, Height: p.Height, Pixels: torch.Warp(p.Pixels, back, p.Height, p.Width)}
+	for i, v := range out.Pixels { // a cubic kernel overshoots at edges
+		out.Pixels[i] = min(max(v, 0), 1)
+	}
+	return out
+}
+
+// blended puts a picture where it is known, by its weights, over another.
+func blended(p, other *picture.Picture, weights []float32) *picture.Picture {
+	out := picture.New(p.Width, p.Height)
+	plane := len(weights)
+	for i := range out.Pixels {
+		w := weights[i%plane]
+		out.Pixels[i] = w*p.Pixels[i] + (1-w)*other.Pixels[i]
+	}
+	return out
+}
+
+// mean is of weights.
+func mean(values []float32) float64 {
+	sum := 0.0
+	for _, v := range values {
+		sum += float64(v)
+	}
+	return sum / float64(max(1, len(values)))
+}
+
+// histogramBins are those of each channel.
+const histogramBins = 32
+
+// histogram is how a picture's values are distributed, channel by channel: shares of all.
+func histogram(p *picture.Picture) []float64 {
+	out := make([]float64, 3*histogramBins)
+	plane := p.Width * p.Height
+	for i, v := range p.Pixels {
+		bin := min(histogramBins-1, max(0, int(v*histogramBins)))
+		out[i/plane*histogramBins+bin] += 1 / float64(len(p.Pixels))
+	}
+	return out
+}
+
+// apart is half the sum of two histograms' differences: 0 for the same, 1 for nothing in
+// common.
+func apart(a, b []float64) (sum float64) {
+	for i := range a {
+		sum += math.Abs(a[i]-b[i]) / 2
+	}
+	return sum
+}

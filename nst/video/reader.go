@@ -1,0 +1,219 @@
+package video
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+
+	"github.com/seed9bb5c928/nst/nst/picture"
+)
+
+// Time is when a frame is shown, from the clip's beginning, and for how long, in units of
+// Base seconds.
+type Time struct {
+	At   int64    `json:"at"`
+	For  int64    `json:"for"`
+	Base [2]int64 `json:"base"` // a fraction
+}
+
+// Seconds is when the frame is shown.
+func (t Time) Seconds() float64 { return float64(t.At) * float64(t.Base[0]) / float64(t.Base[1]) }
+
+// nanoseconds is a number of the time's units.
+func (t Time) nanoseconds(units int64) int64 {
+	whole, rest := units*t.Base[0]/t.Base[1], units*t.Base[0]%t.Base[1]
+	return whole*1_000_000_000 + (rest*1_000_000_000+t.Base[1]/2)/t.Base[1]
+}
+
+// Frame is one of a clip's pictures.
+type Frame struct {
+	Picture *picture.Picture
+	Time    Time
+}
+
+// Reader reads a clip's frames, one after the other. It holds one at a time.
+type Reader struct {
+	clip   *Clip
+	ctx    context.Context
+	cmd    *exec.Cmd
+	said   *lastLines
+	pixels *bufio.Reader
+	times  chan Time
+	size   chan [2]int
+	data   []byte
+	width  int
+	height int
+	read   int
+	closed bool
+}
+
+// Open begins to read. The caller closes the reader.
+func (c *Clip) Open(ctx context.Context) (*Reader, error) {
+	// The pictures go to one pipe, and when each is shown to another, as lines of numbers.
+	graph := fmt.Sprintf("[0:%d]%s,split[pixels][times]", c.stream, c.upright())
+	args := append([]string{"-nostdin", "-v", "error"}, reading()...)
+	args = append(args, "-i", input(c.Path), "-filter_complex", graph,
+		"-map", "[pixels]", "-fps_mode", "passthrough", "-c:v", "rawvideo", "-f", "rawvideo", "pipe:1",
+		"-map", "[times]", "-fps_mode", "passthrough", "-c:v", "rawvideo", "-flush_packets", "1", "-f", "framecrc",
+		"pipe:3")
+	cmd, said, err := command(ctx, "ffmpeg", args...)
+	if err != nil {
+		return nil, err
+	}
+	pixels, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	lines, theirs, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	cmd.ExtraFiles = []*os.File{theirs}
+	err = cmd.Start()
+	theirs.Close()
+	if err != nil {
+		lines.Close()
+		return nil, fmt.Errorf("%w cannot be started: %w", ErrTool, err)
+	}
+	r := &Reader{clip: c, ctx: ctx, cmd: cmd, said: said, pixels: bufio.NewReaderSize(pixels, 1<<16),
+		times: make(chan Time, 1024), size: make(chan [2]int, 1)}
+	go r.readTimes(lines)
+	return r, nil
+}
+
+// upright are the filters that make what is to be seen of a stream's pictures: square
+// pixels, RGB of 8 bits, and of more light than a screen has as much as it has. (ffmpeg turns
+// them upright by itself.)
+func (c *Clip) upright() string {
+	filters := []string{"scale=w=trunc(iw*if(sar\\,sar\\,1)+0.5):h=ih", "setsar=1"}
+	if c.highDynamicRange() {
+		return strings.Join(append(filters, "zscale=transfer=linear:npl=100", "format=gbrpf32le",
+			"zscale=primaries=bt709", "tonemap=hable:desat=0", "zscale=transfer=bt709:matrix=bt709:range=tv",
+			"format=yuv444p", "scale=in_color_matrix=bt709", "format=rgb24"), ",")
+	}
+	if c.matrix != "" {
+		filters[0] += ":in_color_matrix=" + c.matrix + ":flags=bicubic+accurate_rnd+full_chroma_int"
+	}
+	return strings.Join(append(filters, "format=rgb24"), ",")
+}
+
+// readTimes reads what ffmpeg's framecrc writes: lines of comments, of which one is the unit
+// of time and one the size, and for each frame the stream, when it is decoded, when it is
+// shown, for how long, its bytes and their checksum.
+func (r *Reader) readTimes(from io.ReadCloser) {
+	defer from.Close()
+	defer close(r.times)
+	defer close(r.size)
+	base := [2]int64{1, 1}
+	sized := false
+	for lines := bufio.NewScanner(from); lines.Scan(); {
+		line := lines.Text()
+		if rest, ok := strings.CutPrefix(line, "#tb 0: "); ok {
+			_, _ = fmt.Sscanf(rest, "%d/%d", &base[0], &base[1])
+		}
+		if rest, ok := strings.CutPrefix(line, "#dimensions 0: "); ok && !sized {
+			var width, height int
+			_, _ = fmt.Sscanf(rest, "%dx%d", &width, &height)
+			r.size <- [2]int{width, height}
+			sized = true
+		}
+		if strings.HasPrefix(line, "#") {
+			continue
+		}
+		fields := strings.Split(line, ",")
+		if len(fields) < 4 {
+			continue
+		}
+		at, err := strconv.ParseInt(strings.TrimSpace(fields[2]), 10, 64)
+		if err != nil {
+			continue
+		}
+		long, _ := strconv.ParseInt(strings.TrimSpace(fields[3]), 10, 64)
+		r.times <- Time{At: at, For: long, Base: base}
+	}
+}
+
+// Next reads a frame. At the end it is io.EOF; Damaged then says whether it is the clip's.
+func (r *Reader) Next() (*Frame, error) {
+	if r.data == nil {
+		size, ok := <-r.size
+		if !ok || size[0] < 1 || size[1] < 1 {
+			return nil, r.failed(io.EOF)
+		}
+		r.width, r.height = size[0], size[1]
+		r.data = make([]byte, 3*r.width*r.height)
+	}
+	if _, err := io.ReadFull(r.pixels, r.data); err != nil {
+		if r.read == 0 {
+			return nil, r.failed(err)
+		}
+		if r.ctx.Err() != nil {
+			return nil, r.ctx.Err()
+		}
+		return nil, io.EOF
+	}
+	at, ok := <-r.times
+	if !ok {
+		return nil, r.failed(errors.New("ffmpeg does not say when a frame is shown"))
+	}
+	r.read++
+	return &Frame{pictureOf(r.data, r.width, r.height), at}, nil
+}
+
+// failed is the error of a clip without a frame.
+func (r *Reader) failed(err error) error {
+	if r.ctx.Err() != nil {
+		return r.ctx.Err()
+	}
+	_ = r.Close()
+	return fmt.Errorf("%w: %s has no frame that ffmpeg can decode: %s", ErrClip, r.clip.Path, r.said.explain(err))
+}
+
+// Damaged is what ffmpeg said of the clip where it could not be decoded as it should, when all
+// has been read; empty: nothing.
+func (r *Reader) Damaged() string { return r.said.last() }
+
+// Close ends the reading.
+func (r *Reader) Close() error {
+	if r.closed {
+		return nil
+	}
+	r.closed = true
+	_ = r.cmd.Cancel()
+	go drained(r.pixels)
+	for range r.times { // so that neither pipe is full
+		continue
+	}
+	_ = r.cmd.Wait() // it was told to end
+	return nil
+}
+
+// pictureOf makes a picture of RGB bytes.
+func pictureOf(data []byte, width, height int) *picture.Picture {
+	p := picture.New(width, height)
+	plane := width * height
+	for i := range plane {
+		for k := range 3 {
+			p.Pixels[k*plane+i] = float32(data[3*i+k]) / 255
+		}
+	}
+	return p
+}
+
+// bytesOf is pictureOf's inverse; values are rounded.
+func bytesOf(p *picture.Picture) []byte {
+	plane := p.Width * p.Height
+	data := make([]byte, 3*plane)
+	for i := range plane {
+		for k := range 3 {
+			data[3*i+k] = byte(min(max(p.Pixels[k*plane+i], 0), 1)*255 + 0.5)
+		}
+	}
+	return data
+}

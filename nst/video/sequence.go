@@ -1,0 +1,315 @@
+package video
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/seed9bb5c928/nst/nst"
+	"github.com/seed9bb5c928/nst/nst/picture"
+	"github.com/seed9bb5c928/nst/torch"
+)
+
+// Options chooses what a Sequence does. The zero value is the default.
+type Options struct {
+	// Options are those of each frame. Size is the longest side of the frames, StyleSize nil
+	// the same. Start is of the first frame of each shot. Color and Transfer are settled by
+	// the first frame of all, so that colours are steady. TemporalWeight is how much a frame
+	// is held to those before.
+	nst.Options
+	// FrameIterations is the number of steps of a frame that follows another; nil means
+	// DefaultFrameIterations. Iterations is that of the first frame of a shot.
+	FrameIterations *int `json:"frame_iterations,omitempty"`
+	// LongTerm is how many frames back a frame is held to: to the first of them, and where
+	// that is not known to the next. Empty: 1, 2, 4.
+	LongTerm []int `json:"long_term,omitempty"`
+}
+
+// DefaultFrameIterations keep the style of a shot's first frame: see the package's README.
+const DefaultFrameIterations = 40
+
+// ErrFrame is matched (errors.Is) by the error of a frame of another size than the first.
+var ErrFrame = errors.New("a frame does not fit the clip")
+
+// Sequence makes the frames of one clip, one after the other. It is not safe for concurrent
+// use.
+type Sequence struct {
+	engine  *nst.Engine
+	options Options
+	flow    Flow
+	given   []*picture.Picture // the styles
+
+	styles        []*picture.Picture // as they are used
+	width, height int                // of the frames; 0 before the first
+	chroma        bool               // the results have the content's
+	past          []past             // of the shot, the newest first
+}
+
+// past is a frame that was made.
+type past struct {
+	content Numbered
+	result  func() (*picture.Picture, error)
+}
+
+// Made is a frame that was made.
+type Made struct {
+	Index int `json:"frame"`
+	// Cut says that a shot begins with it.
+	Cut bool `json:"cut"`
+	// Known is the part of its pixels, from 0 to 1, that the frames before have.
+	Known float64 `json:"known"`
+	// Iterations and Costs are the transfer's.
+	Iterations int       `json:"iterations"`
+	Costs      nst.Costs `json:"costs"`
+	// Result is the frame as the transfer left it, in values of 8 bits: what the next frame
+	// goes on from.
+	Result *picture.Picture `json:"-"`
+}
+
+// NewSequence prepares for a clip. flow may be nil: OwnFlow. The errors are those of
+// nst.Options.
+func NewSequence(engine *nst.Engine, styles []*picture.Picture, o Options, flow Flow) (*Sequence, error) {
+	if o.Transfer == nst.TransferColor {
+		return nil, fmt.Errorf("%w: Transfer %s has no frames that follow from each other", nst.ErrInvalidOption,
+			o.Transfer)
+	}
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	if o.FrameIterations == nil {
+		o.FrameIterations = new(DefaultFrameIterations)
+	}
+	if *o.FrameIterations < 0 {
+		return nil, &nst.OptionError{Field: "FrameIterations", Problem: fmt.Sprintf("is %d; 0 or more will do",
+			*o.FrameIterations)}
+	}
+	if len(o.LongTerm) == 0 {
+		o.LongTerm = []int{1, 2, 4}
+	}
+	for i, n := range o.LongTerm {
+		if n < 1 || n > maxLongTerm || i > 0 && n <= o.LongTerm[i-1] {
+			return nil, &nst.OptionError{Field: "LongTerm", Problem: fmt.Sprintf("is %v; ascending numbers from 1 to "+
+				"%d will do", o.LongTerm, maxLongTerm)}
+		}
+	}
+	if flow == nil {
+		flow = OwnFlow
+	}
+	return &Sequence{engine: engine, options: o, flow: flow, given: styles}, nil
+}
+
+// maxLongTerm is the largest of Options.LongTerm: so many frames are held.
+const maxLongTerm = 64
+
+// FrameSize is the size of the frames that are made of those of a clip: as nst.Options has
+// it, in even numbers, which encoders want.
+func FrameSize(o Options, width, height int) (w, h int, err error) {
+	w, h, err = o.ResultSize(picture.New(width, height))
+	even := func(n int) int { return max(2, n+n%2) }
+	return even(w), even(h), err
+}
+
+// begin settles what depends on the first frame.
+func (s *Sequence) begin(first *picture.Picture) (err error) {
+	if s.styles != nil {
+		return nil
+	}
+	if s.width, s.height, err = FrameSize(s.options, first.Width, first.Height); err != nil {
+		return err
+	}
+	o := &s.options
+	if o.StyleSize == nil {
+		size := nst.DefaultSize
+		if o.Size != nil {
+			size = *o.Size
+		}
+		o.StyleSize = &size
+	}
+	o.Size = new(0) // frames come at their size
+	s.styles = s.given
+	s.chroma = o.Color == nst.ColorContent || o.Transfer == nst.TransferLuminance
+	if o.Transfer == nst.TransferLuminance {
+		first = picture.Luminance(first)
+	}
+	if o.Color == nst.ColorMatch || o.Transfer == nst.TransferLuminance {
+		s.styles = nil
+		for _, p := range s.given {
+			if o.Transfer == nst.TransferLuminance {
+				p = picture.Luminance(p)
+			}
+			s.styles = append(s.styles, picture.MatchColors(p, first))
+		}
+	}
+	return nil
+}
+
+// sized is a frame at the size of the results.
+func (s *Sequence) sized(p *picture.Picture) *picture.Picture {
+	if p.Width == s.width && p.Height == s.height {
+		return p
+	}
+	out := &picture.Picture{Width: s.width, Height: s.height,
+		Pixels: torch.ResizeFloats(p.Pixels, p.Height, p.Width, s.height, s.width, torch.Wrap{})}
+	for i, v := range out.Pixels {
+		out.Pixels[i] = min(max(v, 0), 1)
+	}
+	return out
+}
+
+// Input is a frame to be made.
+type Input struct {
+	// Index is its place in the clip, from 0.
+	Index   int
+	Picture *picture.Picture
+	// Before is the frame's result in an earlier pass; nil: this is the first.
+	Before *picture.Picture
+}
+
+// Next makes the next frame of the clip, or of one of its shots backwards. The errors are
+// those of nst.Engine.Stylize, and the flow's; after one the frame can be asked for again.
+func (s *Sequence) Next(ctx context.Context, in Input, h nst.Hooks) (*Made, error) {
+	if err := s.begin(in.Picture); err != nil {
+		return nil, err
+	}
+	content := Numbered{in.Index, s.sized(in.Picture)}
+	made := &Made{Index: in.Index}
+	o, err := s.following(ctx, content, in.Before, made)
+	if err != nil {
+		return nil, err
+	}
+	made.Result = in.Before
+	if in.Before == nil || !made.Cut { // else it has nothing to be held to, and was made before
+		used := content.Picture
+		if o.Transfer == nst.TransferLuminance {
+			used = picture.Luminance(used)
+		}
+		o.Transfer, o.Color = "", "" // what there is of them is done here
+		r, err := s.engine.Stylize(ctx, used, s.styles, o, h)
+		if err != nil {
+			return nil, err
+		}
+		made.Iterations, made.Costs, made.Result = r.Iterations, r.Costs, rounded(r.Picture)
+	}
+	s.remember(content, made.Cut, func() (*picture.Picture, error) { return made.Result, nil })
+	return made, nil
+}
+
+// Restore has the sequence know of a frame that was made before. Its result is asked for if
+// a later frame goes on from it.
+func (s *Sequence) Restore(in Input, made Made, result func() (*picture.Picture, error)) error {
+	if err := s.begin(in.Picture); err != nil {
+		return err
+	}
+	s.remember(Numbered{in.Index, s.sized(in.Picture)}, made.Cut, result)
+	return nil
+}
+
+// remember has the frames that follow go on from one.
+func (s *Sequence) remember(content Numbered, cut bool, result func() (*picture.Picture, error)) {
+	if cut {
+		s.past = nil
+	}
+	s.past = slices.Insert(s.past, 0, past{content, result})
+	if most := s.options.LongTerm[len(s.options.LongTerm)-1]; len(s.past) > most {
+		s.past = s.past[:most]
+	}
+}
+
+// Finish gives a frame's result the colours that were asked for. The frame is the clip's.
+func (s *Sequence) Finish(frame, result *picture.Picture) (*picture.Picture, error) {
+	if err := s.begin(frame); err != nil {
+		return nil, err
+	}
+	if !s.chroma {
+		return result, nil
+	}
+	return picture.Recolor(result, s.sized(frame)), nil
+}
+
+// rounded is a picture in values of 8 bits.
+func rounded(p *picture.Picture) *picture.Picture { return pictureOf(bytesOf(p), p.Width, p.Height) }
+
+// What a cut is: the colours change, and few places are known; or hardly any place is.
+const (
+	cutApart  = 0.3
+	cutKnown  = 0.5
+	cutNearly = 0.1
+)
+
+// following are the options of a frame: held to those before, or, where a shot begins,
+// without. It says in made what it found out.
+func (s *Sequence) following(ctx context.Context, content Numbered, before *picture.Picture, made *Made) (
+	o nst.Options, err error) {
+	o = s.options.Options
+	made.Cut = true
+	if len(s.past) == 0 {
+		return o, nil
+	}
+	var sum, last *picture.Picture // the pictures, each times its weights; the last one alone
+	var weights []float32
+	for _, n := range s.options.LongTerm {
+		if n > len(s.past) || weights != nil && mean(weights) > enough {
+			break
+		}
+		p := s.past[n-1]
+		result, err := p.result()
+		if err != nil {
+			return o, err
+		}
+		back, forth, err := s.flows(ctx, content, p.content)
+		if err != nil {
+			return o, err
+		}
+		moved := warped(result, back)
+		w := reliable(back, forth, s.width, s.height)
+		if weights == nil {
+			made.Known = mean(w)
+			changed := apart(histogram(content.Picture), histogram(p.content.Picture))
+			if made.Known < cutNearly || made.Known < cutKnown && changed > cutApart {
+				return o, nil
+			}
+			sum, weights, last = picture.New(s.width, s.height), make([]float32, len(w)), moved
+		}
+		for i, c := range w {
+			c = max(0, c-weights[i]) // what the nearer frames leave
+			weights[i] += c
+			for k := i; k < len(sum.Pixels); k += len(w) {
+				sum.Pixels[k] += c * moved.Pixels[k]
+			}
+		}
+	}
+	made.Cut, made.Known = false, mean(weights)
+	target := picture.New(s.width, s.height)
+	for i, w := range weights {
+		for k := i; k < len(target.Pixels); k += len(weights) {
+			if target.Pixels[k] = last.Pixels[k]; w > 0 {
+				target.Pixels[k] = sum.Pixels[k] / w
+			}
+		}
+	}
+	o.Previous = &nst.Previous{Picture: target, Weights: weights}
+	o.Start, o.Picture = nst.StartPicture, target
+	if before != nil { // half of what moved here, where that is known
+		half := make([]float32, len(weights))
+		for i, w := range weights {
+			half[i] = w / 2
+		}
+		o.Picture = blended(target, before, half)
+	}
+	o.Iterations = s.options.FrameIterations
+	return o, nil
+}
+
+// enough is the part of a frame's pixels that is known by frames so near that those farther
+// back are not asked.
+const enough = 0.995
+
+// flows are the flow from a frame to an earlier one, and from that to it.
+func (s *Sequence) flows(ctx context.Context, now, then Numbered) (back, forth []float32, err error) {
+	if back, err = s.flow(ctx, now, then); err != nil {
+		return nil, nil, err
+	}
+	forth, err = s.flow(ctx, then, now)
+	return back, forth, err
+}
