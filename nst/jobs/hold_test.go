@@ -117,7 +117,7 @@ func TestVerify(t *testing.T) {
 	lost, damaged, whole := submit(t, q, 1), submit(t, q, 1), submit(t, q, 1)
 	require.NoError(t, q.objects.Delete(ctx, object(lost.ID, "content")))
 	corrupt(t, q, damaged.ID, "style-1")
-	require.NoError(t, q.write(ctx, strings.Repeat("a", 26), "content", []byte("x")))
+	require.NoError(t, q.write(ctx, strings.Repeat("a", 26), "content", strings.NewReader("x")))
 	said, err := q.Verify(ctx, false)
 	require.NoError(t, err)
 	assert.ElementsMatch(t, []string{
@@ -249,7 +249,7 @@ func TestSlowLink(t *testing.T) {
 	t.Cleanup(q.Close)
 	data := make([]byte, 64<<20)
 	_, _ = rand.NewChaCha8([32]byte{1}).Read(data)
-	require.NoError(t, q.write(ctx, "job", "checkpoint", data))
+	require.NoError(t, q.write(ctx, "job", "checkpoint", bytes.NewReader(data)))
 	far, err := Connect(ctx, throttled(t, server.URL(), 9<<20))
 	require.NoError(t, err)
 	t.Cleanup(far.Close)

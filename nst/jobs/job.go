@@ -5,7 +5,7 @@
 //
 // In JetStream are a work-queue stream with a message for each job that is not
 // finished, a key-value bucket of records (Job, in JSON), one of previews, one of
-// workers, and an object store with what is large: pictures, checkpoints and
+// workers, and an object store with what is large: pictures, clips, checkpoints and
 // results.
 package jobs
 
@@ -50,6 +50,8 @@ type Job struct {
 	Finished *time.Time `json:"finished,omitempty"` // when nothing more happens
 
 	Options nst.Options `json:"options"`
+	// Clip is of a job whose content is a clip; nil: it is a picture.
+	Clip *Clip `json:"clip,omitempty"`
 	// Styles is the number of style pictures, Width and Height the result's size.
 	Styles int `json:"styles"`
 	Width  int `json:"width"`
@@ -71,7 +73,8 @@ type Job struct {
 	// Inputs are the objects that the pictures are kept as.
 	Inputs inputs `json:"inputs"`
 	// Failures are the errors of attempts. Deaths is how often workers vanished since
-	// the checkpoint was DeathAt, an object's identity; empty: there was none.
+	// the checkpoint was DeathAt, an object's identity (of a clip the name of its newest
+	// segment); empty: there was none.
 	Failures []string `json:"failures,omitempty"`
 	Deaths   int      `json:"deaths,omitempty"`
 	DeathAt  string   `json:"died_at,omitempty"`
@@ -89,14 +92,15 @@ type Job struct {
 
 // version is that of the records that are written. Older ones are read; newer ones are
 // another program's, of which this one might leave something out: 2 has masks of strength,
-// and content losses, 3 has owners.
-const version = 3
+// and content losses, 3 has owners, 4 has clips.
+const version = 4
 
 // errVersion is the error of a record that a newer program wrote.
 var errVersion = errors.New("a newer version of nst wrote it")
 
 // inputs say which pictures there are beside the content.
 type inputs struct {
+	Clip         bool `json:"clip,omitempty"` // in place of the content
 	Styles       int  `json:"styles"`
 	ContentMask  bool `json:"content_mask,omitempty"`
 	StyleMasks   int  `json:"style_masks,omitempty"`
@@ -107,6 +111,9 @@ type inputs struct {
 // names are the objects' names, after the job's.
 func (in inputs) names() []string {
 	all := []string{"content"}
+	if in.Clip {
+		all[0] = clipName
+	}
 	for i := range in.Styles {
 		all = append(all, numbered("style", i))
 	}
@@ -125,8 +132,8 @@ func (in inputs) names() []string {
 	return all
 }
 
-// Pictures are the names of the pictures that were sent with the job: content, style-1 and
-// so on, and masks.
+// Pictures are the names of what was sent with the job: content or clip, style-1 and so on,
+// and masks.
 func (j Job) Pictures() []string { return j.Inputs.names() }
 
 // Has says whether a picture of that name was sent with the job.
@@ -134,8 +141,11 @@ func (j Job) Has(name string) bool { return slices.Contains(j.Pictures(), name) 
 
 func numbered(name string, i int) string { return fmt.Sprintf("%s-%d", name, i+1) }
 
-// Progress is how far a running job is: see nst.Progress.
+// Progress is how far a running job is: see nst.Progress. Of a clip, Scale and Iteration are
+// of the frame that is being made, the rest is of all.
 type Progress struct {
+	Frame       int     `json:"frame,omitempty"`  // of a clip: how many are done, in all passes
+	Frames      int     `json:"frames,omitempty"` // of how many
 	Scale       int     `json:"scale"`
 	Iteration   int     `json:"iteration"`
 	Iterations  int     `json:"iterations"`
@@ -144,7 +154,7 @@ type Progress struct {
 	SecondsLeft float64 `json:"seconds_left"`
 }
 
-// Point is a total of the curve.
+// Point is a total of the curve. Of a clip, Iteration is the number of the frame.
 type Point struct {
 	Iteration int     `json:"iteration"`
 	Scale     int     `json:"scale"`
@@ -177,6 +187,10 @@ func (j *Job) addPoint(p Point, step *int) {
 
 // Result is what a finished transfer took.
 type Result struct {
+	// Type is the media type of a clip; empty: it is a PNG. Frames and Shots are its.
+	Type       string  `json:"type,omitempty"`
+	Frames     int     `json:"frames,omitempty"`
+	Shots      int     `json:"shots,omitempty"`
 	Bytes      int     `json:"bytes"`
 	Iterations int     `json:"iterations"`
 	Seconds    float64 `json:"seconds"`
@@ -189,6 +203,10 @@ type Request struct {
 	Options nst.Options
 	Content []byte
 	Styles  [][]byte
+	// Clip is the path of a file with moving pictures in place of Content, and ClipOptions
+	// are its.
+	Clip        string
+	ClipOptions ClipOptions
 	// Init is the picture to start from, for nst.StartPicture; the masks are
 	// nst.Options' (there may be none).
 	Init         []byte
@@ -212,6 +230,8 @@ var (
 		"jobs that are deleted make room")
 	ErrKeyUsed = errors.New("that key was used for another request")
 	ErrKeyBusy = errors.New("another request with that key is being made; try again")
+	// ErrNoClips is of a clip where ffmpeg is not installed.
+	ErrNoClips = errors.New("clips are not taken here: ffmpeg and ffprobe, by which they are read, are not installed")
 	// ErrStuck is Work's when a transfer hangs. Its engine cannot be closed, nor used any
 	// more: the process had better end.
 	ErrStuck = errors.New("a transfer hangs: it has finished neither a tile nor an iteration for too long")
@@ -220,13 +240,18 @@ var (
 // PictureError says which picture of a request cannot be used. It matches
 // picture.ErrPicture.
 type PictureError struct {
-	// Part is "content", "style 1", "content mask", "style mask 1" or "init".
+	// Part is "content", "clip", "style 1", "content mask", "style mask 1" or "init".
 	Part string
 	Err  error
 }
 
 // Error names the picture and completes the sentence.
-func (e *PictureError) Error() string { return "the " + e.Part + " picture " + e.Err.Error() }
+func (e *PictureError) Error() string {
+	if e.Part == clipName {
+		return "the clip " + e.Err.Error()
+	}
+	return "the " + e.Part + " picture " + e.Err.Error()
+}
 
 // Unwrap is the reason.
 func (e *PictureError) Unwrap() error { return e.Err }

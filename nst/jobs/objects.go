@@ -110,18 +110,16 @@ const (
 // write stores an object as ObjectStore.Put does, in place of an older one of its
 // name. That makes a publisher for each object, and when this ends before its
 // goroutine has begun, leaves the goroutine behind (nats.go 1.55); the queue has
-// one for all. What a failed write leaves, sweep removes.
-func (q *Queue) write(ctx context.Context, id, name string, data []byte) error {
+// one for all. What a failed write leaves, sweep removes. Some chunks are in memory.
+func (q *Queue) write(ctx context.Context, id, name string, data io.Reader) error {
 	old, err := q.objects.GetInfo(ctx, object(id, name))
 	if err != nil && !errors.Is(err, jetstream.ErrObjectNotFound) {
 		return err
 	}
-	digest := sha256.New()
-	digest.Write(data)
 	info := jetstream.ObjectInfo{
 		ObjectMeta: jetstream.ObjectMeta{Name: object(id, name),
 			Opts: &jetstream.ObjectMetaOptions{ChunkSize: chunkSize}},
-		Bucket: bucket, NUID: nuid.Next(), Size: uint64(len(data)), Digest: jetstream.GetObjectDigestValue(digest),
+		Bucket: bucket, NUID: nuid.Next(),
 	}
 	var sent []jetstream.PubAckFuture
 	stored := func() error { // the first of them is
@@ -137,13 +135,23 @@ func (q *Queue) write(ctx context.Context, id, name string, data []byte) error {
 			return ctx.Err()
 		}
 	}
-	for ; len(data) > 0; info.Chunks++ {
-		n := min(len(data), chunkSize)
-		ack, err := q.js.PublishAsync(chunkSubject+info.NUID, data[:n])
+	digest := sha256.New()
+	for last := false; !last; {
+		chunk := make([]byte, chunkSize) // which is the connection's until the server has it
+		n, err := io.ReadFull(data, chunk)
+		if last = errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF); err != nil && !last {
+			return err
+		}
+		if n == 0 {
+			break
+		}
+		digest.Write(chunk[:n])
+		ack, err := q.js.PublishAsync(chunkSubject+info.NUID, chunk[:n])
 		if err != nil {
 			return full(err)
 		}
-		data = data[n:]
+		info.Chunks++
+		info.Size += uint64(n)
 		if sent = append(sent, ack); len(sent) == inFlight {
 			if err := stored(); err != nil {
 				return err
@@ -155,6 +163,7 @@ func (q *Queue) write(ctx context.Context, id, name string, data []byte) error {
 			return err
 		}
 	}
+	info.Digest = jetstream.GetObjectDigestValue(digest)
 	meta := nats.NewMsg(metaSubject + base64.URLEncoding.EncodeToString([]byte(info.Name)))
 	meta.Header.Set(jetstream.MsgRollup, jetstream.MsgRollupSubject)
 	if meta.Data, err = json.Marshal(info); err != nil {

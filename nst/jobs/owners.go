@@ -163,8 +163,14 @@ func (q *Queue) charge(ctx context.Context, r Request, j Job) error {
 	return q.spend(ctx, r.Owner, j.pixels())
 }
 
-// pixels are those of the result.
-func (j Job) pixels() int64 { return int64(j.Width) * int64(j.Height) }
+// pixels are those of the result; of a clip those of its frames, as often as they are made.
+func (j Job) pixels() int64 {
+	all := int64(j.Width) * int64(j.Height)
+	if j.Clip != nil {
+		all *= int64(j.Clip.Frames) * int64(j.Clip.passes())
+	}
+	return all
+}
 
 // spend counts pixels of today; less than nothing gives them back.
 func (q *Queue) spend(ctx context.Context, o Owner, pixels int64) error {

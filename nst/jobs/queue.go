@@ -32,8 +32,11 @@ type Config struct {
 	Retention time.Duration
 	// MaxPixels is how large a picture, and a result, may be; 0 means 64 million.
 	MaxPixels int64
-	// MaxIterations is how many a job may ask for; 0 means 20,000.
+	// MaxIterations is how many a job may ask for, of a clip for each frame; 0 means 20,000.
 	MaxIterations int
+	// MaxClipFrames is how many frames a clip may have; 0 means 3,000, two minutes at 25 a
+	// second.
+	MaxClipFrames int
 	// Patience is how long a worker may be silent before its job goes to another; 0
 	// means 15 seconds.
 	Patience time.Duration
@@ -65,6 +68,7 @@ func (c Config) withDefaults() Config {
 	c.Retention = cmp.Or(c.Retention, 7*24*time.Hour)
 	c.MaxPixels = cmp.Or(c.MaxPixels, 64<<20)
 	c.MaxIterations = cmp.Or(c.MaxIterations, 20_000)
+	c.MaxClipFrames = cmp.Or(c.MaxClipFrames, 3000)
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
@@ -94,6 +98,7 @@ type Queue struct {
 	objects  jetstream.ObjectStore
 
 	decoding chan struct{} // pictures that are decoded at once
+	looking  chan struct{} // clips that are looked at at once
 	reading  chan struct{} // objects that are read at once
 	end      context.CancelFunc
 	ended    sync.WaitGroup
@@ -114,7 +119,8 @@ type Queue struct {
 func Open(ctx context.Context, nc *nats.Conn, c Config) (*Queue, error) {
 	c = c.withDefaults()
 	q := &Queue{config: c, decoding: make(chan struct{}, 1), reading: make(chan struct{}, readers),
-		known: map[string]Job{}, changed: map[string]map[chan struct{}]bool{},
+		looking: make(chan struct{}, lookers),
+		known:   map[string]Job{}, changed: map[string]map[chan struct{}]bool{},
 		consumers: map[string]jetstream.Consumer{}, observers: map[*func(before, after Job)]bool{},
 		began: map[string]time.Time{}, submitting: map[string]*sync.Mutex{}}
 	var err error
@@ -491,9 +497,9 @@ func full(err error) error {
 	return err
 }
 
-// Picture returns one of a job's pictures: "content", "style-1", …, "preview" (a
-// JPEG), "result" (a PNG). The error is ErrNotFound or ErrNotReady, or the
-// connection's.
+// Picture returns one of a job's pictures: "content" or "clip", "style-1", …, "preview" (a
+// JPEG), "result" (a PNG, or a clip: see Result.Type). The error is ErrNotFound or
+// ErrNotReady, or the connection's.
 func (q *Queue) Picture(ctx context.Context, id, name string) ([]byte, error) {
 	var out bytes.Buffer
 	err := q.CopyPicture(ctx, id, name, &out)
@@ -558,6 +564,9 @@ func (q *Queue) Cancel(ctx context.Context, id string) (Job, error) {
 		_, err = q.records.Put(ctx, "cancel."+id, nil)
 		err = errors.Join(err, q.drop(ctx, object(id, "checkpoint")))
 	}
+	if err == nil {
+		err = q.dropSegments(ctx, j)
+	}
 	if errors.Is(err, errNoChange) {
 		err = nil
 	}
@@ -611,7 +620,7 @@ func (q *Queue) remove(ctx context.Context, j Job) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	err := q.stream.Purge(ctx, jetstream.WithPurgeSubject(j.work()))
-	for _, name := range append(j.Inputs.names(), "result", "checkpoint") {
+	for _, name := range slices.Concat(j.Inputs.names(), []string{"result", "checkpoint"}, j.segments(true)) {
 		if e := q.drop(ctx, object(j.ID, name)); e != nil {
 			if err = errors.Join(err, e); Unavailable(e) {
 				return err

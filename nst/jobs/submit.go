@@ -23,7 +23,7 @@ import (
 
 // Submit checks a request, stores it and queues it. Of a request whose Key was
 // used before it returns the job that there is, and created is false. Errors are
-// ErrQueueFull, ErrNoSpace, ErrKeyUsed, QuotaErrors, PictureErrors, those that match
+// ErrQueueFull, ErrNoSpace, ErrNoClips, ErrKeyUsed, QuotaErrors, PictureErrors, those that match
 // nst.ErrInvalidOption, and the connection's.
 func (q *Queue) Submit(ctx context.Context, r Request) (j Job, created bool, err error) {
 	if r.Key == "" {
@@ -42,11 +42,15 @@ func (q *Queue) Submit(ctx context.Context, r Request) (j Job, created bool, err
 	}
 	j.ID, j.State, j.Created, j.Version = strings.ToLower(rand.Text()), Queued, time.Now().UTC(), version
 	j.Owner, j.Priority, j.RequestID, j.Trace = r.Owner.Name, r.Owner.Priority, r.ID, traceOf(ctx)
+	hash := ""
 	if r.Key != "" {
 		j.Key = r.keyName()
+		if hash, err = r.hash(); err != nil {
+			return j, false, err
+		}
 	}
 	for since := time.Now(); r.Key != ""; { // until it is ours, or whose it is has a job
-		other, err := q.claim(ctx, r, j.ID)
+		other, err := q.claim(ctx, r, hash, j.ID)
 		if err == nil && other == "" {
 			break
 		}
@@ -100,7 +104,7 @@ func (q *Queue) check(ctx context.Context, r Request) (j Job, err error) {
 	}
 	j.Options = r.Options
 	j.Styles = len(r.Styles)
-	j.Inputs = inputs{Styles: len(r.Styles), ContentMask: r.ContentMask != nil, StyleMasks: len(r.StyleMasks),
+	j.Inputs = inputs{Clip: r.Clip != "", Styles: len(r.Styles), ContentMask: r.ContentMask != nil, StyleMasks: len(r.StyleMasks),
 		StrengthMask: r.StrengthMask != nil, Init: r.Init != nil}
 	if j.Inputs.Init {
 		j.Options.Start = nst.StartPicture
@@ -108,7 +112,15 @@ func (q *Queue) check(ctx context.Context, r Request) (j Job, err error) {
 	if len(r.Styles) == 0 {
 		return j, &PictureError{"style 1", errors.New("is missing; one or more will do")}
 	}
-	content, err := q.glance(ctx, "content", r.Content)
+	if r.Clip == "" && !r.ClipOptions.empty() {
+		return j, &nst.OptionError{Field: "Container", Problem: "and the options of frames are of a clip, which is missing"}
+	}
+	var content *picture.Picture // its size
+	if r.Clip != "" {
+		content, err = q.checkClip(ctx, r, &j)
+	} else {
+		content, err = q.glance(ctx, "content", r.Content)
+	}
 	if err != nil {
 		return j, err
 	}
@@ -153,6 +165,11 @@ func (q *Queue) check(ctx context.Context, r Request) (j Job, err error) {
 	}
 	if j.Width, j.Height, err = o.ResultSize(content, styles...); err != nil {
 		return j, err
+	}
+	if j.Clip != nil {
+		if j.Width, j.Height, err = q.frames(j.Clip.video(o), content); err != nil {
+			return j, err
+		}
 	}
 	if int64(j.Width)*int64(j.Height) > q.config.MaxPixels {
 		return j, &nst.OptionError{Field: "Size",
@@ -207,7 +224,11 @@ func (q *Queue) room(ctx context.Context, r Request, j Job) (need int64, err err
 	if o, err := j.Options.Resolve(); err == nil && o.Optimizer == nst.Adam {
 		pictures = 6
 	}
-	need += int64(j.Width) * int64(j.Height) * 12 * (2*pictures + 1)
+	if j.Clip == nil {
+		need += int64(j.Width) * int64(j.Height) * 12 * (2*pictures + 1)
+	} else {
+		need += j.Clip.Bytes + j.clipRoom()
+	}
 	wanted := need
 	for _, other := range q.unfinished() {
 		wanted += other.Reserved
@@ -255,7 +276,7 @@ type claimRecord struct {
 	Made time.Time `json:"made"`
 }
 
-func (r Request) hash() string {
+func (r Request) hash() (string, error) {
 	h := sha256.New()
 	options, _ := json.Marshal(r.Options)
 	parts := slices.Concat([][]byte{options, r.Content, r.Init, r.ContentMask}, r.Styles, r.StyleMasks)
@@ -266,12 +287,17 @@ func (r Request) hash() string {
 		fmt.Fprintf(h, "%d:", len(part))
 		h.Write(part)
 	}
-	return hex.EncodeToString(h.Sum(nil))
+	if r.Clip != "" {
+		if err := r.hashClip(h); err != nil {
+			return "", err
+		}
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
 // claim makes a key the job's, or returns the job whose it is.
-func (q *Queue) claim(ctx context.Context, r Request, id string) (other string, err error) {
-	mine := claimRecord{id, r.hash(), time.Now()}
+func (q *Queue) claim(ctx context.Context, r Request, hash, id string) (other string, err error) {
+	mine := claimRecord{id, hash, time.Now()}
 	value, _ := json.Marshal(mine)
 	for {
 		_, err = q.records.Create(ctx, r.keyName(), value)
@@ -318,7 +344,13 @@ func (q *Queue) store(ctx context.Context, r Request, j Job) (Job, error) {
 		data[numbered("style-mask", i)] = s
 	}
 	for _, name := range j.Inputs.names() {
-		if err := q.write(ctx, j.ID, name, data[name]); err != nil {
+		err := error(nil)
+		if name == clipName {
+			err = q.writeFile(ctx, j.ID, name, r.Clip)
+		} else {
+			err = q.write(ctx, j.ID, name, bytes.NewReader(data[name]))
+		}
+		if err != nil {
 			return j, err
 		}
 	}

@@ -49,7 +49,7 @@ func TestObjects(t *testing.T) {
 		(inFlight+6)*chunkSize - 1: inFlight + 6} {
 		data := make([]byte, size)
 		_, _ = random.Read(data)
-		require.NoError(t, q.write(ctx, "job", "result", data))
+		require.NoError(t, q.write(ctx, "job", "result", bytes.NewReader(data)))
 		got, err := q.read(ctx, "job", "result")
 		require.NoError(t, err)
 		assert.True(t, bytes.Equal(data, got), size)
@@ -61,7 +61,7 @@ func TestObjects(t *testing.T) {
 	}
 	ended, end := context.WithCancel(ctx)
 	end()
-	assert.ErrorIs(t, q.write(ended, "job", "result", []byte("later")), context.Canceled)
+	assert.ErrorIs(t, q.write(ended, "job", "result", strings.NewReader("later")), context.Canceled)
 	got, err := q.read(ctx, "job", "result")
 	require.NoError(t, err)
 	assert.NotEqual(t, "later", string(got))
@@ -124,7 +124,7 @@ func TestForgotten(t *testing.T) {
 	ctx := context.Background()
 	q := openQueue(t, Config{Retention: time.Hour})
 	id := strings.Repeat("e", 26)
-	require.NoError(t, q.write(ctx, id, "checkpoint", []byte("late")))
+	require.NoError(t, q.write(ctx, id, "checkpoint", strings.NewReader("late")))
 	require.NoError(t, q.forgotten(ctx))
 	_, err := q.read(ctx, id, "checkpoint")
 	require.NoError(t, err, "it may be being made")

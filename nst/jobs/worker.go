@@ -18,6 +18,7 @@ import (
 
 	"github.com/seed9bb5c928/nst/nst"
 	"github.com/seed9bb5c928/nst/nst/picture"
+	"github.com/seed9bb5c928/nst/nst/video"
 	"github.com/seed9bb5c928/nst/torch"
 )
 
@@ -105,6 +106,7 @@ func (q *Queue) Work(ctx context.Context, engine *nst.Engine, name string) error
 		}
 		present.Wait()
 	}()
+	removeLeft()
 	q.config.Log.Info("working", "worker", name, "device", w.info.Device)
 	for ctx.Err() == nil {
 		m, err := q.next(ctx)
@@ -159,7 +161,11 @@ var (
 	errStalled   = errors.New("the transfer finished neither a tile nor an iteration for too long")
 )
 
-// newerDelay is how long a job that a newer program wrote waits for a worker of it.
+// errNoFFmpeg is of a clip that this worker cannot make.
+var errNoFFmpeg = errors.New("ffmpeg is not installed here, which clips need")
+
+// newerDelay is how long a job that a newer program wrote, or a clip that this worker cannot
+// make, waits for another.
 const newerDelay = 30 * time.Second
 
 // take deals with one message. The error is ErrStuck: then others will find that this
@@ -191,8 +197,8 @@ func (w *worker) take(ctx context.Context, m jetstream.Msg) error {
 	case errors.Is(err, errLost):
 		log.Info("lost to another worker")
 		err = nil
-	case errors.Is(err, errVersion):
-		log.Warn("left to a newer worker", "error", err)
+	case errors.Is(err, errVersion), errors.Is(err, errNoFFmpeg):
+		log.Warn("left to another worker", "error", err)
 		err = m.NakWithDelay(newerDelay)
 	case ctx.Err() != nil:
 		log.Info("given back, with its checkpoint")
@@ -226,7 +232,8 @@ func (w *worker) insistFor(ctx context.Context, try time.Duration, do func(conte
 		if ctx.Err() != nil {
 			patience = 10 * time.Second
 		}
-		for _, final := range []error{errLost, ErrNoSpace, ErrNotFound, errDamaged, errVersion} {
+		for _, final := range []error{errLost, ErrNoSpace, ErrNotFound, errDamaged, errVersion, errNoFFmpeg,
+			context.Canceled} {
 			if errors.Is(err, final) {
 				return err
 			}
@@ -281,8 +288,14 @@ func (w *worker) job(ctx context.Context, id string) (j Job, err error) {
 		if j.State.Finished() {
 			return nil
 		}
+		if kept := j.segments(false); len(kept) > 0 {
+			checkpoint = kept[len(kept)-1]
+		}
 		if j.State == Running && j.vanished(checkpoint) {
 			return nil
+		}
+		if j.Clip != nil && video.Installed() != nil {
+			return errNoFFmpeg
 		}
 		now := time.Now().UTC()
 		if j.Started == nil {
@@ -327,7 +340,11 @@ func (w *worker) job(ctx context.Context, id string) (j Job, err error) {
 		o, content, styles, err = w.inputs(run, j)
 		return err
 	})
-	if err == nil {
+	switch {
+	case err != nil:
+	case j.Clip != nil:
+		err = w.makeClip(ctx, run, cancel, j, o, styles)
+	default:
 		err = w.stylize(ctx, run, cancel, j, o, content, styles)
 	}
 	switch cause := context.Cause(run); {
@@ -338,8 +355,9 @@ func (w *worker) job(ctx context.Context, id string) (j Job, err error) {
 	case errors.Is(cause, errLost), errors.Is(err, errLost):
 		return j, errLost
 	case errors.Is(cause, errCancelled):
-		w.clean(ctx, id)
-		return q.load(context.WithoutCancel(ctx), id)
+		now, err := q.load(context.WithoutCancel(ctx), id)
+		w.clean(ctx, now)
+		return now, err
 	case ctx.Err() != nil: // given back
 		j, e := w.change(ctx, id, w.mine(func(j *Job) { j.State, j.Worker = Queued, "" }))
 		if e != nil {
@@ -359,12 +377,15 @@ func (j *Job) vanished(checkpoint string) bool {
 	if j.Deaths, j.DeathAt = j.Deaths+1, checkpoint; j.Deaths < maxDeaths {
 		return false
 	}
-	at := 0
+	what, at := "iteration", 0
 	if j.Progress != nil {
 		at = j.Progress.Iteration
 	}
+	if j.Clip != nil && j.Progress != nil {
+		what, at = "frame", j.Progress.Frame
+	}
 	j.Error = fmt.Sprintf("workers vanished %d times in a row while they had it, without keeping a newer state, "+
-		"the last one after iteration %d", j.Deaths, at)
+		"the last one after %s %d", j.Deaths, what, at)
 	j.finish(Failed)
 	return true
 }
@@ -388,11 +409,13 @@ func (w *worker) count() {
 }
 
 // clean deletes what only a run needs.
-func (w *worker) clean(ctx context.Context, id string) {
-	once, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+func (w *worker) clean(ctx context.Context, j Job) {
+	patience := time.Duration(1+len(j.segments(true))/100) * 10 * time.Second
+	once, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 	defer cancel()
-	_ = w.queue.drop(once, object(id, "checkpoint"))
-	_ = w.queue.records.Purge(once, "cancel."+id)
+	_ = w.queue.drop(once, object(j.ID, "checkpoint"))
+	_ = w.queue.dropSegments(once, j)
+	_ = w.queue.records.Purge(once, "cancel."+j.ID)
 }
 
 // failed notes a failure. Of what cannot be otherwise the next time, and of what
@@ -425,13 +448,14 @@ func (w *worker) failed(ctx context.Context, id string, failure error) (Job, err
 		return j, err
 	}
 	if j.State == Failed {
-		w.clean(ctx, id)
+		w.clean(ctx, j)
 		return j, nil
 	}
 	return j, failure
 }
 
-// inputs read a job's pictures and its checkpoint.
+// inputs read a job's pictures and its checkpoint; of a clip there is neither content nor
+// checkpoint.
 func (w *worker) inputs(ctx context.Context, j Job) (o nst.Options, content *picture.Picture, styles []*picture.Picture,
 	err error) {
 	read := func(name string) *picture.Picture {
@@ -457,7 +481,9 @@ func (w *worker) inputs(ctx context.Context, j Job) (o nst.Options, content *pic
 		return p
 	}
 	o = j.Options
-	content = read("content")
+	if j.Clip == nil {
+		content = read("content")
+	}
 	for i := range j.Inputs.Styles {
 		styles = append(styles, read(numbered("style", i)))
 	}
@@ -473,8 +499,8 @@ func (w *worker) inputs(ctx context.Context, j Job) (o nst.Options, content *pic
 	if j.Inputs.Init {
 		o.Picture = read("init")
 	}
-	if err != nil {
-		return o, nil, nil, err
+	if err != nil || j.Clip != nil {
+		return o, content, styles, err
 	}
 	var data []byte
 	err = w.insistFor(ctx, 0, func(once context.Context) (err error) {
@@ -515,14 +541,7 @@ var errGone = errors.New("is gone from the store")
 // stylize runs the transfer, and stores what it makes.
 func (w *worker) stylize(ctx, run context.Context, cancel context.CancelCauseFunc, j Job, o nst.Options,
 	content *picture.Picture, styles []*picture.Picture) error {
-	signs := make(chan struct{}, 1)
-	sign := func() {
-		select {
-		case signs <- struct{}{}:
-		default:
-		}
-	}
-	s := &saver{worker: w, job: j, cancel: cancel, todo: make(chan saved, 1), sign: sign, log: w.queue.log(j)}
+	s := w.saver(j, cancel)
 	resumed := 0
 	if o.Resume != nil {
 		resumed = o.Resume.Iteration()
@@ -532,22 +551,19 @@ func (w *worker) stylize(ctx, run context.Context, cancel context.CancelCauseFun
 	saving.Go(func() { s.work(ctx) })
 	transfer, span := tracer().Start(run, "transfer")
 	steps := iterations{transfer, time.Now()}
-	hooks := nst.Hooks{StateEvery: w.every, Warn: s.warn, Tile: func(int, int) { sign() },
+	hooks := nst.Hooks{StateEvery: w.every, Warn: s.warn, Tile: func(int, int) { s.sign() },
 		Progress: func(p nst.Progress) {
-			sign()
+			s.sign()
 			steps.add(p)
 			s.report(p, p.Last && ctx.Err() != nil && context.Cause(run) != errCancelled, resumed)
-			w.mutex.Lock()
-			w.info.Iterations++
-			if n := p.Iteration - resumed; n > 0 && p.Seconds > 0 {
-				w.info.SecondsPerIteration = p.Seconds / float64(p.Iteration)
-			}
-			w.mutex.Unlock()
+			w.pace(p, resumed)
 		}}
 	var result *nst.Result
-	err := w.watch(ctx, signs, cancel, func() (err error) {
-		result, err = w.try(run, content, styles, o, hooks)
-		return err
+	err := w.watch(ctx, s.signs, cancel, func() error {
+		return w.try(func() (err error) {
+			result, err = w.engine.Stylize(run, content, styles, o, hooks)
+			return err
+		})
 	})
 	end(span, err)
 	if errors.Is(err, ErrStuck) {
@@ -557,7 +573,7 @@ func (w *worker) stylize(ctx, run context.Context, cancel context.CancelCauseFun
 	saving.Wait()
 	if errors.Is(err, nst.ErrCheckpoint) && o.Resume != nil { // of another machine's version, say
 		w.queue.log(j).Warn("the checkpoint cannot be gone on from: beginning anew", "error", err)
-		w.clean(ctx, j.ID)
+		w.clean(ctx, j)
 		o.Resume = nil
 		return w.stylize(ctx, run, cancel, j, o, content, styles)
 	}
@@ -579,27 +595,44 @@ func (w *worker) stylize(ctx, run context.Context, cancel context.CancelCauseFun
 		return err
 	}
 	data := encoded.Bytes()
-	if err := within(run, "store result", func() error {
-		return w.insistFor(ctx, 0, func(once context.Context) error {
-			return w.queue.write(once, j.ID, "result", data)
-		})
-	}); err != nil {
-		return err
-	}
-	_, err = w.change(ctx, j.ID, w.mine(func(j *Job) {
-		s.fill(j)
+	return w.finish(ctx, run, s, func(once context.Context) error {
+		return w.queue.write(once, j.ID, "result", bytes.NewReader(data))
+	}, func(j *Job) {
 		j.Costs = &result.Costs
 		j.Width, j.Height = result.Picture.Width, result.Picture.Height
-		j.Result = &Result{len(data), result.Iterations, result.Seconds, result.PeakMemory, result.Tiles}
+		j.Result = &Result{Bytes: len(data), Iterations: result.Iterations, Seconds: result.Seconds,
+			PeakMemory: result.PeakMemory, Tiles: result.Tiles}
+	})
+}
+
+// finish stores the result, and then says in the record that the job is done.
+func (w *worker) finish(ctx, run context.Context, s *saver, store func(context.Context) error, note func(*Job)) error {
+	err := within(run, "store result", func() error { return w.insistFor(ctx, 0, store) })
+	if err != nil {
+		return err
+	}
+	j, err := w.change(ctx, s.job.ID, w.mine(func(j *Job) {
+		s.fill(j)
+		note(j)
 		if j.Progress != nil {
 			j.Progress.Fraction, j.Progress.SecondsLeft = 1, 0
 		}
 		j.finish(Done)
 	}))
 	if err == nil {
-		w.clean(ctx, j.ID)
+		w.clean(ctx, j)
 	}
 	return err
+}
+
+// pace notes how fast the worker's job goes on.
+func (w *worker) pace(p nst.Progress, resumed int) {
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
+	w.info.Iterations++
+	if n := p.Iteration - resumed; n > 0 && p.Seconds > 0 {
+		w.info.SecondsPerIteration = p.Seconds / float64(p.Iteration)
+	}
 }
 
 // bound keeps a job's options to the operator's limit or, without one, to what is free:
@@ -659,16 +692,15 @@ func (w *worker) watch(ctx context.Context, signs <-chan struct{}, cancel contex
 	}
 }
 
-// try is Stylize, of which a panic is an error: it is one job's.
-func (w *worker) try(ctx context.Context, content *picture.Picture, styles []*picture.Picture, o nst.Options,
-	h nst.Hooks) (r *nst.Result, err error) {
+// try does something of which a panic is an error: it is one job's.
+func (w *worker) try(do func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			w.queue.config.Log.Error("a transfer panicked", "panic", fmt.Sprint(p))
 			err = errors.New("an error in the program ended the transfer; the worker's log has it")
 		}
 	}()
-	return w.engine.Stylize(ctx, content, styles, o, h)
+	return do()
 }
 
 // saver writes what a run tells of, on a goroutine of its own, so that the run does
@@ -677,7 +709,7 @@ type saver struct {
 	worker *worker
 	cancel context.CancelCauseFunc
 	todo   chan saved
-	sign   func() // of life
+	signs  chan struct{} // of life
 	log    *slog.Logger
 
 	mutex sync.Mutex
@@ -691,8 +723,21 @@ type saver struct {
 
 // saved is what is to be written.
 type saved struct {
-	preview    *picture.Picture
-	checkpoint *nst.Checkpoint
+	preview *picture.Picture
+	state   func(context.Context) error // writes what the job can be gone on from
+}
+
+func (w *worker) saver(j Job, cancel context.CancelCauseFunc) *saver {
+	return &saver{worker: w, job: j, cancel: cancel, todo: make(chan saved, 1), signs: make(chan struct{}, 1),
+		log: w.queue.log(j)}
+}
+
+// sign says that the run lives.
+func (s *saver) sign() {
+	select {
+	case s.signs <- struct{}{}:
+	default:
+	}
 }
 
 func (s *saver) warn(message string) {
@@ -730,10 +775,26 @@ func (s *saver) report(p nst.Progress, last bool, resumed int) {
 	if p.State != nil && (due && !p.Last && p.Iteration > resumed || last) {
 		c, err := p.State.Checkpoint()
 		if err == nil {
-			next.checkpoint, s.checkpoint = c, now
+			next.state, s.checkpoint = s.writing(c), now
 		}
 	}
-	for p.Last { // what is being written may take long
+	s.send(next, p.Last)
+}
+
+// writing writes a checkpoint.
+func (s *saver) writing(c *nst.Checkpoint) func(context.Context) error {
+	return func(ctx context.Context) error {
+		var data bytes.Buffer
+		if _, err := c.WriteTo(&data); err != nil {
+			return err
+		}
+		return s.worker.queue.write(ctx, s.job.ID, "checkpoint", &data)
+	}
+}
+
+// send hands over what is to be written, if nothing is being written, or waits.
+func (s *saver) send(next saved, wait bool) {
+	for wait { // what is being written may take long
 		select {
 		case s.todo <- next:
 			return
@@ -741,7 +802,7 @@ func (s *saver) report(p nst.Progress, last bool, resumed int) {
 			s.sign()
 		}
 	}
-	if next.checkpoint != nil {
+	if next.state != nil {
 		select { // a preview that waits may go
 		case <-s.todo:
 		default:
@@ -784,7 +845,7 @@ func (s *saver) work(ctx context.Context) {
 	}
 }
 
-// write stores a preview and a checkpoint. Failing is no failure of the run: there
+// write stores a preview and a state. Failing is no failure of the run: there
 // will be others.
 func (s *saver) write(ctx context.Context, next saved) {
 	log := s.log
@@ -804,16 +865,11 @@ func (s *saver) write(ctx context.Context, next saved) {
 			s.mutex.Unlock()
 		}
 	}
-	if next.checkpoint == nil {
+	if next.state == nil {
 		return
 	}
 	began := time.Now()
-	var data bytes.Buffer
-	_, err := next.checkpoint.WriteTo(&data)
-	if err == nil { // however long it takes, if it goes on
-		err = s.worker.queue.write(context.WithoutCancel(ctx), s.job.ID, "checkpoint", data.Bytes())
-	}
-	if err != nil {
+	if err := next.state(context.WithoutCancel(ctx)); err != nil { // however long it takes, if it goes on
 		log.Warn("a checkpoint was not stored", "error", err)
 	}
 	s.mutex.Lock()

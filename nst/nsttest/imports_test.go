@@ -38,7 +38,8 @@ var allowed = map[string][]string{
 		"/nst/internal/descent",
 	},
 	"/nst/report":             {"/torch", "/nst", "/nst/picture"},
-	"/nst/jobs":               {"/torch", "/nst", "/nst/picture"},
+	"/nst/video":              {"/torch", "/nst", "/nst/picture"},
+	"/nst/jobs":               {"/torch", "/nst", "/nst/picture", "/nst/video"},
 	"/nst/httpapi":            {"/nst", "/nst/jobs", "/nst/picture"},
 	"/nst/httpapi/client":     {}, // and so neither libtorch nor cgo
 	"/nst/jobs/jobstest":      {"/nst", "/nst/jobs", "/nst/nsttest"},
@@ -51,6 +52,7 @@ var allowed = map[string][]string{
 		"/nst/vgg19",
 		"/nst/picture",
 		"/nst/report",
+		"/nst/video",
 		"/nst/jobs",
 		"/nst/httpapi",
 		"/nst/httpapi/client",

@@ -128,7 +128,7 @@ func (p probed) clip(path string) (*Clip, error) {
 		return nil, fmt.Errorf("%w: %s does not say how large its pictures are", ErrClip, path)
 	}
 	if max(c.Width, c.Height) > picture.MaxSide || int64(c.Width)*int64(c.Height) > picture.MaxPixels {
-		return nil, fmt.Errorf("%w: the pictures of %s are %d×%d; at most %d million pixels will do", ErrClip, path,
+		return nil, fmt.Errorf("%w: %s has pictures of %d×%d; at most %d million pixels will do", ErrClip, path,
 			c.Width, c.Height, picture.MaxPixels/1_000_000)
 	}
 	rgb := strings.HasPrefix(s.Format, "rgb") || strings.HasPrefix(s.Format, "bgr") ||
@@ -162,6 +162,35 @@ func (p probed) clip(path string) (*Clip, error) {
 		}
 	}
 	return c, nil
+}
+
+// CountFrames counts the frames that are in the file, without decoding them: Frames is what
+// the file says. Fewer may be decoded.
+func (c *Clip) CountFrames(ctx context.Context) (int, error) {
+	args := append([]string{"-v", "error", "-print_format", "json", "-count_packets", "-select_streams",
+		strconv.Itoa(c.stream), "-show_entries", "stream=nb_read_packets"}, reading()...)
+	cmd, said, err := command(ctx, "ffprobe", append(args, input(c.Path))...)
+	if err != nil {
+		return 0, err
+	}
+	out, err := cmd.Output()
+	if err != nil {
+		if ctx.Err() != nil {
+			return 0, ctx.Err()
+		}
+		return 0, fmt.Errorf("%w: %s has frames that cannot be counted: %s", ErrClip, c.Path, said.explain(err))
+	}
+	var counted struct {
+		Streams []struct {
+			Packets string `json:"nb_read_packets"`
+		} `json:"streams"`
+	}
+	if err := json.Unmarshal(out, &counted); err == nil && len(counted.Streams) > 0 {
+		if n, err := strconv.Atoi(counted.Streams[0].Packets); err == nil && n > 0 {
+			return n, nil
+		}
+	}
+	return 0, fmt.Errorf("%w: %s has no frames", ErrClip, c.Path)
 }
 
 // known is what ffprobe says of colours, or nothing.

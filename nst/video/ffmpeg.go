@@ -19,13 +19,30 @@ var ErrClip = errors.New("unusable clip")
 // asked of it.
 var ErrTool = errors.New("ffmpeg")
 
+// Installed says whether ffmpeg and ffprobe are; the error matches ErrTool.
+func Installed() error {
+	for _, name := range []string{"ffmpeg", "ffprobe"} {
+		if _, err := tool(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tool finds one of ffmpeg's programs.
+func tool(name string) (path string, err error) {
+	if path, err = exec.LookPath(name); err != nil {
+		err = fmt.Errorf("%w: %s is not installed: install ffmpeg (5.1 or later), which brings it", ErrTool, name)
+	}
+	return path, err
+}
+
 // command is one of ffmpeg's programs. It ends with ctx, and is killed if it does not heed
 // being told.
 func command(ctx context.Context, name string, args ...string) (*exec.Cmd, *lastLines, error) {
-	path, err := exec.LookPath(name)
+	path, err := tool(name)
 	if err != nil {
-		return nil, nil, fmt.Errorf("%w: %s is not installed: install ffmpeg (5.1 or later), which brings it", ErrTool,
-			name)
+		return nil, nil, err
 	}
 	c := exec.CommandContext(ctx, path, args...)
 	c.Cancel = func() error { return c.Process.Signal(syscall.SIGTERM) }

@@ -31,6 +31,8 @@ type Run struct {
 	Hooks nst.Hooks
 	// Progress is told of each frame that is done. It may be nil.
 	Progress func(Progress)
+	// Reading is told of each frame of the clip that is read, in each pass. It may be nil.
+	Reading func(index int)
 	// Warn is told of what the run goes on in spite of. It may be nil.
 	Warn func(message string)
 }
@@ -91,6 +93,9 @@ func (r *Run) frames(ctx context.Context, do func(i int, f *Frame) error) (n int
 			break
 		}
 		if err == nil {
+			if r.Reading != nil {
+				r.Reading(n)
+			}
 			err = do(n, f)
 		}
 		if err != nil {
