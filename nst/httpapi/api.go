@@ -21,6 +21,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"go.opentelemetry.io/otel"
@@ -50,8 +51,10 @@ type Config struct {
 	// Hosts are names, beside localhost and loopback addresses, that a service
 	// without a token answers to.
 	Hosts []string
-	// MaxBytes is how large a request may be; 0 means 128 MiB.
+	// MaxBytes is how large a request may be, but for a clip in it; 0 means 128 MiB.
 	MaxBytes int64
+	// MaxClipBytes is how large a clip may be; 0 means 1 GiB.
+	MaxClipBytes int64
 	// MaxStreams is how many may follow events at once; 0 means 256.
 	MaxStreams int
 	// Log is told of requests and errors; nil: of nothing.
@@ -89,6 +92,9 @@ const (
 func New(q *jobs.Queue, c Config) *API {
 	if c.MaxBytes == 0 {
 		c.MaxBytes = 128 << 20
+	}
+	if c.MaxClipBytes == 0 {
+		c.MaxClipBytes = 1 << 30
 	}
 	if c.MaxStreams == 0 {
 		c.MaxStreams = 256
@@ -232,7 +238,7 @@ const (
 )
 
 const pageCSP = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src " +
-	"'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+	"'self'; media-src 'self' blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 // shield is what every request goes through: headers, time limits, whose name the
 // service is asked by, and a log line.
@@ -428,7 +434,9 @@ func problemOf(err error) problem {
 		p = problem{Status: 429, Title: "Too much", Detail: quota.Error(), retry: quota.Retry}
 	case errors.Is(err, jobs.ErrQueueFull):
 		p = problem{Status: 429, Title: "Queue full", Detail: err.Error(), retry: 10 * time.Second}
-	case errors.Is(err, jobs.ErrNoSpace):
+	case errors.Is(err, jobs.ErrNoClips):
+		p = problem{Status: 422, Title: "No clips", Detail: err.Error(), Part: clipPart}
+	case errors.Is(err, jobs.ErrNoSpace), errors.Is(err, syscall.ENOSPC):
 		p = problem{Status: 507, Title: "Insufficient storage", Detail: err.Error()}
 	case errors.Is(err, jobs.ErrKeyUsed):
 		p = problem{Status: 422, Title: "Key used", Detail: "the Idempotency-Key was used for another request"}
@@ -481,7 +489,8 @@ type view struct {
 	Created  time.Time      `json:"created"`
 	Started  *time.Time     `json:"started,omitempty"`
 	Finished *time.Time     `json:"finished,omitempty"`
-	Options  nst.Options    `json:"options"`
+	Options  options        `json:"options"`
+	Clip     *clipView      `json:"clip,omitempty"`
 	Styles   int            `json:"styles"`
 	Pictures []string       `json:"pictures"`
 	Width    int            `json:"width"`
@@ -497,9 +506,21 @@ type view struct {
 	Error    string         `json:"error,omitempty"`
 }
 
+// clipView is what they see of its clip, beside its options.
+type clipView struct {
+	Frames  int     `json:"frames"`
+	Seconds float64 `json:"seconds,omitempty"`
+	Bytes   int64   `json:"bytes"`
+}
+
 func viewOf(j jobs.Job) view {
+	asked := options{Options: j.Options}
+	var clip *clipView
+	if c := j.Clip; c != nil {
+		asked.ClipOptions, clip = c.ClipOptions, &clipView{c.Frames, c.Seconds, c.Bytes}
+	}
 	return view{
-		j.ID, j.Owner, j.State, j.Revision, j.Created, j.Started, j.Finished, j.Options, j.Styles, j.Pictures(),
+		j.ID, j.Owner, j.State, j.Revision, j.Created, j.Started, j.Finished, asked, clip, j.Styles, j.Pictures(),
 		j.Width, j.Height, j.Device, j.Attempts, j.Progress, j.Costs, j.Curve, j.Preview, j.Result, j.Warnings, j.Error,
 	}
 }
@@ -605,7 +626,12 @@ func (a *API) remove(w http.ResponseWriter, r *http.Request) error {
 
 func (a *API) limits(w http.ResponseWriter, r *http.Request) error {
 	c := a.queue.Limits()
+	clip := a.config.MaxClipBytes
+	if !jobs.TakesClips() {
+		clip = 0
+	}
 	writeJSON(w, 200, map[string]any{
+		"max_clip_bytes": clip, "max_clip_frames": c.MaxClipFrames,
 		"max_bytes": a.config.MaxBytes, "max_pixels": c.MaxPixels, "max_iterations": c.MaxIterations,
 		"max_jobs": c.MaxJobs, "retention_seconds": int64(c.Retention.Seconds()),
 	})

@@ -14,12 +14,12 @@ func FuzzOptions(f *testing.F) {
 	for _, seed := range []string{
 		`{}`, `{"size":512,"preset":"gatys"}`, `{"style_layers":["relu1_1=0.5","conv2_1"],"scales":"64,128"}`,
 		`{"memory_limit":"2G","tile":"512","style_weights":[1,0.5],"init":"picture"}`, `{"size":1e99}`,
-		`[]`, `{"seed":-1}`, "null",
+		`[]`, `{"seed":-1}`, "null", `{"frame_iterations":3,"long_term":[1,2],"passes":2,"container":"webm"}`,
 	} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		o, err := parseOptions(data)
+		o, c, err := parseOptions(data)
 		if err != nil {
 			var option *nst.OptionError
 			if p := problemOf(err); p.Status != 422 || p.Detail == "" || p.Field == "" && errors.As(err, &option) {
@@ -27,11 +27,11 @@ func FuzzOptions(f *testing.F) {
 			}
 			return
 		}
-		again, err := json.Marshal(o)
+		again, err := json.Marshal(options{o, c})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := parseOptions(again); err != nil {
+		if _, _, err := parseOptions(again); err != nil {
 			t.Fatalf("%q becomes %q: %v", data, again, err)
 		}
 	})

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"bufio"
 	"bytes"
 	"cmp"
 	"context"
@@ -36,23 +37,23 @@ func (a *API) submit(w http.ResponseWriter, r *http.Request) error {
 	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil || kind != "multipart/form-data" {
 		return problem{Status: 415, Title: "Unsupported media type",
-			Detail: "a job is sent as multipart/form-data, with the parts content, style and options"}
+			Detail: "a job is sent as multipart/form-data, with the parts content or clip, style and options"}
 	}
 	key := r.Header.Get("Idempotency-Key")
 	if len(key) > maxKey {
 		return bad("the Idempotency-Key has %d bytes; %d will do", len(key), maxKey)
 	}
-	if r.ContentLength > a.config.MaxBytes {
-		return &http.MaxBytesError{Limit: a.config.MaxBytes}
+	if most := a.config.MaxBytes + a.config.MaxClipBytes; r.ContentLength > most {
+		return &http.MaxBytesError{Limit: most}
 	}
 	if key == "" && a.queue.Full() {
 		return jobs.ErrQueueFull
 	}
-	body, err := a.receive(w, r)
+	sent, err := a.receive(w, r)
 	if err != nil {
 		return err
 	}
-	defer body.Close()
+	defer sent.close()
 	turn, cancel := context.WithTimeout(r.Context(), uploadWait)
 	defer cancel()
 	leave, err := a.uploads.wait(turn, a.group(r))
@@ -64,8 +65,7 @@ func (a *API) submit(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	r.Body = body
-	request, err := read(r)
+	request, err := sent.request()
 	if err != nil {
 		return err
 	}
@@ -78,6 +78,7 @@ func (a *API) submit(w http.ResponseWriter, r *http.Request) error {
 	if s := noted(w); s != nil {
 		s.job = j.ID
 	}
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTime)) // to store a clip may take long
 	w.Header().Set("Location", "/v1/jobs/"+j.ID)
 	status := http.StatusOK // it was there
 	if created {
@@ -87,80 +88,162 @@ func (a *API) submit(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// read reads a request's parts. What they say of their names and types does not
+// sent is a request that has arrived. What it says of its parts' names and types does not
 // count.
-func read(r *http.Request) (out jobs.Request, err error) {
-	parts, err := r.MultipartReader()
-	if err != nil {
-		return out, bad("the multipart form cannot be read: %v", err)
+type sent struct {
+	parts []part
+	file  *os.File      // of all parts but the clip, one after the other
+	clip  *jobs.Scratch // nil: there is none
+	bytes int64         // in the file
+}
+
+// part is one of a request's.
+type part struct {
+	name     string
+	at, size int64
+}
+
+// clipPart is the part, and the file, that a clip is.
+const clipPart = "clip"
+
+func (s *sent) close() {
+	s.file.Close()
+	if s.clip != nil {
+		s.clip.Remove()
 	}
+}
+
+// take takes what comes of a request's parts.
+func (s *sent) take(c Config, parts *multipart.Reader) error {
 	seen := map[string]int{}
 	for n := 0; ; n++ {
-		part, err := parts.NextRawPart()
+		p, err := parts.NextRawPart()
 		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
-			return out, formError(err)
+			return formError(err)
 		}
 		if n == maxParts {
-			return out, bad("there are more than %d parts", maxParts)
+			return bad("there are more than %d parts", maxParts)
 		}
-		name := part.FormName()
+		name := p.FormName()
 		if seen[name]++; seen[name] > 1 && name != "style" && name != "style_mask" {
-			return out, bad("the part %q is there twice", name)
+			return bad("the part %q is there twice", name)
 		}
-		if err := take(&out, name, part); err != nil {
-			return out, err
+		switch name {
+		case clipPart:
+			err = s.takeClip(p, c.MaxClipBytes)
+		case "content", "style", "options", "init", "content_mask", "style_mask", "strength_mask":
+			err = s.takePart(name, p, c.MaxBytes)
+		default:
+			err = bad("the part %.40q is unknown: content, clip, style, options, init, content_mask, style_mask and "+
+				"strength_mask are known", name)
 		}
+		if err != nil {
+			return err
+		}
+	}
+	if seen["content"] > 0 && seen[clipPart] > 0 {
+		return bad("there are the parts content and clip; one of them will do")
+	}
+	if seen[clipPart] > 0 {
+		seen["content"]++
 	}
 	for _, name := range []string{"content", "style"} {
 		if seen[name] == 0 {
-			return out, problem{Status: 422, Title: "Missing part", Detail: "the part " + name +
+			return problem{Status: 422, Title: "Missing part", Detail: "the part " + name +
 				" is missing: a picture", Part: name}
 		}
 	}
-	return out, nil
+	return nil
 }
 
-func take(out *jobs.Request, name string, part *multipart.Part) (err error) {
+// takePart takes one part; all may have so many bytes together.
+func (s *sent) takePart(name string, from io.Reader, most int64) error {
 	if name == "options" {
-		data, err := io.ReadAll(io.LimitReader(part, maxOptions+1))
-		if err != nil {
-			return formError(err)
-		}
-		if len(data) > maxOptions {
-			return problem{Status: 413, Title: "Too large", Detail: fmt.Sprintf("the options may have %d bytes",
-				maxOptions), Field: "options"}
-		}
-		out.Options, err = parseOptions(data)
+		from = io.LimitReader(from, maxOptions+1)
+	}
+	n, err := taken(s.file, from, most-s.bytes)
+	if err != nil {
 		return err
 	}
-	var one []byte
-	switch name {
-	case "content", "style", "init", "content_mask", "style_mask", "strength_mask":
-		if one, err = io.ReadAll(part); err != nil {
-			return formError(err)
-		}
-	default:
-		return bad("the part %.40q is unknown: content, style, options, init, content_mask, style_mask and "+
-			"strength_mask are known", name)
+	if n > most-s.bytes {
+		return &http.MaxBytesError{Limit: most}
 	}
-	switch name {
-	case "content":
-		out.Content = one
-	case "style":
-		out.Styles = append(out.Styles, one)
-	case "init":
-		out.Init = one
-	case "content_mask":
-		out.ContentMask = one
-	case "strength_mask":
-		out.StrengthMask = one
-	case "style_mask":
-		out.StyleMasks = append(out.StyleMasks, one)
+	s.parts = append(s.parts, part{name, s.bytes, n})
+	s.bytes += n
+	if name == "options" && n > maxOptions {
+		return problem{Status: 413, Title: "Too large", Detail: fmt.Sprintf("the options may have %d bytes",
+			maxOptions), Field: "options"}
 	}
 	return nil
+}
+
+// takeClip takes the clip into a file that has a name.
+func (s *sent) takeClip(from io.Reader, most int64) (err error) {
+	if !jobs.TakesClips() {
+		return jobs.ErrNoClips
+	}
+	if s.clip, err = jobs.NewScratch(); err != nil {
+		return err
+	}
+	f, err := os.Create(s.clip.Path(clipPart))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	n, err := taken(f, from, most)
+	if err == nil && n > most {
+		err = problem{Status: 413, Title: "Too large", Detail: fmt.Sprintf("a clip may have %d bytes", most),
+			Part: clipPart}
+	}
+	return err
+}
+
+// taken writes what comes to a file: at most one byte more than so many.
+func taken(file *os.File, from io.Reader, most int64) (n int64, err error) {
+	out := bufio.NewWriterSize(file, 128<<10)
+	n, err = io.Copy(out, io.LimitReader(from, most+1))
+	if err != nil {
+		return n, formError(err)
+	}
+	if err := out.Flush(); err != nil {
+		return n, fmt.Errorf("no room for what is sent: %w", err)
+	}
+	return n, nil
+}
+
+// request is what is asked for; its pictures are in memory.
+func (s *sent) request() (out jobs.Request, err error) {
+	if s.clip != nil {
+		out.Clip = s.clip.Path(clipPart)
+	}
+	for _, p := range s.parts {
+		one := make([]byte, p.size)
+		if _, err := s.file.ReadAt(one, p.at); err != nil {
+			return out, err
+		}
+		switch p.name {
+		case "options":
+			if out.Options, out.ClipOptions, err = parseOptions(one); err != nil {
+				return out, err
+			}
+		case "content":
+			out.Content = one
+		case "style":
+			out.Styles = append(out.Styles, one)
+		case "init":
+			out.Init = one
+		case "content_mask":
+			out.ContentMask = one
+		case "strength_mask":
+			out.StrengthMask = one
+		case "style_mask":
+			out.StyleMasks = append(out.StyleMasks, one)
+		}
+	}
+	return out, nil
 }
 
 // formError is the error of a form that ends too early, or is too large.
@@ -173,36 +256,45 @@ func formError(err error) error {
 }
 
 // parseOptions reads options as JSON and validates them as flags are.
-func parseOptions(data []byte) (o nst.Options, err error) {
+func parseOptions(data []byte) (nst.Options, jobs.ClipOptions, error) {
 	wrong := func(format string, args ...any) error {
 		return problem{Status: 422, Title: "Invalid options", Detail: "options: " + fmt.Sprintf(format, args...),
 			Field: "options"}
 	}
+	var o options
+	fail := func(err error) (nst.Options, jobs.ClipOptions, error) {
+		return nst.Options{}, jobs.ClipOptions{}, err
+	}
 	if trimmed := bytes.TrimSpace(data); len(trimmed) == 0 || trimmed[0] != '{' {
-		return o, wrong("a JSON object is wanted")
+		return fail(wrong("a JSON object is wanted"))
 	}
 	decoder := json.NewDecoder(bytes.NewReader(data))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(&o); err != nil {
 		var kind *json.UnmarshalTypeError
 		if errors.As(err, &kind) {
-			return nst.Options{}, problem{Status: 422, Title: "Invalid option",
-				Detail: fmt.Sprintf("%s is a %s; %s is wanted", kind.Field, kind.Value,
-					wanted(kind.Type)), Field: kind.Field}
+			return fail(problem{Status: 422, Title: "Invalid option", Detail: fmt.Sprintf("%s is a %s; %s is wanted",
+				kind.Field, kind.Value, wanted(kind.Type)), Field: kind.Field})
 		}
-		return nst.Options{}, wrong("%s", strings.TrimPrefix(err.Error(), "json: "))
+		return fail(wrong("%s", strings.TrimPrefix(err.Error(), "json: ")))
 	}
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return nst.Options{}, wrong("there is something after the object")
+		return fail(wrong("there is something after the object"))
 	}
-	checked := o
+	checked := o.Options
 	if checked.Start == nst.StartPicture {
 		checked.Start = "" // the picture is a part, which may come later
 	}
 	if err := checked.Validate(); err != nil {
-		return nst.Options{}, err
+		return fail(err)
 	}
-	return o, nil
+	return o.Options, o.ClipOptions, nil
+}
+
+// options are a request's, and what a job tells of them.
+type options struct {
+	nst.Options
+	jobs.ClipOptions
 }
 
 // wanted is what a type is in JSON.
@@ -225,9 +317,9 @@ func wanted(t reflect.Type) string {
 	return "a whole number"
 }
 
-// optionName is the name in JSON of a field of nst.Options.
+// optionName is the name in JSON of a field of options.
 func optionName(field string) string {
-	if f, ok := reflect.TypeFor[nst.Options]().FieldByName(field); ok {
+	if f, ok := reflect.TypeFor[options]().FieldByName(field); ok {
 		if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); name != "-" {
 			return name
 		}

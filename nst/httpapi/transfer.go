@@ -107,50 +107,57 @@ func (s *shares) wait(ctx context.Context, client string) (leave func(), err err
 	}
 }
 
-// receive takes a request's body into a file, if it comes at the least rate.
-func (a *API) receive(w http.ResponseWriter, r *http.Request) (*os.File, error) {
+// receive takes a request's parts into files, if they come at the least rate.
+func (a *API) receive(w http.ResponseWriter, r *http.Request) (s *sent, err error) {
 	leave, err := a.senders.enter(a.group(r))
 	if err != nil {
 		return nil, err
 	}
 	defer leave()
-	file, err := spool()
+	control := http.NewResponseController(w)
+	most := a.config.MaxBytes + a.config.MaxClipBytes
+	r.Body = &arriving{ReadCloser: http.MaxBytesReader(w, r.Body, most), control: control, began: time.Now()}
+	parts, err := r.MultipartReader()
 	if err != nil {
+		return nil, bad("the multipart form cannot be read: %v", err)
+	}
+	s = &sent{}
+	if s.file, err = spool(); err != nil {
 		return nil, err
 	}
-	control, began := http.NewResponseController(w), time.Now()
-	body, buffer, taken := http.MaxBytesReader(w, r.Body, a.config.MaxBytes), make([]byte, 128<<10), int64(0)
-	for {
-		_ = control.SetReadDeadline(time.Now().Add(patience))
-		n, err := body.Read(buffer)
-		if taken += int64(n); n > 0 {
-			if _, err := file.Write(buffer[:n]); err != nil {
-				file.Close()
-				return nil, fmt.Errorf("no room for what is sent: %w", err)
-			}
-		}
-		if passed := time.Since(began); err == nil && passed > grace && float64(taken) < leastRate*passed.Seconds() {
-			err = os.ErrDeadlineExceeded
-		}
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			file.Close()
-			if errors.Is(err, os.ErrDeadlineExceeded) { // the context is done by it
-				err = problem{Status: 408, Title: "Timeout",
-					Detail: "the request came too slowly: it is to send something every 15 seconds, and 16 KiB a " +
-						"second"}
-			}
-			return nil, formError(err)
-		}
+	if err = s.take(a.config, parts); err == nil {
+		_, err = io.Copy(io.Discard, r.Body) // what follows the form
 	}
+	if err != nil {
+		s.close()
+		return nil, formError(err)
+	}
+	_ = control.SetReadDeadline(time.Time{}) // one that passes is taken for a client that has gone
 	_ = control.SetWriteDeadline(time.Now().Add(writeTime))
-	if _, err := file.Seek(0, io.SeekStart); err != nil {
-		file.Close()
-		return nil, err
+	return s, nil
+}
+
+// arriving is a body that is to come at the least rate.
+type arriving struct {
+	io.ReadCloser
+	control *http.ResponseController
+	began   time.Time
+	taken   int64
+}
+
+// Read reads what has come.
+func (b *arriving) Read(p []byte) (int, error) {
+	_ = b.control.SetReadDeadline(time.Now().Add(patience))
+	n, err := b.ReadCloser.Read(p)
+	b.taken += int64(n)
+	if passed := time.Since(b.began); err == nil && passed > grace && float64(b.taken) < leastRate*passed.Seconds() {
+		err = os.ErrDeadlineExceeded
 	}
-	return file, nil
+	if errors.Is(err, os.ErrDeadlineExceeded) { // the context is done by it
+		err = problem{Status: 408, Title: "Timeout", Detail: "the request came too slowly: it is to send something " +
+			"every 15 seconds, and 16 KiB a second"}
+	}
+	return n, err
 }
 
 // patient is a ResponseWriter for a client that may be slow, as long as it goes on.
@@ -188,7 +195,7 @@ func (a *API) picture(w http.ResponseWriter, r *http.Request) error {
 	}
 	as := picture.PNG // which results are
 	if name == "result" {
-		if as, err = wantedFormat(r); err != nil {
+		if as, err = wantedFormat(r, j); err != nil {
 			return err
 		}
 	}
@@ -222,23 +229,19 @@ func (a *API) picture(w http.ResponseWriter, r *http.Request) error {
 	if err == nil && as != picture.PNG {
 		err = a.converted(r, file, as)
 	}
+	var kind, ending string
+	if err == nil {
+		kind, ending, err = kindOf(j, name, file)
+	}
 	if err != nil {
 		h.Del("Cache-Control")
 		return err
 	}
-	start := make([]byte, startBytes)
-	n, err := file.ReadAt(start, 0)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return err
-	}
-	format := picture.FormatByStart(start[:n])
-	if kinds[format] == "" {
-		return fmt.Errorf("%s of %s is no picture", name, id)
-	}
 	h.Set("ETag", tag)
-	h.Set("Content-Type", kinds[format])
-	h.Set("Content-Security-Policy", "default-src 'none'; sandbox")
-	h.Set("Content-Disposition", fmt.Sprintf(`inline; filename="nst-%s-%s.%s"`, id[:8], name, format))
+	h.Set("Content-Type", kind)
+	h.Set("Content-Security-Policy", "default-src 'none'; media-src 'self'; sandbox") // a clip's tab plays it
+	h.Set("Content-Disposition", fmt.Sprintf(`inline; filename="nst-%s-%s.%s"`, id[:8], name, ending))
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTime)) // to bring a clip may take long
 	taker := &patient{ResponseWriter: w, control: http.NewResponseController(w)}
 	http.ServeContent(taker, r, "", time.Time{}, file)
 	if taker.beyond {
@@ -253,10 +256,43 @@ func (a *API) picture(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// wantedFormat is what a result is asked for as: PNG, JPEG or WebP.
-func wantedFormat(r *http.Request) (picture.Format, error) {
+// kindOf is what a file is: its media type, and how its name ends.
+func kindOf(j jobs.Job, name string, file *os.File) (kind, ending string, err error) {
+	if name == "result" && j.Result != nil && j.Result.Type != "" {
+		for ending, kind := range jobs.Containers {
+			if kind == j.Result.Type {
+				return kind, ending, nil
+			}
+		}
+	}
+	start := make([]byte, startBytes)
+	n, err := file.ReadAt(start, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return "", "", err
+	}
+	if name == clipPart { // as browsers would find out
+		switch kind = http.DetectContentType(start[:n]); kind {
+		case "video/mp4", "video/webm":
+			return kind, strings.TrimPrefix(kind, "video/"), nil
+		case "image/gif":
+			return kind, "gif", nil
+		}
+		return "application/octet-stream", "bin", nil
+	}
+	format := picture.FormatByStart(start[:n])
+	if kinds[format] == "" {
+		return "", "", fmt.Errorf("%s of %s is no picture", name, j.ID)
+	}
+	return kinds[format], string(format), nil
+}
+
+// wantedFormat is what a result is asked for as: PNG, JPEG or WebP. A clip is what it is.
+func wantedFormat(r *http.Request, j jobs.Job) (picture.Format, error) {
 	if !r.URL.Query().Has("format") {
 		return picture.PNG, nil
+	}
+	if j.Clip != nil {
+		return "", bad("format is of pictures; the job is of a clip, whose container is an option")
 	}
 	switch f := picture.Format(r.URL.Query().Get("format")); f {
 	case picture.PNG, picture.JPEG, picture.WebP:

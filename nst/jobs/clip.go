@@ -128,6 +128,9 @@ func (q *Queue) dropSegments(ctx context.Context, j Job) (err error) {
 	return err
 }
 
+// TakesClips says whether this process can look at clips: ffmpeg and ffprobe are installed.
+func TakesClips() bool { return video.Installed() == nil }
+
 // How long a clip may be looked at when it is submitted, and how many are at once.
 const (
 	lookTime = time.Minute
@@ -139,7 +142,7 @@ func (q *Queue) checkClip(ctx context.Context, r Request, j *Job) (*picture.Pict
 	if err := q.checkClipOptions(r.ClipOptions); err != nil {
 		return nil, err
 	}
-	if video.Installed() != nil {
+	if !TakesClips() {
 		return nil, ErrNoClips
 	}
 	info, err := os.Stat(r.Clip)

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
-	"syscall"
 	"time"
 
 	"github.com/seed9bb5c928/nst/nst"
@@ -24,7 +22,7 @@ const segmentShare = 3
 type clipRun struct {
 	*saver
 	run   *video.Run
-	dir   *scratch
+	dir   *Scratch
 	began time.Time
 
 	// Of the run's thread:
@@ -39,13 +37,13 @@ type clipRun struct {
 // makeClip makes a clip, and stores the result. What it needs lies in a folder until then.
 func (w *worker) makeClip(ctx, run context.Context, cancel context.CancelCauseFunc, j Job, o nst.Options,
 	styles []*picture.Picture) (err error) {
-	dir, err := newScratch()
+	dir, err := NewScratch()
 	if err != nil {
 		return err
 	}
 	defer func() {
 		if !errors.Is(err, ErrStuck) { // else it is in use, and removed when the next worker begins
-			dir.remove()
+			dir.Remove()
 		}
 	}()
 	c := &clipRun{saver: w.saver(j, cancel), dir: dir, began: time.Now()}
@@ -76,9 +74,9 @@ func (w *worker) makeClip(ctx, run context.Context, cancel context.CancelCauseFu
 }
 
 // Names in the folder.
-func (c *clipRun) clip() string   { return c.dir.path("clip") }
-func (c *clipRun) store() string  { return c.dir.path("frames.tar") }
-func (c *clipRun) result() string { return c.dir.path("result." + c.job.Clip.container()) }
+func (c *clipRun) clip() string   { return c.dir.Path("clip") }
+func (c *clipRun) store() string  { return c.dir.Path("frames.tar") }
+func (c *clipRun) result() string { return c.dir.Path("result." + c.job.Clip.container()) }
 
 // open brings the clip, and the frames that earlier attempts have left.
 func (c *clipRun) open(ctx, run context.Context, o nst.Options, styles []*picture.Picture) error {
@@ -340,58 +338,4 @@ func (c *clipRun) note(j *Job, size int64) {
 	known := *j.Clip
 	known.Frames = r.Frames
 	j.Clip, j.Result = &known, r
-}
-
-// A scratch is a folder for a clip while it is made. Who makes it holds its lock, so that what
-// a worker that was killed has left can be told from what is in use.
-type scratch struct {
-	folder string
-	lock   *os.File
-}
-
-const scratchPrefix = "nst-clip-"
-
-func (s *scratch) path(name string) string { return filepath.Join(s.folder, name) }
-
-// newScratch makes one. The lock has its name when it is held.
-func newScratch() (*scratch, error) {
-	folder, err := os.MkdirTemp("", scratchPrefix)
-	if err != nil {
-		return nil, err
-	}
-	s := &scratch{folder: folder}
-	if s.lock, err = os.Create(s.path("lock.new")); err == nil {
-		err = syscall.Flock(int(s.lock.Fd()), syscall.LOCK_EX)
-	}
-	if err == nil {
-		err = os.Rename(s.path("lock.new"), s.path("lock"))
-	}
-	if err != nil {
-		s.remove()
-		return nil, err
-	}
-	return s, nil
-}
-
-// remove removes all that is in it.
-func (s *scratch) remove() {
-	_ = os.RemoveAll(s.folder)
-	if s.lock != nil {
-		s.lock.Close()
-	}
-}
-
-// removeLeft removes the folders of workers that are no more.
-func removeLeft() {
-	folders, _ := filepath.Glob(filepath.Join(os.TempDir(), scratchPrefix+"*"))
-	for _, folder := range folders {
-		lock, err := os.OpenFile(filepath.Join(folder, "lock"), os.O_RDWR, 0)
-		if err != nil {
-			continue
-		}
-		if syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
-			_ = os.RemoveAll(folder)
-		}
-		lock.Close()
-	}
 }

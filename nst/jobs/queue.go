@@ -117,6 +117,7 @@ type Queue struct {
 // Open opens a queue on a NATS connection, which has to have JetStream, and makes
 // what it lacks. The connection stays the caller's.
 func Open(ctx context.Context, nc *nats.Conn, c Config) (*Queue, error) {
+	removeLeft()
 	c = c.withDefaults()
 	q := &Queue{config: c, decoding: make(chan struct{}, 1), reading: make(chan struct{}, readers),
 		looking: make(chan struct{}, lookers),

@@ -18,7 +18,6 @@ import (
 
 	"github.com/seed9bb5c928/nst/nst"
 	"github.com/seed9bb5c928/nst/nst/picture"
-	"github.com/seed9bb5c928/nst/nst/video"
 	"github.com/seed9bb5c928/nst/torch"
 )
 
@@ -106,7 +105,6 @@ func (q *Queue) Work(ctx context.Context, engine *nst.Engine, name string) error
 		}
 		present.Wait()
 	}()
-	removeLeft()
 	q.config.Log.Info("working", "worker", name, "device", w.info.Device)
 	for ctx.Err() == nil {
 		m, err := q.next(ctx)
@@ -294,7 +292,7 @@ func (w *worker) job(ctx context.Context, id string) (j Job, err error) {
 		if j.State == Running && j.vanished(checkpoint) {
 			return nil
 		}
-		if j.Clip != nil && video.Installed() != nil {
+		if j.Clip != nil && !TakesClips() {
 			return errNoFFmpeg
 		}
 		now := time.Now().UTC()

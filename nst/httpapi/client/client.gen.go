@@ -57,6 +57,30 @@ func (e OptionsColor) Valid() bool {
 	}
 }
 
+// Defines values for OptionsContainer.
+const (
+	Mkv  OptionsContainer = "mkv"
+	Mov  OptionsContainer = "mov"
+	Mp4  OptionsContainer = "mp4"
+	Webm OptionsContainer = "webm"
+)
+
+// Valid indicates whether the value is a known member of the OptionsContainer enum.
+func (e OptionsContainer) Valid() bool {
+	switch e {
+	case Mkv:
+		return true
+	case Mov:
+		return true
+	case Mp4:
+		return true
+	case Webm:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for OptionsContentLoss.
 const (
 	Features   OptionsContentLoss = "features"
@@ -324,6 +348,15 @@ func (e ResultParamsFormat) Valid() bool {
 	}
 }
 
+// Clip What is known of a clip; absent where the content is a picture. The result's size is that of its frames.
+type Clip struct {
+	Bytes  int64 `json:"bytes"`
+	Frames int   `json:"frames"`
+
+	// Seconds Absent where the file does not say.
+	Seconds *float64 `json:"seconds,omitempty"`
+}
+
 // Costs defines model for Costs.
 type Costs struct {
 	Content    *float64            `json:"content,omitempty"`
@@ -344,7 +377,10 @@ type Guest struct {
 
 // Job defines model for Job.
 type Job struct {
-	Attempts int        `json:"attempts"`
+	Attempts int `json:"attempts"`
+
+	// Clip What is known of a clip; absent where the content is a picture. The result's size is that of its frames.
+	Clip     *Clip      `json:"clip,omitempty"`
 	Costs    *Costs     `json:"costs,omitempty"`
 	Created  time.Time  `json:"created"`
 	Curve    *[]Point   `json:"curve,omitempty"`
@@ -360,11 +396,13 @@ type Job struct {
 	// Owner The name of the token that it was submitted with; absent where there are none.
 	Owner *string `json:"owner,omitempty"`
 
-	// Pictures What was sent: content, style-1 and so on, masks; each can be had at /v1/jobs/{id}/{picture}.
+	// Pictures What was sent: content or clip, style-1 and so on, masks; each can be had at /v1/jobs/{id}/{picture}.
 	Pictures []string `json:"pictures"`
 
 	// Preview How many previews there have been.
-	Preview  int       `json:"preview"`
+	Preview int `json:"preview"`
+
+	// Progress Of a clip, scale, iteration and iterations are of the frame that is being made.
 	Progress *Progress `json:"progress,omitempty"`
 	Result   *Result   `json:"result,omitempty"`
 
@@ -390,7 +428,11 @@ type Jobs struct {
 
 // Limits defines model for Limits.
 type Limits struct {
-	MaxBytes         int64 `json:"max_bytes"`
+	MaxBytes int64 `json:"max_bytes"`
+
+	// MaxClipBytes 0: clips are not taken.
+	MaxClipBytes     int64 `json:"max_clip_bytes"`
+	MaxClipFrames    int   `json:"max_clip_frames"`
 	MaxIterations    int   `json:"max_iterations"`
 	MaxJobs          int   `json:"max_jobs"`
 	MaxPixels        int64 `json:"max_pixels"`
@@ -403,24 +445,36 @@ type Options struct {
 	Alpha *OptionsAlpha `json:"alpha,omitempty"`
 	Color *OptionsColor `json:"color,omitempty"`
 
+	// Container Of a clip: the kind of file that is made.
+	Container *OptionsContainer `json:"container,omitempty"`
+
 	// ContentLayers VGG-19's layers, each with a weight if wanted: relu4_2 or relu4_2=0.5.
 	ContentLayers *[]string           `json:"content_layers,omitempty"`
 	ContentLoss   *OptionsContentLoss `json:"content_loss,omitempty"`
 	ContentWeight *float64            `json:"content_weight,omitempty"`
 
+	// FrameIterations Of a clip: steps of a frame that follows another; iterations is of the first of each shot.
+	FrameIterations *int `json:"frame_iterations,omitempty"`
+
 	// Init picture: the part init.
 	Init         *OptionsInit `json:"init,omitempty"`
 	Iterations   *int         `json:"iterations,omitempty"`
 	LearningRate *float64     `json:"learning_rate,omitempty"`
-	MaskSoft     *bool        `json:"mask_soft,omitempty"`
+
+	// LongTerm Of a clip: how many frames back a frame is held to.
+	LongTerm *[]int `json:"long_term,omitempty"`
+	MaskSoft *bool  `json:"mask_soft,omitempty"`
 
 	// MemoryLimit Such as 2G, or bytes. It can only lower what the service allows.
 	MemoryLimit *string           `json:"memory_limit,omitempty"`
 	Optimizer   *OptionsOptimizer `json:"optimizer,omitempty"`
 	Padding     *OptionsPadding   `json:"padding,omitempty"`
-	Pooling     *OptionsPooling   `json:"pooling,omitempty"`
-	Precision   *OptionsPrecision `json:"precision,omitempty"`
-	Preset      *OptionsPreset    `json:"preset,omitempty"`
+
+	// Passes Of a clip: how often it is gone through; 0 is 1.
+	Passes    *int              `json:"passes,omitempty"`
+	Pooling   *OptionsPooling   `json:"pooling,omitempty"`
+	Precision *OptionsPrecision `json:"precision,omitempty"`
+	Preset    *OptionsPreset    `json:"preset,omitempty"`
 
 	// Scales auto, off, or longest sides such as 256,512.
 	Scales *string `json:"scales,omitempty"`
@@ -441,6 +495,9 @@ type Options struct {
 	StyleWeight  *float64          `json:"style_weight,omitempty"`
 	StyleWeights *[]float64        `json:"style_weights,omitempty"`
 
+	// TemporalWeight Of a clip: how much a frame is held to those before it.
+	TemporalWeight *float64 `json:"temporal_weight,omitempty"`
+
 	// Tile auto, or a side of 16 pixels and more; off means auto here.
 	Tile     *string          `json:"tile,omitempty"`
 	Transfer *OptionsTransfer `json:"transfer,omitempty"`
@@ -453,6 +510,9 @@ type OptionsAlpha string
 
 // OptionsColor defines model for Options.Color.
 type OptionsColor string
+
+// OptionsContainer Of a clip: the kind of file that is made.
+type OptionsContainer string
 
 // OptionsContentLoss defines model for Options.ContentLoss.
 type OptionsContentLoss string
@@ -484,7 +544,7 @@ type OptionsTransfer string
 // OptionsWrap defines model for Options.Wrap.
 type OptionsWrap string
 
-// Point defines model for Point.
+// Point Of a clip, iteration is the number of the frame.
 type Point struct {
 	Iteration int     `json:"iteration"`
 	Scale     int     `json:"scale"`
@@ -501,9 +561,15 @@ type Problem struct {
 	Type   string  `json:"type"`
 }
 
-// Progress defines model for Progress.
+// Progress Of a clip, scale, iteration and iterations are of the frame that is being made.
 type Progress struct {
-	Fraction    float64 `json:"fraction"`
+	Fraction float64 `json:"fraction"`
+
+	// Frame Of a clip: how many frames are done, in all passes.
+	Frame *int `json:"frame,omitempty"`
+
+	// Frames Of how many.
+	Frames      *int    `json:"frames,omitempty"`
 	Iteration   int     `json:"iteration"`
 	Iterations  int     `json:"iterations"`
 	Scale       int     `json:"scale"`
@@ -514,10 +580,15 @@ type Progress struct {
 // Result defines model for Result.
 type Result struct {
 	Bytes           int     `json:"bytes"`
+	Frames          *int    `json:"frames,omitempty"`
 	Iterations      int     `json:"iterations"`
 	PeakMemoryBytes int64   `json:"peak_memory_bytes"`
 	Seconds         float64 `json:"seconds"`
+	Shots           *int    `json:"shots,omitempty"`
 	Tiles           int     `json:"tiles"`
+
+	// Type The media type of a clip; absent: a PNG.
+	Type *string `json:"type,omitempty"`
 }
 
 // State defines model for State.
@@ -539,7 +610,9 @@ type ListParams struct {
 
 // SubmitMultipartBody defines parameters for Submit.
 type SubmitMultipartBody struct {
-	Content     openapi_types.File  `json:"content"`
+	// Clip A video file in place of content: mp4, mov, mkv, webm and others, of at most /v1/limits' max_clip_bytes.
+	Clip        *openapi_types.File `json:"clip,omitempty"`
+	Content     *openapi_types.File `json:"content,omitempty"`
 	ContentMask *openapi_types.File `json:"content_mask,omitempty"`
 	Init        *openapi_types.File `json:"init,omitempty"`
 
@@ -554,6 +627,12 @@ type SubmitMultipartBody struct {
 type SubmitParams struct {
 	// IdempotencyKey Requests with the same key are one job.
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+}
+
+// ClipParams defines parameters for Clip.
+type ClipParams struct {
+	Range       *string `json:"Range,omitempty"`
+	IfNoneMatch *string `json:"If-None-Match,omitempty"`
 }
 
 // ContentParams defines parameters for Content.
@@ -587,7 +666,7 @@ type PreviewParams struct {
 
 // ResultParams defines parameters for Result.
 type ResultParams struct {
-	// Format JPEG and WebP are made of the PNG, of quality 95, with its settings in them.
+	// Format JPEG and WebP are made of the PNG, of quality 95, with its settings in them. A clip is what its option container says.
 	Format      *ResultParamsFormat `form:"format,omitempty" json:"format,omitempty"`
 	Range       *string             `json:"Range,omitempty"`
 	IfNoneMatch *string             `json:"If-None-Match,omitempty"`
@@ -741,6 +820,11 @@ type ClientInterface interface {
 	// Corresponds with GET /v1/jobs/{id} (the `Get` operationId).
 	Get(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// Clip The clip as it was sent
+	//
+	// Corresponds with GET /v1/jobs/{id}/clip (the `Clip` operationId).
+	Clip(ctx context.Context, id string, params *ClipParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// Content The content picture as it was sent
 	//
 	// Corresponds with GET /v1/jobs/{id}/content (the `Content` operationId).
@@ -766,7 +850,7 @@ type ClientInterface interface {
 	// Corresponds with GET /v1/jobs/{id}/preview (the `Preview` operationId).
 	Preview(ctx context.Context, id string, params *PreviewParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// Result The result, a PNG, or made a file of another format
+	// Result The result: a PNG, or made a file of another format; of a clip a clip
 	//
 	// Corresponds with GET /v1/jobs/{id}/result (the `Result` operationId).
 	Result(ctx context.Context, id string, params *ResultParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -938,6 +1022,21 @@ func (c *Client) Get(ctx context.Context, id string, reqEditors ...RequestEditor
 	return c.Client.Do(req)
 }
 
+// Clip The clip as it was sent
+//
+// Corresponds with GET /v1/jobs/{id}/clip (the `Clip` operationId).
+func (c *Client) Clip(ctx context.Context, id string, params *ClipParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewClipRequest(c.Server, id, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // Content The content picture as it was sent
 //
 // Corresponds with GET /v1/jobs/{id}/content (the `Content` operationId).
@@ -1013,7 +1112,7 @@ func (c *Client) Preview(ctx context.Context, id string, params *PreviewParams, 
 	return c.Client.Do(req)
 }
 
-// Result The result, a PNG, or made a file of another format
+// Result The result: a PNG, or made a file of another format; of a clip a clip
 //
 // Corresponds with GET /v1/jobs/{id}/result (the `Result` operationId).
 func (c *Client) Result(ctx context.Context, id string, params *ResultParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -1457,6 +1556,66 @@ func NewGetRequest(server string, id string) (*http.Request, error) {
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewClipRequest constructs an http.Request for the Clip method
+func NewClipRequest(server string, id string, params *ClipParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/jobs/%s/clip", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.Range != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Range", *params.Range, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Range", headerParam0)
+		}
+
+		if params.IfNoneMatch != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "If-None-Match", *params.IfNoneMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-None-Match", headerParam1)
+		}
+
 	}
 
 	return req, nil
@@ -2253,6 +2412,13 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /v1/jobs/{id} (the `Get` operationId).
 	GetWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*GetResponse, error)
 
+	// ClipWithResponse The clip as it was sent
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/jobs/{id}/clip (the `Clip` operationId).
+	ClipWithResponse(ctx context.Context, id string, params *ClipParams, reqEditors ...RequestEditorFn) (*ClipResponse, error)
+
 	// ContentWithResponse The content picture as it was sent
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -2288,7 +2454,7 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /v1/jobs/{id}/preview (the `Preview` operationId).
 	PreviewWithResponse(ctx context.Context, id string, params *PreviewParams, reqEditors ...RequestEditorFn) (*PreviewResponse, error)
 
-	// ResultWithResponse The result, a PNG, or made a file of another format
+	// ResultWithResponse The result: a PNG, or made a file of another format; of a clip a clip
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -3230,6 +3396,145 @@ func (r GetResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// ClipResponse200Headers the declared response headers of an HTTP 200 response for Clip
+type ClipResponse200Headers struct {
+	ETag *string
+}
+
+// ClipResponse401Headers the declared response headers of an HTTP 401 response for Clip
+type ClipResponse401Headers struct {
+	RetryAfter *int
+}
+
+// ClipResponse404Headers the declared response headers of an HTTP 404 response for Clip
+type ClipResponse404Headers struct {
+	RetryAfter *int
+}
+
+// ClipResponse416Headers the declared response headers of an HTTP 416 response for Clip
+type ClipResponse416Headers struct {
+	RetryAfter *int
+}
+
+// ClipResponse421Headers the declared response headers of an HTTP 421 response for Clip
+type ClipResponse421Headers struct {
+	RetryAfter *int
+}
+
+// ClipResponse429Headers the declared response headers of an HTTP 429 response for Clip
+type ClipResponse429Headers struct {
+	RetryAfter *int
+}
+
+// ClipResponse500Headers the declared response headers of an HTTP 500 response for Clip
+type ClipResponse500Headers struct {
+	RetryAfter *int
+}
+
+// ClipResponse503Headers the declared response headers of an HTTP 503 response for Clip
+type ClipResponse503Headers struct {
+	RetryAfter *int
+}
+
+type ClipResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSON401 the response for an HTTP 401 `application/problem+json` response
+	ApplicationproblemJSON401 *Problem
+	// ApplicationproblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationproblemJSON404 *Problem
+	// ApplicationproblemJSON416 the response for an HTTP 416 `application/problem+json` response
+	ApplicationproblemJSON416 *Problem
+	// ApplicationproblemJSON421 the response for an HTTP 421 `application/problem+json` response
+	ApplicationproblemJSON421 *Problem
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *Problem
+	// ApplicationproblemJSON500 the response for an HTTP 500 `application/problem+json` response
+	ApplicationproblemJSON500 *Problem
+	// ApplicationproblemJSON503 the response for an HTTP 503 `application/problem+json` response
+	ApplicationproblemJSON503 *Problem
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *ClipResponse200Headers
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *ClipResponse401Headers
+	// Headers404 the parsed response headers for an HTTP 404 response
+	Headers404 *ClipResponse404Headers
+	// Headers416 the parsed response headers for an HTTP 416 response
+	Headers416 *ClipResponse416Headers
+	// Headers421 the parsed response headers for an HTTP 421 response
+	Headers421 *ClipResponse421Headers
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *ClipResponse429Headers
+	// Headers500 the parsed response headers for an HTTP 500 response
+	Headers500 *ClipResponse500Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *ClipResponse503Headers
+}
+
+// GetApplicationproblemJSON401 returns the response for an HTTP 401 `application/problem+json` response
+func (r ClipResponse) GetApplicationproblemJSON401() *Problem {
+	return r.ApplicationproblemJSON401
+}
+
+// GetApplicationproblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r ClipResponse) GetApplicationproblemJSON404() *Problem {
+	return r.ApplicationproblemJSON404
+}
+
+// GetApplicationproblemJSON416 returns the response for an HTTP 416 `application/problem+json` response
+func (r ClipResponse) GetApplicationproblemJSON416() *Problem {
+	return r.ApplicationproblemJSON416
+}
+
+// GetApplicationproblemJSON421 returns the response for an HTTP 421 `application/problem+json` response
+func (r ClipResponse) GetApplicationproblemJSON421() *Problem {
+	return r.ApplicationproblemJSON421
+}
+
+// GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r ClipResponse) GetApplicationproblemJSON429() *Problem {
+	return r.ApplicationproblemJSON429
+}
+
+// GetApplicationproblemJSON500 returns the response for an HTTP 500 `application/problem+json` response
+func (r ClipResponse) GetApplicationproblemJSON500() *Problem {
+	return r.ApplicationproblemJSON500
+}
+
+// GetApplicationproblemJSON503 returns the response for an HTTP 503 `application/problem+json` response
+func (r ClipResponse) GetApplicationproblemJSON503() *Problem {
+	return r.ApplicationproblemJSON503
+}
+
+// GetBody returns the raw response body bytes
+func (r ClipResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ClipResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ClipResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ClipResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -5077,6 +5382,19 @@ func (c *ClientWithResponses) GetWithResponse(ctx context.Context, id string, re
 	return ParseGetResponse(rsp)
 }
 
+// ClipWithResponse The clip as it was sent
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/jobs/{id}/clip (the `Clip` operationId).
+func (c *ClientWithResponses) ClipWithResponse(ctx context.Context, id string, params *ClipParams, reqEditors ...RequestEditorFn) (*ClipResponse, error) {
+	rsp, err := c.Clip(ctx, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseClipResponse(rsp)
+}
+
 // ContentWithResponse The content picture as it was sent
 //
 // Returns a wrapper object for the known response body format(s).
@@ -5142,7 +5460,7 @@ func (c *ClientWithResponses) PreviewWithResponse(ctx context.Context, id string
 	return ParsePreviewResponse(rsp)
 }
 
-// ResultWithResponse The result, a PNG, or made a file of another format
+// ResultWithResponse The result: a PNG, or made a file of another format; of a clip a clip
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -6149,6 +6467,160 @@ func ParseGetResponse(rsp *http.Response) (*GetResponse, error) {
 		response.Headers500 = &headers
 	case rsp.StatusCode == 503:
 		var headers GetResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseClipResponse parses an HTTP response from a ClipWithResponse call
+func ParseClipResponse(rsp *http.Response) (*ClipResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ClipResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 304:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 416:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON416 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 421:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON421 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON500 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON503 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers ClipResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = &value
+		}
+		response.Headers200 = &headers
+	case rsp.StatusCode == 401:
+		var headers ClipResponse401Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers401 = &headers
+	case rsp.StatusCode == 404:
+		var headers ClipResponse404Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers404 = &headers
+	case rsp.StatusCode == 416:
+		var headers ClipResponse416Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers416 = &headers
+	case rsp.StatusCode == 421:
+		var headers ClipResponse421Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers421 = &headers
+	case rsp.StatusCode == 429:
+		var headers ClipResponse429Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers429 = &headers
+	case rsp.StatusCode == 500:
+		var headers ClipResponse500Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers500 = &headers
+	case rsp.StatusCode == 503:
+		var headers ClipResponse503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
 			var value int
 			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
