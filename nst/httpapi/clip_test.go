@@ -11,6 +11,7 @@ import (
 	"github.com/seed9bb5c928/nst/nst/httpapi"
 	"github.com/seed9bb5c928/nst/nst/jobs"
 	"github.com/seed9bb5c928/nst/nst/jobs/jobstest"
+	"github.com/seed9bb5c928/nst/nst/nsttest"
 )
 
 // cheap are options of a clip whose frames take no time.
@@ -18,7 +19,7 @@ const cheap = `{"size":64,"iterations":2,"frame_iterations":2,"scales":"off"}`
 
 // clip is a clip's file.
 func clip(t testing.TB, frames int, ending string) []byte {
-	data, err := os.ReadFile(jobstest.Clip(t, frames, ending))
+	data, err := os.ReadFile(nsttest.Clip(t, frames, ending))
 	require.NoError(t, err)
 	return data
 }

@@ -102,8 +102,12 @@ func (c *clipRun) open(ctx, run context.Context, o nst.Options, styles []*pictur
 	}
 	for pass := range c.run.Passes {
 		for i := range j.Clip.Frames {
-			if _, ok := c.run.Store.Made(pass+1, i); ok {
+			made, ok := c.run.Store.Made(pass+1, i)
+			if ok {
 				c.first++
+			}
+			if ok && pass == 0 { // the record may not have it yet
+				c.job.addPoint(Point{i + 1, max(j.Width, j.Height), made.Costs.Total}, &c.step)
 			}
 		}
 	}
