@@ -112,8 +112,8 @@ func TestFlowOfWarps(t *testing.T) {
 		at  func(x, y float64) (u, v float64)
 		max float64
 	}{
-		// What was measured is beside each bound.
-		"none":             {func(_, _ float64) (u, v float64) { return 0, 0 }, 0.15},
+		// Measured: 0.000 to 0.047.
+		"none":             {func(_, _ float64) (u, v float64) { return 0, 0 }, 0.001},
 		"parts of a pixel": {func(_, _ float64) (u, v float64) { return 0.4, -0.3 }, 0.15},
 		"shift":            {func(_, _ float64) (u, v float64) { return 3.3, -1.7 }, 0.15},
 		"turn":             {turn(0.05), 0.15},
@@ -133,7 +133,8 @@ func TestFlowOfWarps(t *testing.T) {
 }
 
 // A textured square moves over a texture that moves otherwise. Looked at is what is 2 to 10
-// pixels from the square's edge, on either side of it, and is seen in both pictures.
+// pixels from the square's edge, on either side of it, and is seen in both pictures. Measured:
+// 0.035 to 0.045.
 func TestFlowAtMotionsEdges(t *testing.T) {
 	const height, width, half = 240, 320, 50
 	type motion struct{ u, v float64 }
@@ -234,9 +235,9 @@ func TestFlowOfAnything(t *testing.T) {
 func TestFlowDoesNotDependOnThreads(t *testing.T) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	const height, width = 151, 219
-	to := demo(t, "content.png", 100, 60, height, width)
-	from := demo(t, "content.png", 103, 58, height, width)
+	const height, width = 290, 440
+	to := demo(t, "content.png", 0, 3, height, width)
+	from := demo(t, "content.png", 5, 6, height, width)
 	defer torch.SetThreads(torch.SetThreads(1))
 	flow := torch.Flow(from, to, height, width)
 	warped := torch.Warp(to, flow, height, width)
