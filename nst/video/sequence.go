@@ -258,6 +258,9 @@ func (s *Sequence) following(ctx context.Context, content Numbered, before *pict
 			return o, err
 		}
 		back, forth, err := s.flows(ctx, content, p.content)
+		if weights != nil && errors.Is(err, ErrNoFlow) {
+			continue
+		}
 		if err != nil {
 			return o, err
 		}
