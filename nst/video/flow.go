@@ -34,7 +34,7 @@ var ErrFlow = errors.New("unusable flow")
 // OwnFlow is torch.Flow.
 func OwnFlow(_ context.Context, from, to Numbered) (flow []float32, err error) {
 	p := from.Picture
-	err = torch.Scoped(func() error {
+	err = torch.Scoped(func() error { // whose error a shortage of memory is
 		flow = torch.Flow(p.Pixels, to.Picture.Pixels, p.Height, p.Width)
 		return nil
 	})

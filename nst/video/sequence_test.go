@@ -234,7 +234,7 @@ func TestColours(t *testing.T) {
 		for i := range 2 {
 			made, err := s.Next(context.Background(), Input{Index: i, Picture: frame}, nst.Hooks{})
 			require.NoError(t, err)
-			p, err := s.Finish(frame, made.Result)
+			p, err := s.Finish(context.Background(), Input{Picture: frame}, made.Result)
 			require.NoError(t, err)
 			if o.Color == nst.ColorMatch {
 				assert.Equal(t, made.Result.Pixels, p.Pixels)
