@@ -147,6 +147,10 @@ func (e *Engine) Close() {
 	}
 }
 
+// Do does work on the engine's thread, between transfers: what uses package torch on the CPU
+// so has the engine's cores and priority.
+func (e *Engine) Do(ctx context.Context, work func() error) error { return e.thread().Do(ctx, work) }
+
 // Describe returns what the network's file says of itself.
 func (e *Engine) Describe(ctx context.Context) (d *vgg19.Description, err error) {
 	err = e.thread().Do(ctx, func() error {

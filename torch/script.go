@@ -177,6 +177,15 @@ func (m *Module) Forward(image Tensor, layers []string) []Tensor {
 	return features
 }
 
+// ForwardPair calls forward(a, b), and returns the tensor that it does, or the last of several:
+// a network that refines its answer gives all of them.
+func (m *Module) ForwardPair(a, b Tensor) Tensor {
+	defer runtime.KeepAlive(m)
+	return make1("forward", func(out *C.nst_tensor) *C.char {
+		return C.nst_module_forward_pair(m.handle, handle(a), handle(b), out)
+	}, a, b)
+}
+
 func cString(s string) (*C.char, func()) {
 	c := C.CString(s)
 	return c, func() { C.free(unsafe.Pointer(c)) }

@@ -31,6 +31,7 @@ type videoOptions struct {
 	frameIterations      int
 	longTerm             []int
 	passes, limit        int
+	flow, flowModel      string
 	store                string
 	resume, keep         bool
 	preview, log         string
@@ -69,6 +70,10 @@ func newVideoCommand() *cobra.Command {
 	f.IntSliceVar(&o.longTerm, "long-term", []int{1, 2, 4}, "how many frames back a frame is held to: where the "+
 		"first is not known, the next, and so on")
 	f.IntVar(&o.passes, "passes", 1, "how often the clip is gone through, forward and back in turns")
+	f.StringVar(&o.flow, "flow", "", "a folder with optical flow in place of nst's own: forward_1_2.flo, "+
+		"backward_2_1.flo and so on, as artistic-videos names them")
+	f.StringVar(&o.flowModel, "flow-model", "", "a TorchScript network that finds the optical flow, such as "+
+		"torchvision's RAFT")
 	f.StringVar(&o.encoding.Codec, "codec", "", "ffmpeg's encoder (default: H.264, for .webm VP9)")
 	f.IntVar(&o.limit, "limit", 0, "make the first N frames alone; 0: all")
 	f.StringVar(&o.store, "store", "", "the file that keeps the frames which are done until all are (default: OUT.nst)")
@@ -98,6 +103,9 @@ type videoSummary struct {
 func (o *videoOptions) run(ctx context.Context, stdout, stderr io.Writer) (err error) {
 	if o.output == "" && o.frames == "" {
 		return usage("-o is missing: the clip to write, %s; or --frames, a folder for pictures", video.Endings)
+	}
+	if o.flow != "" && o.flowModel != "" {
+		return usage("--flow and --flow-model are two ways to say one thing: leave one of them out")
 	}
 	if o.limit < 0 || o.passes < 1 {
 		return usage("--limit is %d and --passes %d; 0 or more, and 1 or more will do", o.limit, o.passes)
@@ -166,6 +174,12 @@ func (o *videoOptions) run(ctx context.Context, stdout, stderr io.Writer) (err e
 	}
 	defer engine.Close()
 
+	flow, closeFlow, err := o.openFlow(ctx, engine.Device())
+	if err != nil {
+		return err
+	}
+	defer closeFlow()
+
 	began := time.Now()
 	show := newFrames(o.quiet, stderr)
 	summary := videoSummary{Output: o.output, FramesFolder: o.frames, Width: width, Height: height,
@@ -173,8 +187,8 @@ func (o *videoOptions) run(ctx context.Context, stdout, stderr io.Writer) (err e
 	made := 0
 	var saving error
 	warn := func(message string) { fmt.Fprintf(stderr, "nst: %s\n", message) }
-	run := &video.Run{Engine: engine, Clip: clip, Styles: styles, Options: all, Store: store, Passes: o.passes,
-		Limit: o.limit, Warn: warn,
+	run := &video.Run{Engine: engine, Clip: clip, Styles: styles, Options: all, Flow: flow, Store: store,
+		Passes: o.passes, Limit: o.limit, Warn: warn,
 		Hooks: nst.Hooks{Warn: warn, Progress: show.within},
 		Progress: func(p video.Progress) {
 			made++
@@ -222,6 +236,24 @@ func (o *videoOptions) run(ctx context.Context, stdout, stderr io.Writer) (err e
 		fmt.Fprintln(stderr, summary.text())
 	}
 	return saving
+}
+
+// openFlow is where the optical flow comes from.
+func (o *videoOptions) openFlow(ctx context.Context, device torch.Device) (flow video.Flow, done func(), err error) {
+	switch {
+	case o.flow != "":
+		if info, err := os.Stat(o.flow); err != nil || !info.IsDir() {
+			return nil, nil, usage("--flow: %s is no folder", o.flow)
+		}
+		return video.FlowFiles(o.flow), func() {}, nil
+	case o.flowModel != "":
+		m, err := video.OpenFlowModel(ctx, o.flowModel, string(device))
+		if err != nil {
+			return nil, nil, fmt.Errorf("--flow-model: %w", err)
+		}
+		return m.Flow, m.Close, nil
+	}
+	return video.OwnFlow, func() {}, nil
 }
 
 // text is the summary as a line for people.
@@ -279,11 +311,12 @@ func (o *videoOptions) identity(ctx context.Context, all video.Options) (map[str
 	if err := json.Unmarshal(text, &fields); err != nil {
 		return nil, err
 	}
-	out := map[string]string{"passes": strconv.Itoa(o.passes)}
+	out := map[string]string{"passes": strconv.Itoa(o.passes), "flow": o.flow}
 	for name, v := range fields {
 		out[name] = fmt.Sprint(v)
 	}
-	files := map[string]string{"clip": o.clip, "content-mask": o.contentMask, "strength-mask": o.strengthMask}
+	files := map[string]string{"clip": o.clip, "content-mask": o.contentMask, "strength-mask": o.strengthMask,
+		"flow-model": o.flowModel}
 	for i, path := range o.styles {
 		files[fmt.Sprintf("style %d", i+1)] = path
 	}

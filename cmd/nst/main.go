@@ -122,7 +122,8 @@ func exitStatus(err error, stderr io.Writer) int {
 	}
 	var mine usageError
 	for _, unusable := range []error{nst.ErrInvalidOption, picture.ErrPicture, picture.ErrOutput, nst.ErrCheckpoint,
-		vgg19.ErrNetwork, torch.ErrDevice, video.ErrClip, video.ErrStore, video.ErrTool} {
+		vgg19.ErrNetwork, torch.ErrDevice, video.ErrClip, video.ErrStore, video.ErrTool,
+		video.ErrFlow, video.ErrNoFlow} {
 		if errors.Is(err, unusable) {
 			return exitUsage
 		}

@@ -45,7 +45,7 @@ func (p *tab) errors() []string {
 	return p.thrown
 }
 
-// browse starts Chromium, which scripts/page_tools installs, and opens the page.
+// browse starts Chromium, which scripts/test_tools installs, and opens the page.
 func browse(t *testing.T, url string) *tab {
 	var program string
 	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
@@ -54,7 +54,7 @@ func browse(t *testing.T, url string) *tab {
 			break
 		}
 	}
-	require.NotEmpty(t, program, "Chromium is not here: run scripts/page_tools")
+	require.NotEmpty(t, program, "Chromium is not here: run scripts/test_tools")
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(program), chromedp.NoSandbox,
 		chromedp.DisableGPU, chromedp.WindowSize(1280, 900))
 	ctx, cancel := chromedp.NewExecAllocator(context.Background(), options...)
@@ -174,7 +174,7 @@ func (p *tab) barriers() string {
 		require.NoError(p.t, err)
 		cache = cmp.Or(os.Getenv("NST_CACHE"), filepath.Join(cache, "nst"))
 		script, err := os.ReadFile(filepath.Join(cache, "axe-4.12.1.js"))
-		require.NoError(p.t, err, "axe-core is not here: run scripts/page_tools")
+		require.NoError(p.t, err, "axe-core is not here: run scripts/test_tools")
 		require.True(p.t, p.is(string(script)+";true"))
 	}
 	return ask(p, chromedp.Evaluate[string](`axe.run({resultTypes: ["violations"]}).then(r => r.violations.map(v =>

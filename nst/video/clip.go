@@ -97,8 +97,11 @@ func Probe(ctx context.Context, path string) (*Clip, error) {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		return nil, fmt.Errorf("%w: %s is no video that ffmpeg knows: %s", ErrClip, path,
-			strings.TrimPrefix(said.explain(err), input(path)+": "))
+		why := strings.TrimPrefix(said.explain(err), input(path)+": ")
+		if strings.HasSuffix(why, "Invalid argument") { // ffmpeg's word for what is not among the containers
+			why = "it is of a kind that is not read; .mp4, .mov, .mkv, .webm, .avi, .mpg, .ts and .gif will do"
+		}
+		return nil, fmt.Errorf("%w: %s is no video that ffmpeg knows: %s", ErrClip, path, why)
 	}
 	var p probed
 	if err := json.Unmarshal(out, &p); err != nil {

@@ -3,7 +3,6 @@ package video
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -37,20 +36,19 @@ type Frame struct {
 	Time    Time
 }
 
-// Reader reads a clip's frames, one after the other. It holds one at a time.
+// Reader reads a clip's frames, one after the other. It holds few at a time.
 type Reader struct {
 	clip   *Clip
 	ctx    context.Context
 	cmd    *exec.Cmd
 	said   *lastLines
-	pixels *bufio.Reader
+	pixels chan []byte
 	times  chan Time
-	size   chan [2]int
-	data   []byte
-	width  int
-	height int
+	ahead  [][]byte // frames of which it is not known yet when they are shown
+	done   chan struct{}
 	read   int
 	closed bool
+	ended  error // how ffmpeg did
 }
 
 // Open begins to read. The caller closes the reader.
@@ -81,8 +79,9 @@ func (c *Clip) Open(ctx context.Context) (*Reader, error) {
 		lines.Close()
 		return nil, fmt.Errorf("%w cannot be started: %w", ErrTool, err)
 	}
-	r := &Reader{clip: c, ctx: ctx, cmd: cmd, said: said, pixels: bufio.NewReaderSize(pixels, 1<<16),
-		times: make(chan Time, 1024), size: make(chan [2]int, 1)}
+	r := &Reader{clip: c, ctx: ctx, cmd: cmd, said: said, pixels: make(chan []byte), times: make(chan Time),
+		done: make(chan struct{})}
+	go r.readPixels(pixels)
 	go r.readTimes(lines)
 	return r, nil
 }
@@ -91,7 +90,7 @@ func (c *Clip) Open(ctx context.Context) (*Reader, error) {
 // pixels, RGB of 8 bits, and of more light than a screen has as much as it has. (ffmpeg turns
 // them upright by itself.)
 func (c *Clip) upright() string {
-	filters := []string{"scale=w=trunc(iw*if(sar\\,sar\\,1)+0.5):h=ih", "setsar=1"}
+	filters := []string{fmt.Sprintf("scale=w=%d:h=%d", c.Width, c.Height), "setsar=1"}
 	if c.highDynamicRange() {
 		return strings.Join(append(filters, "zscale=transfer=linear:npl=100", "format=gbrpf32le",
 			"zscale=primaries=bt709", "tonemap=hable:desat=0", "zscale=transfer=bt709:matrix=bt709:range=tv",
@@ -103,25 +102,35 @@ func (c *Clip) upright() string {
 	return strings.Join(append(filters, "format=rgb24"), ",")
 }
 
+// readPixels reads the frames.
+func (r *Reader) readPixels(from io.Reader) {
+	defer close(r.pixels)
+	defer drained(from) // so that it can end
+	for {
+		data := make([]byte, 3*r.clip.Width*r.clip.Height)
+		if _, err := io.ReadFull(from, data); err != nil {
+			return
+		}
+		select {
+		case r.pixels <- data:
+		case <-r.done:
+			return
+		}
+	}
+}
+
 // readTimes reads what ffmpeg's framecrc writes: lines of comments, of which one is the unit
-// of time and one the size, and for each frame the stream, when it is decoded, when it is
-// shown, for how long, its bytes and their checksum.
+// of time, and for each frame the stream, when it is decoded, when it is shown, for how long,
+// its bytes and their checksum.
 func (r *Reader) readTimes(from io.ReadCloser) {
 	defer from.Close()
 	defer close(r.times)
-	defer close(r.size)
+	defer drained(from)
 	base := [2]int64{1, 1}
-	sized := false
 	for lines := bufio.NewScanner(from); lines.Scan(); {
 		line := lines.Text()
 		if rest, ok := strings.CutPrefix(line, "#tb 0: "); ok {
 			_, _ = fmt.Sscanf(rest, "%d/%d", &base[0], &base[1])
-		}
-		if rest, ok := strings.CutPrefix(line, "#dimensions 0: "); ok && !sized {
-			var width, height int
-			_, _ = fmt.Sscanf(rest, "%dx%d", &width, &height)
-			r.size <- [2]int{width, height}
-			sized = true
 		}
 		if strings.HasPrefix(line, "#") {
 			continue
@@ -135,63 +144,89 @@ func (r *Reader) readTimes(from io.ReadCloser) {
 			continue
 		}
 		long, _ := strconv.ParseInt(strings.TrimSpace(fields[3]), 10, 64)
-		r.times <- Time{At: at, For: long, Base: base}
+		select {
+		case r.times <- Time{At: at, For: long, Base: base}:
+		case <-r.done:
+			return
+		}
 	}
 }
 
 // Next reads a frame. At the end it is io.EOF; Damaged then says whether it is the clip's.
 func (r *Reader) Next() (*Frame, error) {
-	if r.data == nil {
-		size, ok := <-r.size
-		if !ok || size[0] < 1 || size[1] < 1 {
-			return nil, r.failed(io.EOF)
-		}
-		r.width, r.height = size[0], size[1]
-		r.data = make([]byte, 3*r.width*r.height)
-	}
-	if _, err := io.ReadFull(r.pixels, r.data); err != nil {
-		if r.read == 0 {
-			return nil, r.failed(err)
-		}
-		if r.ctx.Err() != nil {
+	if len(r.ahead) == 0 {
+		data, ok := <-r.pixels
+		switch {
+		case r.ctx.Err() != nil:
 			return nil, r.ctx.Err()
+		case !ok && r.read == 0:
+			return nil, r.failed()
+		case !ok:
+			return nil, r.end()
 		}
-		return nil, io.EOF
+		r.ahead = append(r.ahead, data)
 	}
-	at, ok := <-r.times
-	if !ok {
-		return nil, r.failed(errors.New("ffmpeg does not say when a frame is shown"))
+	// ffmpeg may wait for its frames to be taken before it says when they are shown.
+	for pixels := r.pixels; ; {
+		select {
+		case at, ok := <-r.times:
+			if !ok {
+				if r.ctx.Err() != nil {
+					return nil, r.ctx.Err()
+				}
+				return nil, r.failed()
+			}
+			data := r.ahead[0]
+			r.ahead = r.ahead[1:]
+			r.read++
+			return &Frame{pictureOf(data, r.clip.Width, r.clip.Height), at}, nil
+		case data, ok := <-pixels:
+			if !ok {
+				pixels = nil
+				continue
+			}
+			r.ahead = append(r.ahead, data)
+		}
 	}
-	r.read++
-	return &Frame{pictureOf(r.data, r.width, r.height), at}, nil
 }
 
-// failed is the error of a clip without a frame.
-func (r *Reader) failed(err error) error {
-	if r.ctx.Err() != nil {
-		return r.ctx.Err()
+// failed is the error of a clip without a frame, or of one that has no time.
+func (r *Reader) failed() error {
+	r.Close()
+	why := r.said.last()
+	if why == "" {
+		why = "it is empty"
 	}
-	_ = r.Close()
-	return fmt.Errorf("%w: %s has no frame that ffmpeg can decode: %s", ErrClip, r.clip.Path, r.said.explain(err))
+	return fmt.Errorf("%w: %s has no frame that ffmpeg can decode: %s", ErrClip, r.clip.Path, why)
 }
 
-// Damaged is what ffmpeg said of the clip where it could not be decoded as it should, when all
-// has been read; empty: nothing.
+// end is io.EOF where ffmpeg has come to its end by itself.
+func (r *Reader) end() error {
+	if !r.closed {
+		r.closed = true
+		close(r.done)
+		r.ended = r.cmd.Wait()
+	}
+	if r.ended != nil {
+		return fmt.Errorf("%w did not decode all of %s: after %d frames %s", ErrTool, r.clip.Path, r.read,
+			r.said.explain(r.ended))
+	}
+	return io.EOF
+}
+
+// Damaged is what ffmpeg said of the clip where it could not be decoded as it should, after
+// io.EOF; empty: nothing.
 func (r *Reader) Damaged() string { return r.said.last() }
 
 // Close ends the reading.
-func (r *Reader) Close() error {
+func (r *Reader) Close() {
 	if r.closed {
-		return nil
+		return
 	}
 	r.closed = true
+	close(r.done)
 	_ = r.cmd.Cancel()
-	go drained(r.pixels)
-	for range r.times { // so that neither pipe is full
-		continue
-	}
 	_ = r.cmd.Wait() // it was told to end
-	return nil
 }
 
 // pictureOf makes a picture of RGB bytes.

@@ -164,7 +164,7 @@ const contentPass = 0
 // one makes a frame, if it is not there yet.
 func (r *Run) one(ctx context.Context, sequence *Sequence, pass int, in Input, total, done int) (Made, error) {
 	if made, ok := r.Store.Made(pass, in.Index); ok {
-		return made, sequence.Restore(in, made, func() (*picture.Picture, error) {
+		return made, sequence.Restore(ctx, in, made, func() (*picture.Picture, error) {
 			return r.Store.Result(pass, in.Index)
 		})
 	}
@@ -174,8 +174,11 @@ func (r *Run) one(ctx context.Context, sequence *Sequence, pass int, in Input, t
 		return Made{}, err
 	}
 	if _, there := r.Store.Made(contentPass, in.Index); r.passes() > 1 && !there {
-		content := &Made{Index: in.Index, Result: sequence.sized(in.Picture)}
-		if err := r.Store.Add(contentPass, content); err != nil {
+		content, err := sequence.content(ctx, in)
+		if err == nil {
+			err = r.Store.Add(contentPass, &Made{Index: in.Index, Result: content.Picture})
+		}
+		if err != nil {
 			return Made{}, err
 		}
 	}
@@ -185,7 +188,7 @@ func (r *Run) one(ctx context.Context, sequence *Sequence, pass int, in Input, t
 	if r.Progress == nil {
 		return *made, nil
 	}
-	shown, err := sequence.Finish(in.Picture, made.Result)
+	shown, err := sequence.Finish(ctx, in, made.Result)
 	if err == nil {
 		r.Progress(Progress{Made: *made, Pass: pass, Passes: r.passes(), Frames: total, Done: done,
 			Seconds: time.Since(began).Seconds(), Picture: shown})
@@ -244,7 +247,7 @@ func (r *Run) finished(ctx context.Context, do func(i int, p *picture.Picture, a
 	_, err = r.frames(ctx, func(i int, f *Frame) error {
 		p, err := r.Store.Result(r.passes(), i)
 		if err == nil {
-			p, err = sequence.Finish(f.Picture, p)
+			p, err = sequence.Finish(ctx, Input{Index: i, Picture: f.Picture}, p)
 		}
 		if err != nil {
 			return err

@@ -144,17 +144,24 @@ func (s *Sequence) begin(first *picture.Picture) (err error) {
 	return nil
 }
 
-// sized is a frame at the size of the results.
-func (s *Sequence) sized(p *picture.Picture) *picture.Picture {
-	if p.Width == s.width && p.Height == s.height {
-		return p
+// content is a frame at the size of the results.
+func (s *Sequence) content(ctx context.Context, in Input) (Numbered, error) {
+	p := in.Picture
+	if err := s.begin(p); err != nil {
+		return Numbered{}, err
 	}
-	out := &picture.Picture{Width: s.width, Height: s.height,
-		Pixels: torch.ResizeFloats(p.Pixels, p.Height, p.Width, s.height, s.width, torch.Wrap{})}
+	if p.Width == s.width && p.Height == s.height {
+		return Numbered{in.Index, p}, nil
+	}
+	out := &picture.Picture{Width: s.width, Height: s.height}
+	err := s.engine.Do(ctx, func() error {
+		out.Pixels = torch.ResizeFloats(p.Pixels, p.Height, p.Width, s.height, s.width, torch.Wrap{})
+		return nil
+	})
 	for i, v := range out.Pixels {
 		out.Pixels[i] = min(max(v, 0), 1)
 	}
-	return out
+	return Numbered{in.Index, out}, err
 }
 
 // Input is a frame to be made.
@@ -169,12 +176,16 @@ type Input struct {
 // Next makes the next frame of the clip, or of one of its shots backwards. The errors are
 // those of nst.Engine.Stylize, and the flow's; after one the frame can be asked for again.
 func (s *Sequence) Next(ctx context.Context, in Input, h nst.Hooks) (*Made, error) {
-	if err := s.begin(in.Picture); err != nil {
+	content, err := s.content(ctx, in)
+	if err != nil {
 		return nil, err
 	}
-	content := Numbered{in.Index, s.sized(in.Picture)}
 	made := &Made{Index: in.Index}
-	o, err := s.following(ctx, content, in.Before, made)
+	var o nst.Options
+	err = s.engine.Do(ctx, func() (err error) {
+		o, err = s.following(ctx, content, in.Before, made)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -197,12 +208,12 @@ func (s *Sequence) Next(ctx context.Context, in Input, h nst.Hooks) (*Made, erro
 
 // Restore has the sequence know of a frame that was made before. Its result is asked for if
 // a later frame goes on from it.
-func (s *Sequence) Restore(in Input, made Made, result func() (*picture.Picture, error)) error {
-	if err := s.begin(in.Picture); err != nil {
-		return err
+func (s *Sequence) Restore(ctx context.Context, in Input, made Made, result func() (*picture.Picture, error)) error {
+	content, err := s.content(ctx, in)
+	if err == nil {
+		s.remember(content, made.Cut, result)
 	}
-	s.remember(Numbered{in.Index, s.sized(in.Picture)}, made.Cut, result)
-	return nil
+	return err
 }
 
 // remember has the frames that follow go on from one.
@@ -217,14 +228,15 @@ func (s *Sequence) remember(content Numbered, cut bool, result func() (*picture.
 }
 
 // Finish gives a frame's result the colours that were asked for. The frame is the clip's.
-func (s *Sequence) Finish(frame, result *picture.Picture) (*picture.Picture, error) {
-	if err := s.begin(frame); err != nil {
+func (s *Sequence) Finish(ctx context.Context, in Input, result *picture.Picture) (*picture.Picture, error) {
+	if err := s.begin(in.Picture); err != nil || !s.chroma {
+		return result, err
+	}
+	content, err := s.content(ctx, in)
+	if err != nil {
 		return nil, err
 	}
-	if !s.chroma {
-		return result, nil
-	}
-	return picture.Recolor(result, s.sized(frame)), nil
+	return picture.Recolor(result, content.Picture), nil
 }
 
 // rounded is a picture in values of 8 bits.
@@ -258,6 +270,9 @@ func (s *Sequence) following(ctx context.Context, content Numbered, before *pict
 			return o, err
 		}
 		back, forth, err := s.flows(ctx, content, p.content)
+		if weights != nil && errors.Is(err, ErrNoFlow) {
+			continue
+		}
 		if err != nil {
 			return o, err
 		}

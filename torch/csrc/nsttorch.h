@@ -130,6 +130,7 @@ const char* nst_module_set_string(nst_module m, const char* name, const char* va
 const char* nst_module_cast(nst_module m, int32_t dtype);
 const char* nst_module_parameters(nst_module m, char** names);
 const char* nst_module_parameter(nst_module m, const char* name, nst_tensor* out);
+const char* nst_module_forward_pair(nst_module m, nst_tensor a, nst_tensor b, nst_tensor* out);
 const char* nst_module_forward(nst_module m, nst_tensor image, const char* names, int64_t count,
                                nst_tensor* out);
 

@@ -123,6 +123,19 @@ const char* nst_module_parameter(nst_module m, const char* name, nst_tensor* out
   });
 }
 
+const char* nst_module_forward_pair(nst_module m, nst_tensor a, nst_tensor b, nst_tensor* out) {
+  return guard([&] {
+    c10::NoGradGuard off;
+    const nst::Math math(tensor(a));
+    const torch::jit::GraphOptimizerEnabledGuard plain(false);
+    auto result = module(m).forward({tensor(a), tensor(b)});
+    if (result.isTuple() && !result.toTupleRef().elements().empty()) result = result.toTupleRef().elements().back();
+    if (result.isTensorList() && !result.toTensorList().empty()) result = result.toTensorVector().back();
+    TORCH_CHECK(result.isTensor(), "forward returned ", result.tagKind(), ", neither a tensor nor several");
+    *out = give(result.toTensor());
+  });
+}
+
 const char* nst_module_forward(nst_module m, nst_tensor image, const char* names, int64_t count,
                                nst_tensor* out) {
   return guard([&] {

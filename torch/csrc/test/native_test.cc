@@ -252,6 +252,31 @@ void pools_and_products_are_libtorchs() {
   }
 }
 
+// Waves that move by (2.5,-1.5): each instruction set finds that, and warping by it brings them back.
+void flow_is_found() {
+  constexpr int64_t h = 97, w = 131;
+  auto waves = [&](double dx, double dy) {
+    std::vector<float> p(3 * h * w);
+    for (int64_t i = 0; i < 3 * h * w; i++) {
+      const double x = i % w + dx, y = i / w % h + dy;
+      p[i] = static_cast<float>(0.5 + 0.15 * (std::sin(x / 3) + std::sin(y / 4 + x / 7) + std::cos(y / 2 - x / 5)));
+    }
+    return p;
+  };
+  const auto from = waves(2.5, -1.5), to = waves(0, 0);
+  std::vector<float> flow(2 * h * w), back(3 * h * w);
+  succeeds(nst_flow(from.data(), to.data(), h, w, flow.data()), "flow");
+  succeeds(nst_warp(to.data(), 3, flow.data(), h, w, back.data()), "warp");
+  double worst = 0, error = 0;
+  for (int64_t i = 0; i < h * w; i++) {
+    if (i % w < 8 || i % w >= w - 8 || i / w < 8 || i / w >= h - 8) continue;
+    worst = std::max(worst, std::hypot(flow[i] - 2.5, flow[h * w + i] + 1.5));
+    error = std::max(error, std::fabs(static_cast<double>(back[i]) - from[i]));
+  }
+  check(worst < 0.1, "flow of waves", std::to_string(worst));
+  check(error < 0.01, "waves brought back", std::to_string(error));
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -263,6 +288,7 @@ int main(int argc, char** argv) {
   convolutions_are_libtorchs();
   pools_and_products_are_libtorchs();
   nan_is_not_lost();
+  flow_is_found();
   errors_are_messages();
   succeeds(nst_load_device_library(argv[1]), "loading the pretend device");
   pretend_computes_as_the_cpu_does();
