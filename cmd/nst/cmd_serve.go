@@ -31,7 +31,8 @@ type serveOptions struct {
 	workers, maxJobs, replicas    int
 	retention, patience           time.Duration
 	maxPixels                     int64
-	maxStore                      nst.Bytes
+	maxStore, maxClip             nst.Bytes
+	maxFrames                     int
 	proxies                       []string
 	trusted                       []netip.Prefix
 	check                         bool
@@ -81,6 +82,8 @@ Jobs are kept in --data, by a NATS server in this process, or in a NATS cluster 
 	f.DurationVar(&o.patience, "patience", 15*time.Second,
 		"how long a worker may be silent before its job goes to another")
 	f.Int64Var(&o.maxPixels, "max-pixels", 64<<20, "how large pictures and results may be")
+	f.Var(textFlag{&o.maxClip}, "max-clip-bytes", "how large a clip may be that is sent (default: 1G)")
+	f.IntVar(&o.maxFrames, "max-clip-frames", 3000, "how many frames it may have")
 	f.Var(textFlag{&o.maxStore}, "max-store",
 		"disk space for jobs, such as 50G (default: three quarters of what is free)")
 	f.StringVar(&o.access, "access-log", "changes",
@@ -113,6 +116,9 @@ func (o *serveOptions) prepare() (tokens []httpapi.Token, err error) {
 	host, _, err := net.SplitHostPort(o.addr)
 	if err != nil {
 		return nil, usage("--addr is %q; an address such as 127.0.0.1:8080 will do", o.addr)
+	}
+	if o.maxFrames < 1 {
+		return nil, usage("--max-clip-frames is %d; 1 or more will do", o.maxFrames)
 	}
 	if o.workers < 0 || o.maxJobs < 1 || o.retention < time.Minute || o.maxPixels < 1 || o.patience < time.Second ||
 		o.keepEvery <= 0 {
@@ -227,7 +233,7 @@ func runServe(ctx context.Context, o *serveOptions, stderr io.Writer) error {
 		}
 	}
 	c := jobs.Config{Replicas: o.replicas, MaxJobs: o.maxJobs, Retention: o.retention, Patience: o.patience,
-		MaxPixels: o.maxPixels, Log: log}
+		MaxPixels: o.maxPixels, MaxClipFrames: o.maxFrames, Log: log}
 	var nc *nats.Conn
 	url := o.nats // for the workers
 	if o.nats != "" {
@@ -268,7 +274,7 @@ func runServe(ctx context.Context, o *serveOptions, stderr io.Writer) error {
 	}
 	again = append(again, readAgain{files["log"], reopen})
 	api := httpapi.New(q, httpapi.Config{Tokens: tokens, TrustedProxies: o.trusted, Log: log, Access: access,
-		LogReads: o.access == "all"})
+		LogReads: o.access == "all", MaxClipBytes: int64(o.maxClip)})
 	defer api.Close()
 	server, scheme := api.Server(), "http"
 	if o.apiTLS != nil {

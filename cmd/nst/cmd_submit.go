@@ -12,6 +12,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -20,12 +21,15 @@ import (
 
 	"github.com/seed9bb5c928/nst/nst"
 	"github.com/seed9bb5c928/nst/nst/httpapi/client"
+	"github.com/seed9bb5c928/nst/nst/jobs"
 	"github.com/seed9bb5c928/nst/nst/picture"
+	"github.com/seed9bb5c928/nst/nst/video"
 )
 
 // submitOptions are the flags of nst submit.
 type submitOptions struct {
 	*transferFlags
+	clipFlags
 	server, tokenFile, ca string
 	output, format, job   string
 	detach, json, quiet   bool
@@ -42,11 +46,13 @@ func newSubmitCommand() *cobra.Command {
 	o := &submitOptions{}
 	c := &cobra.Command{
 		Use:   "submit CONTENT STYLE… -o OUT --server URL",
-		Short: "Have a picture made by a service, as stylize makes it here",
+		Short: "Have a picture or a clip made by a service, as stylize and video make it here",
 		Long: `nst submit sends pictures to a service (nst serve), shows how far it is, and writes the
-result. Flags are stylize's, but for those about this machine. Interrupted, the job goes
-on there; --job takes its result later.`,
+result. Flags are stylize's, and for a clip video's, but for those about this machine. The
+content is a clip where OUT, or with --detach CONTENT, ends as one does. Interrupted, the job
+goes on there; --job takes its result later.`,
 		Example: `  nst submit photo.jpg painting.jpg -o out.png --server https://nst.example.com --token-file token
+  nst submit clip.mp4 painting.jpg -o out.mp4 --server https://nst.example.com --token-file token
   nst submit photo.jpg painting.jpg --detach --server http://127.0.0.1:8080
   nst submit --job ID -o out.png --server http://127.0.0.1:8080`,
 		RunE: func(c *cobra.Command, args []string) error {
@@ -57,13 +63,15 @@ on there; --job takes its result later.`,
 	f.SortFlags = false
 	o.registerService(f)
 	f.StringVar(&o.tokenFile, "token-file", "", "a file with the token (default: $"+tokenVariable+" is the token)")
-	f.StringVarP(&o.output, "output", "o", "", "the picture to write: "+picture.Endings+"; - is standard output")
+	f.StringVarP(&o.output, "output", "o", "", "the picture to write: "+picture.Endings+"; - is standard output; or "+
+		"the clip: "+video.Endings)
 	f.StringVar(&o.format, "format", "", "of the picture (default: by the name's ending; png on standard output)")
 	f.StringVar(&o.job, "job", "", "follow this job, which was submitted before, in place of a new one")
 	f.BoolVar(&o.detach, "detach", false, "print the job's id, and do not wait for it")
 	o.sends = map[string]bool{}
 	f.VisitAll(func(f *pflag.Flag) { o.sends[f.Name] = false })
 	o.transferFlags = newTransferFlags(f)
+	o.clipFlags.register(o.transferFlags)
 	f.VisitAll(func(f *pflag.Flag) {
 		if _, ours := o.sends[f.Name]; !ours {
 			o.sends[f.Name] = f.Name != "quality"
@@ -121,21 +129,37 @@ func (o *submitOptions) run(ctx context.Context, args []string, stdout, stderr i
 	if err != nil {
 		return err
 	}
+	clip := clipKind(o.output) != "" || o.output == "" && len(args) > 0 && clipKind(args[0]) != ""
+	if clip && o.format != "" {
+		return usage("--format is of pictures: what a clip is %s says by its ending", o.output)
+	}
 	var out target
-	if !o.detach {
+	switch {
+	case clip && o.output != "":
+		if err := picture.CheckWritable(o.output); err != nil {
+			return err
+		}
+	case !o.detach:
 		if out, err = newTarget(o.output, o.format, picture.Encoding{Bits: 8, Quality: o.quality}, stdout); err != nil {
 			return err
 		}
 	}
-	job := &client.Job{Id: o.job}
-	if o.job == "" {
-		request, err := o.request(out, args)
+	var job *client.Job
+	if o.job != "" {
+		if job, err = service.Job(ctx, o.job); err != nil {
+			return o.told(err)
+		}
+	} else {
+		request, err := o.request(out, clip, args)
 		if err != nil {
 			return err
 		}
 		if job, err = service.Submit(ctx, request); err != nil {
 			return o.told(err)
 		}
+	}
+	if err := o.fits(job); err != nil && !o.detach {
+		return err
 	}
 	if o.detach {
 		if o.json {
@@ -158,7 +182,7 @@ func (o *submitOptions) run(ctx context.Context, args []string, stdout, stderr i
 				o.output)
 		}
 	}()
-	show := newProgress(o.quiet, stderr)
+	show := newFrames(o.quiet, stderr)
 	waiting := false
 	job, err = service.Follow(ctx, id, func(j *client.Job) {
 		if j.State == client.Queued && !waiting {
@@ -171,7 +195,11 @@ func (o *submitOptions) run(ctx context.Context, args []string, stdout, stderr i
 			if j.Costs != nil {
 				now.Costs.Total = j.Costs.Total
 			}
-			show.update(now)
+			if j.Clip != nil {
+				show.remote(value(p.Frame), value(p.Frames), now)
+			} else {
+				show.progress.update(now)
+			}
 		}
 	})
 	show.done()
@@ -184,21 +212,67 @@ func (o *submitOptions) run(ctx context.Context, args []string, stdout, stderr i
 	if job.State != client.Done {
 		return errors.New(strings.TrimSuffix(fmt.Sprintf("the job %s %s: %s", id, job.State, value(job.Error)), ": "))
 	}
-	var made bytes.Buffer
-	if err := service.Result(ctx, id, &made); err != nil {
+	if err := o.collect(ctx, service, job, out); err != nil {
 		return o.told(err)
-	}
-	if err := o.save(out, made.Bytes()); err != nil {
-		return err
 	}
 	switch {
 	case o.json:
 		return json.NewEncoder(stdout).Encode(job)
+	case !o.quiet && job.Clip != nil:
+		fmt.Fprintf(stderr, "%s: %d frames of %d×%d in %.3g s at the service, by %s\n", o.output,
+			value(job.Result.Frames), job.Width, job.Height, job.Result.Seconds, value(job.Device))
 	case !o.quiet && job.Result != nil:
 		fmt.Fprintf(stderr, "%s: %d×%d, %d iterations in %.3g s at the service, by %s\n", o.output, job.Width,
 			job.Height, job.Result.Iterations, job.Result.Seconds, value(job.Device))
 	}
 	return nil
+}
+
+// collect writes the result of a job that is done.
+func (o *submitOptions) collect(ctx context.Context, service *client.Service, job *client.Job, out target) error {
+	if job.Clip == nil {
+		var made bytes.Buffer
+		if err := service.Result(ctx, job.Id, &made); err != nil {
+			return err
+		}
+		return o.save(out, made.Bytes())
+	}
+	part, err := os.Create(filepath.Join(filepath.Dir(o.output), "."+filepath.Base(o.output)+".part"))
+	if err != nil {
+		return err
+	}
+	err = errors.Join(service.ResultFile(ctx, job.Id, part), part.Close())
+	if err == nil {
+		err = os.Rename(part.Name(), o.output)
+	}
+	if err != nil {
+		err = errors.Join(err, os.Remove(part.Name()))
+	}
+	return err
+}
+
+// fits says whether a job makes what is to be written.
+func (o *submitOptions) fits(job *client.Job) error {
+	kind := cmp.Or(string(value(job.Options.Container)), jobs.DefaultContainer)
+	switch {
+	case job.Clip == nil && clipKind(o.output) != "":
+		return usage("-o is %s, and the job %s makes a picture: %s", o.output, job.Id, picture.Endings)
+	case job.Clip != nil && clipKind(o.output) != kind:
+		return usage("-o is %s, and the job %s makes a clip that ends in .%s", o.output, job.Id, kind)
+	}
+	return nil
+}
+
+// clipKind is the container that a file's name says it has; empty: it is no clip.
+func clipKind(path string) string {
+	ending := strings.TrimPrefix(strings.ToLower(filepath.Ext(path)), ".")
+	if ending == "m4v" {
+		ending = "mp4"
+	}
+	if jobs.Containers[ending] == "" {
+		return ""
+	}
+	return ending
 }
 
 func value[T any](p *T) (v T) {
@@ -265,8 +339,9 @@ func (o *submitOptions) service() (*client.Service, error) {
 	return s, nil
 }
 
-// request reads the files that are sent, as they are: the service looks at them.
-func (o *submitOptions) request(out target, args []string) (r client.Request, err error) {
+// request reads the files that are sent, as they are: the service looks at them. A clip is
+// read while it is sent.
+func (o *submitOptions) request(out target, clip bool, args []string) (r client.Request, err error) {
 	options, err := o.options()
 	if err != nil {
 		return r, err
@@ -274,7 +349,23 @@ func (o *submitOptions) request(out target, args []string) (r client.Request, er
 	if out.path != "" {
 		out.fit(&options)
 	}
-	r.Options = options
+	all := struct {
+		nst.Options
+		jobs.ClipOptions
+	}{Options: options}
+	if o.flags.Changed("frame-iterations") {
+		all.FrameIterations = &o.frameIterations
+	}
+	if o.flags.Changed("long-term") {
+		all.LongTerm = o.longTerm
+	}
+	if o.flags.Changed("passes") {
+		all.Passes = o.passes
+	}
+	if o.output != "" {
+		all.Container = clipKind(o.output)
+	}
+	r.Options = all
 	read := func(path string) []byte {
 		if path == "" || err != nil {
 			return nil
@@ -293,7 +384,14 @@ func (o *submitOptions) request(out target, args []string) (r client.Request, er
 		}
 		return data
 	}
-	r.Content = read(args[0])
+	if clip {
+		if _, err := os.Stat(args[0]); err != nil {
+			return r, usage("%s cannot be read: %w", args[0], err)
+		}
+		r.Clip = args[0]
+	} else {
+		r.Content = read(args[0])
+	}
 	for _, path := range args[1:] {
 		r.Styles = append(r.Styles, read(path))
 	}

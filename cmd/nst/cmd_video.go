@@ -28,14 +28,13 @@ type videoOptions struct {
 	clip, output, frames string
 	styles               []string
 	encoding             video.Encoding
-	frameIterations      int
-	longTerm             []int
-	passes, limit        int
-	flow, flowModel      string
-	store                string
-	resume, keep         bool
-	preview, log         string
-	json, quiet          bool
+	clipFlags
+	limit           int
+	flow, flowModel string
+	store           string
+	resume, keep    bool
+	preview, log    string
+	json, quiet     bool
 }
 
 func newVideoCommand() *cobra.Command {
@@ -63,13 +62,7 @@ func newVideoCommand() *cobra.Command {
 	f.StringVar(&o.frames, "frames", "", "a folder for the frames as pictures, 000001.png and so on, with or in place "+
 		"of -o")
 	o.transferFlags = newTransferFlags(f)
-	optional(o.transferFlags, "temporal-weight", "how much a frame is held to those before it, where the optical flow "+
-		"can be relied on (default: the preset's)", number, func(o *nst.Options) **float64 { return &o.TemporalWeight })
-	f.IntVar(&o.frameIterations, "frame-iterations", video.DefaultFrameIterations,
-		"number of steps of a frame that follows another; --iterations is that of the first of each shot")
-	f.IntSliceVar(&o.longTerm, "long-term", []int{1, 2, 4}, "how many frames back a frame is held to: where the "+
-		"first is not known, the next, and so on")
-	f.IntVar(&o.passes, "passes", 1, "how often the clip is gone through, forward and back in turns")
+	o.clipFlags.register(o.transferFlags)
 	f.StringVar(&o.flow, "flow", "", "a folder with optical flow in place of nst's own: forward_1_2.flo, "+
 		"backward_2_1.flo and so on, as artistic-videos names them")
 	f.StringVar(&o.flowModel, "flow-model", "", "a TorchScript network that finds the optical flow, such as "+
@@ -84,6 +77,23 @@ func newVideoCommand() *cobra.Command {
 	f.BoolVar(&o.json, "json", false, "print the summary as one JSON object")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "no progress")
 	return c
+}
+
+// clipFlags are what can be asked of a clip, made here or by a service, beside a picture's.
+type clipFlags struct {
+	frameIterations int
+	longTerm        []int
+	passes          int
+}
+
+func (c *clipFlags) register(t *transferFlags) {
+	optional(t, "temporal-weight", "how much a frame is held to those before it, where the optical flow "+
+		"can be relied on (default: the preset's)", number, func(o *nst.Options) **float64 { return &o.TemporalWeight })
+	t.flags.IntVar(&c.frameIterations, "frame-iterations", video.DefaultFrameIterations,
+		"number of steps of a frame that follows another; --iterations is that of the first of each shot")
+	t.flags.IntSliceVar(&c.longTerm, "long-term", []int{1, 2, 4}, "how many frames back a frame is held to: where the "+
+		"first is not known, the next, and so on")
+	t.flags.IntVar(&c.passes, "passes", 1, "how often the clip is gone through, forward and back in turns")
 }
 
 // videoSummary is what --json prints.
@@ -421,6 +431,15 @@ func (f *frames) update(p video.Progress) {
 	f.show(1)
 }
 
+// remote is during a frame that is made elsewhere.
+func (f *frames) remote(done, all int, p nst.Progress) {
+	if f.latest.Frames == 0 {
+		f.first = done
+	}
+	f.latest = video.Progress{Done: done, Frames: all, Passes: 1}
+	f.within(p)
+}
+
 // within is during the frame after the latest.
 func (f *frames) within(p nst.Progress) {
 	f.now = fmt.Sprintf("%d px, %d/%d", p.Scale, p.Iteration, p.Iterations)
@@ -475,6 +494,7 @@ func (f *frames) written(n, all int) {
 }
 
 func (f *frames) done() {
+	f.progress.done()
 	if f.out != nil && f.tty {
 		fmt.Fprint(f.out, "\r\x1b[K")
 	}

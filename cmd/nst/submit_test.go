@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -17,6 +19,7 @@ import (
 
 	"github.com/seed9bb5c928/nst/nst/nsttest"
 	"github.com/seed9bb5c928/nst/nst/picture"
+	"github.com/seed9bb5c928/nst/nst/video"
 )
 
 // served starts nst serve with a small network, and waits until it would make jobs.
@@ -104,6 +107,65 @@ func TestSubmit(t *testing.T) {
 		{`--server is "example.com"`, with("-o", there, "--server", "example.com")},
 		{"the content picture", []string{token, style, "-o", there, "--token-file", token}},
 		{"takes a content picture", []string{content, "-o", there}},
+	} {
+		status, _ := submit(c.args...)
+		assert.Equal(t, exitUsage, status, c.says)
+		assert.Contains(t, said.String(), c.says)
+		assert.Equal(t, 1, strings.Count(said.String(), "\n"), said.String())
+	}
+}
+
+// A clip is sent as pictures are, and what it is made is what its name says.
+func TestSubmitClip(t *testing.T) {
+	nsttest.Long(t)
+	folder := t.TempDir()
+	address, _ := served(t, "--max-clip-bytes", "100000", "--max-clip-frames", "5")
+	var said bytes.Buffer
+	submit := func(args ...string) (status int, stdout string) {
+		t.Helper()
+		said.Reset()
+		var out bytes.Buffer
+		status = run(context.Background(), append([]string{"submit", "--server", "http://" + address}, args...), &out,
+			&said)
+		return status, out.String()
+	}
+	clip, style := nsttest.Clip(t, 4, ".mp4"), nsttest.Demo(t, "style.png")
+	flags := []string{clip, style, "--size", "64", "--iterations", "2", "--frame-iterations", "1", "--scales", "off"}
+	out := filepath.Join(folder, "out.webm")
+	status, _ := submit(append(flags, "-o", out)...)
+	require.Equal(t, exitDone, status, said.String())
+	assert.Contains(t, said.String(), "out.webm: 4 frames of 64×48 in ")
+	made, err := video.Probe(context.Background(), out)
+	require.NoError(t, err)
+	n, err := made.CountFrames(context.Background())
+	require.NoError(t, err)
+	assert.Equal(t, 4, n)
+	assert.Equal(t, []string{"opus"}, made.Audio)
+
+	status, id := submit(append(flags, "--detach")...)
+	require.Equal(t, exitDone, status, said.String())
+	id = strings.TrimSpace(id)
+	late := filepath.Join(folder, "late.mp4")
+	status, text := submit("--job", id, "-o", late, "--json")
+	require.Equal(t, exitDone, status, said.String())
+	assert.Contains(t, text, `"frame_iterations":1`)
+	info, err := os.Stat(late)
+	require.NoError(t, err)
+	assert.Contains(t, text, fmt.Sprintf(`"bytes":%d`, info.Size()))
+
+	large := filepath.Join(folder, "large.mp4")
+	require.NoError(t, os.WriteFile(large, make([]byte, 5<<20), 0o600))
+	for _, c := range []struct {
+		says string
+		args []string
+	}{
+		{"a clip may have 100000 bytes", []string{large, style, "-o", out}},
+		{"the clip has 6 frames; at most 5 are taken here", []string{nsttest.Clip(t, 6, ".mp4"), style, "-o", out}},
+		{"the clip is no video", []string{"main.go", style, "-o", out}},
+		{"nowhere.mp4 cannot be read", []string{"nowhere.mp4", style, "-o", out}},
+		{"makes a clip that ends in .mp4", []string{"--job", id, "-o", out}},
+		{"--format is of pictures", append(flags, "-o", out, "--format", "png")},
+		{"--passes is 11; 1 to 10 will do", append(flags, "-o", out, "--passes", "11")},
 	} {
 		status, _ := submit(c.args...)
 		assert.Equal(t, exitUsage, status, c.says)

@@ -37,7 +37,6 @@ var allowed = map[string][]string{
 		"/nst/internal/objective",
 		"/nst/internal/descent",
 	},
-	"/nst/video":              {"/torch", "/nst", "/nst/picture"},
 	"/nst/report":             {"/torch", "/nst", "/nst/picture"},
 	"/nst/video":              {"/torch", "/nst", "/nst/picture"},
 	"/nst/jobs":               {"/torch", "/nst", "/nst/picture", "/nst/video"},

@@ -13,9 +13,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"mime/multipart"
 	"net/http"
 	"net/textproto"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -63,7 +65,9 @@ type Request struct {
 	// Options are Options, or anything that is those in JSON; nil: the defaults.
 	Options any
 	Content []byte
-	Styles  [][]byte
+	// Clip is the path of a file with moving pictures, in place of Content.
+	Clip   string
+	Styles [][]byte
 	// Init is the picture to start from; the masks are as the service's description has
 	// them. Each may be nil.
 	Init, ContentMask, StrengthMask []byte
@@ -72,8 +76,9 @@ type Request struct {
 	Key string
 }
 
-// form is the request as a multipart form.
-func (r Request) form() (body []byte, kind string, err error) {
+// form is the request as a multipart form. The clip's file belongs between before and after;
+// without one after is empty.
+func (r Request) form() (before, after []byte, kind string, err error) {
 	var out bytes.Buffer
 	w := multipart.NewWriter(&out)
 	part := func(name, kind string, data []byte) {
@@ -91,7 +96,7 @@ func (r Request) form() (body []byte, kind string, err error) {
 	if r.Options != nil {
 		options, err := json.Marshal(r.Options)
 		if err != nil {
-			return nil, "", err
+			return nil, nil, "", err
 		}
 		part("options", "application/json", options)
 	}
@@ -106,14 +111,43 @@ func (r Request) form() (body []byte, kind string, err error) {
 		part("style_mask", data, m)
 	}
 	part("strength_mask", data, r.StrengthMask)
+	if r.Clip != "" {
+		part("clip", data, []byte{})
+	}
+	end := out.Len()
 	err = errors.Join(err, w.Close())
-	return out.Bytes(), w.FormDataContentType(), err
+	all := out.Bytes()
+	return all[:end:end], all[end:], w.FormDataContentType(), err
+}
+
+// clipped is a body with a clip in it.
+type clipped struct {
+	io.Reader
+	io.Closer
+}
+
+// body is a form with the clip, if there is one, and how long it is.
+func (r Request) body(before, after []byte) (body io.Reader, size int64, err error) {
+	if r.Clip == "" {
+		return bytes.NewReader(append(before, after...)), int64(len(before) + len(after)), nil
+	}
+	f, err := os.Open(r.Clip)
+	if err != nil {
+		return nil, 0, err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return nil, 0, err
+	}
+	all := io.MultiReader(bytes.NewReader(before), f, bytes.NewReader(after))
+	return clipped{all, f}, int64(len(before)) + info.Size() + int64(len(after)), nil
 }
 
 // Submit has a picture made, and returns its job. It may be called again with the same key
 // when nobody knows whether it was done. The error is a ProblemError, or the connection's.
 func (s *Service) Submit(ctx context.Context, r Request) (*Job, error) {
-	body, kind, err := r.form()
+	before, after, kind, err := r.form()
 	if err != nil {
 		return nil, err
 	}
@@ -122,7 +156,17 @@ func (s *Service) Submit(ctx context.Context, r Request) (*Job, error) {
 		key = rand.Text()
 	}
 	return s.job(ctx, func() (*http.Response, error) {
-		return s.Calls.SubmitWithBody(ctx, &SubmitParams{IdempotencyKey: &key}, kind, bytes.NewReader(body))
+		body, size, err := r.body(before, after)
+		if err != nil {
+			return nil, err
+		}
+		return s.Calls.SubmitWithBody(ctx, &SubmitParams{IdempotencyKey: &key}, kind, body,
+			func(_ context.Context, q *http.Request) error {
+				if q.ContentLength = size; r.Clip != "" { // what is refused need not be sent
+					q.Header.Set("Expect", "100-continue")
+				}
+				return nil
+			})
 	})
 }
 
@@ -149,6 +193,31 @@ func (s *Service) Cancel(ctx context.Context, id string) error {
 // Result writes a finished job's picture, a PNG, to w.
 func (s *Service) Result(ctx context.Context, id string, w io.Writer) error {
 	return s.picture(ctx, w, func() (*http.Response, error) { return s.Calls.Result(ctx, id, nil) })
+}
+
+// ResultFile writes a finished job's result to a file, from its beginning. It is not held in
+// memory: where a connection breaks off, the rest is asked for.
+func (s *Service) ResultFile(ctx context.Context, id string, file *os.File) error {
+	at := int64(0)
+	take := func(answer *http.Response) error {
+		if answer.StatusCode != http.StatusPartialContent {
+			at = 0
+		}
+		if _, err := file.Seek(at, io.SeekStart); err != nil {
+			return err
+		}
+		n, err := io.Copy(file, answer.Body)
+		at += n
+		return err
+	}
+	return s.ask(ctx, take, func() (*http.Response, error) {
+		params := &ResultParams{}
+		if at > 0 {
+			rest := fmt.Sprintf("bytes=%d-", at)
+			params.Range = &rest
+		}
+		return s.Calls.Result(ctx, id, params)
+	})
 }
 
 // Preview writes a job's picture so far, a JPEG, to w. There may be none yet: that is a
@@ -213,7 +282,7 @@ func problemOf(answer *http.Response) *ProblemError {
 }
 
 // ask makes a call, again while nobody answers or the service is busy, and reads its answer
-// into out: JSON, or a *[]byte as it is.
+// into out: JSON, or a *[]byte as it is, or has a func(*http.Response) error read it.
 func (s *Service) ask(ctx context.Context, out any, call func() (*http.Response, error)) error {
 	patience := s.Patience
 	if patience == 0 {
@@ -249,7 +318,8 @@ func hopeless(err error) bool {
 	var certificate *tls.CertificateVerificationError
 	var syntax *json.SyntaxError
 	var kind *json.UnmarshalTypeError
-	return errors.As(err, &certificate) || errors.As(err, &syntax) || errors.As(err, &kind)
+	var file *fs.PathError
+	return errors.As(err, &file) || errors.As(err, &certificate) || errors.As(err, &syntax) || errors.As(err, &kind)
 }
 
 func once(out any, call func() (*http.Response, error)) error {
@@ -260,6 +330,9 @@ func once(out any, call func() (*http.Response, error)) error {
 	defer answer.Body.Close()
 	if answer.StatusCode >= 300 {
 		return problemOf(answer)
+	}
+	if take, ok := out.(func(*http.Response) error); ok {
+		return take(answer)
 	}
 	if out == nil {
 		return nil
