@@ -68,3 +68,56 @@ func TestClip(t *testing.T) {
 	assert.Equal(t, 200, status)
 	assert.Equal(t, "image/jpeg", header.Get("Content-Type"))
 }
+
+// What is no clip, or too much of one, is refused in words, and leaves no file behind.
+func TestClipIsRefused(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	s := serve(t, false, jobs.Config{MaxClipFrames: 5}, httpapi.Config{MaxBytes: 1 << 20, MaxClipBytes: 100_000})
+	style, good := jobstest.Demo(t, "style.png"), clip(t, 2, ".mp4")
+	refused := func(status int, says string, parts ...any) {
+		t.Helper()
+		got, _, body := s.post(nil, parts...)
+		assert.Equal(t, status, got, string(body))
+		assert.Contains(t, string(body), says)
+		assert.NotContains(t, string(body), os.TempDir())
+	}
+	refused(422, "the clip is no video", "clip", []byte("a text"), "style", style)
+	refused(422, "the clip is no video", "style", style, "clip",
+		[]byte("#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n"))
+	refused(422, "the clip is no video", "style", style, "clip", []byte("ffconcat version 1.0\nfile /etc/passwd\n"))
+	refused(422, "has 6 frames; at most 5", "style", style, "clip", clip(t, 6, ".mp4"))
+	refused(413, "a clip may have 100000 bytes", "style", style, "clip", make([]byte, 200_000))
+	refused(413, "1048576", "clip", good, "style", make([]byte, 1_060_000))
+	refused(413, "1148576", "clip", good, "style", make([]byte, 12<<20))
+	refused(400, "content and clip; one of them", "clip", good, "content", style, "style", style)
+	refused(400, "is there twice", "clip", good, "clip", good, "style", style)
+	refused(422, "the part style is missing", "clip", good)
+	refused(422, "style 1 picture", "clip", good, "style", []byte("none"))
+	refused(422, "are of a clip", "content", style, "style", style, "options", `{"passes":2}`)
+	refused(422, "passes is 11; 1 to 10", "clip", good, "style", style, "options", `{"passes":11}`)
+	refused(422, "frame_iterations is -1", "clip", good, "style", style, "options", `{"frame_iterations":-1}`)
+	refused(422, "long_term is a string", "clip", good, "style", style, "options", `{"long_term":"1,2"}`)
+	refused(422, "container is", "clip", good, "style", style, "options", `{"container":"exe"}`)
+	assert.Empty(t, s.queue.List())
+
+	key := map[string]string{"Idempotency-Key": "one"}
+	status, first, body := s.post(key, "clip", good, "style", style, "options", cheap)
+	require.Equal(t, 201, status, string(body))
+	status, again, _ := s.post(key, "clip", good, "style", style, "options", cheap)
+	assert.Equal(t, 200, status)
+	assert.Equal(t, first.Get("Location"), again.Get("Location"))
+	status, _, body = s.post(key, "clip", clip(t, 3, ".mp4"), "style", style, "options", cheap)
+	assert.Equal(t, 422, status, string(body))
+	left, err := os.ReadDir(os.TempDir())
+	require.NoError(t, err)
+	for _, one := range left {
+		assert.NotContains(t, one.Name(), "nst-")
+	}
+
+	_, _, body = s.get("/v1/limits")
+	assert.Contains(t, string(body), `"max_clip_bytes":100000`)
+	t.Setenv("PATH", t.TempDir())
+	_, _, body = s.get("/v1/limits")
+	assert.Contains(t, string(body), `"max_clip_bytes":0`)
+	refused(422, "ffmpeg and ffprobe, by which they are read, are not installed", "clip", good, "style", style)
+}

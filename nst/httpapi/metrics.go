@@ -17,11 +17,12 @@ import (
 // metrics are the service's, the queue's and the workers', for Prometheus.
 type metrics struct {
 	http.Handler
-	requests                   *prometheus.HistogramVec
-	finished                   *prometheus.CounterVec
-	submitted, retries, deaths prometheus.Counter
-	stop                       func() // observing
-	wait, took                 prometheus.Histogram
+	requests         *prometheus.HistogramVec
+	finished         *prometheus.CounterVec
+	submitted, clips prometheus.Counter
+	retries, deaths  prometheus.Counter
+	stop             func() // observing
+	wait, took       prometheus.Histogram
 }
 
 func newMetrics(a *API) *metrics {
@@ -45,6 +46,7 @@ func newMetrics(a *API) *metrics {
 		finished: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "nst_jobs_finished_total",
 			Help: "Jobs that have ended since this process began, by how."}, []string{"state"}),
 		submitted: counter("nst_jobs_submitted_total", "Jobs that were submitted since this process began."),
+		clips:     counter("nst_clips_submitted_total", "Those of them whose content is a clip."),
 		retries:   counter("nst_job_retries_total", "Times that a job was begun again since this process began."),
 		deaths:    counter("nst_worker_deaths_total", "Times that a worker vanished with its job."),
 		wait: histogram("nst_job_wait_seconds", "From when a job was submitted to when a worker began it.",
@@ -55,7 +57,7 @@ func newMetrics(a *API) *metrics {
 	for _, s := range []jobs.State{jobs.Done, jobs.Failed, jobs.Cancelled} {
 		m.finished.WithLabelValues(string(s))
 	}
-	registry.MustRegister(m.requests, m.finished, m.submitted, m.retries, m.deaths, m.wait, m.took,
+	registry.MustRegister(m.requests, m.finished, m.submitted, m.clips, m.retries, m.deaths, m.wait, m.took,
 		gauge("nst_uploads", "Requests whose pictures are arriving.", a.senders.count),
 		gauge("nst_downloads", "Pictures that are being taken.", a.takers.count),
 		gauge("nst_streams", "Clients that follow a job.", a.streams.count),
@@ -70,6 +72,9 @@ func newMetrics(a *API) *metrics {
 func (m *metrics) observe(before, after jobs.Job) {
 	if before.ID == "" {
 		m.submitted.Inc()
+		if after.Clip != nil {
+			m.clips.Inc()
+		}
 	}
 	if before.Started == nil && after.Started != nil {
 		m.wait.Observe(after.Started.Sub(after.Created).Seconds())

@@ -126,11 +126,13 @@ func (a *API) receive(w http.ResponseWriter, r *http.Request) (s *sent, err erro
 		return nil, err
 	}
 	if err = s.take(a.config, parts); err == nil {
-		_, err = io.Copy(io.Discard, r.Body) // what follows the form
+		if _, err = io.Copy(io.Discard, r.Body); err != nil { // what follows the form
+			err = formError(err)
+		}
 	}
 	if err != nil {
 		s.close()
-		return nil, formError(err)
+		return nil, err
 	}
 	_ = control.SetReadDeadline(time.Time{}) // one that passes is taken for a client that has gone
 	_ = control.SetWriteDeadline(time.Now().Add(writeTime))
