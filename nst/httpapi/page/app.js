@@ -3,6 +3,7 @@ import { $, show, call, sentence } from "./common.js";
 import * as form from "./form.js";
 import * as job from "./job.js";
 import * as gallery from "./gallery.js";
+import { limit } from "./pictures.js";
 
 form.start(gallery.seen, job.watch);
 job.start(gallery.again);
@@ -38,6 +39,7 @@ async function open() {
     if (problem.status === 401) return;
   }
   closed(false);
+  try { limit(await call("/v1/limits")); } catch { /* what is too much the service says */ }
   try {
     const session = await call("/v1/session");
     $("who").textContent = session.name;

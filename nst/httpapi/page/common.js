@@ -46,4 +46,24 @@ export async function call(path, options) {
   return answer.status === 204 ? null : answer.json();
 }
 
+// send posts a form, and tells what part of it is sent: a clip takes its time.
+export function send(path, form, tell) {
+  return new Promise((done, failed) => {
+    const request = new XMLHttpRequest();
+    request.open("POST", path);
+    request.upload.onprogress = (e) => { if (e.lengthComputable) tell(e.loaded / e.total); };
+    request.onerror = () => failed({ detail: "The service does not answer, or did not want all of what was sent." });
+    request.onload = () => {
+      let answer = { detail: `The service answered ${request.status}.` };
+      try { answer = JSON.parse(request.response); } catch { /* not ours */ }
+      if (request.status < 300) return done(answer);
+      if (request.status === 401) document.dispatchEvent(new Event("token-wanted"));
+      failed({ ...answer, status: request.status });
+    };
+    request.send(form);
+  });
+}
+
+export const bytes = (n) => n < 1e9 ? `${Math.max(1, Math.round(n / 1e6))} MB` : `${(n / 1e9).toFixed(1)} GB`;
+
 export const blob = async (path) => (await ask(path)).blob();

@@ -25,7 +25,7 @@ const mine = () => $("whose").value === "mine";
 function matches(job) {
   if ($("filter-state").value && job.state !== $("filter-state").value) return false;
   if (mine() && job.owner !== me.name) return false;
-  const has = [job.owner, job.options.preset || "balanced", job.state, words[job.state],
+  const has = [job.owner, job.clip && "clip", job.options.preset || "balanced", job.state, words[job.state],
     `${job.width}×${job.height}`, `${job.width}x${job.height}`].filter(Boolean).map((s) => s.toLowerCase());
   return terms().every((t) => job.id.toLowerCase().startsWith(t) || has.some((h) => h.includes(t)));
 }
@@ -91,7 +91,7 @@ function cardOf(job) {
     cards.set(job.id, make("li", {}, button));
   }
   const card = cards.get(job.id), [button] = card.children, [img, state, text] = button.children;
-  const source = job.preview ? `preview?n=${job.preview}` : job.state === "failed" ? "" : "content";
+  const source = job.preview ? `preview?n=${job.preview}` : job.state === "failed" || job.clip ? "" : "content";
   if (img.dataset.source !== source) {
     img.dataset.source = source;
     if (source) img.src = `/v1/jobs/${job.id}/${source}`;
@@ -99,7 +99,8 @@ function cardOf(job) {
   }
   state.textContent = words[job.state];
   state.className = "state " + job.state;
-  const line = `${job.width} × ${job.height}${job.owner ? `, ${job.owner}` : ""}`;
+  const frames = job.clip ? `, ${job.clip.frames} frames` : "";
+  const line = `${job.width} × ${job.height}${frames}${job.owner ? `, ${job.owner}` : ""}`;
   text.replaceChildren(make("strong", { textContent: line }), " ", when(job.created));
   if (job.id === watching()) button.ariaCurrent = "true";
   else button.removeAttribute("aria-current");

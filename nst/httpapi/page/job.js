@@ -14,9 +14,11 @@ export function watch(job) {
   const { id } = job;
   if (events) events.close();
   watched = id; latest = null; shownPreview = -1; beforeOf = null; told = "";
-  for (const el of ["after", "before", "handle", "slider-label", "fullscreen", "downloads", "cancel", "forget"]) {
+  for (const el of ["after", "before", "film", "handle", "slider-label", "fullscreen", "downloads", "cancel",
+    "forget"]) {
     show($(el), false);
   }
+  stop();
   delete $("after").dataset.source;
   $("slider").value = 0;
   $("caption").textContent = "The first preview comes soon.";
@@ -40,7 +42,14 @@ export function watch(job) {
   changed();
 }
 
+// stop has a clip play no longer.
+function stop() {
+  $("film").removeAttribute("src");
+  $("film").load();
+}
+
 function leave() {
+  stop();
   if (events) events.close();
   events = watched = null;
   show($("job"), false);
@@ -52,15 +61,19 @@ function draw(job) {
   if (latest?.state !== job.state) settings(job);
   latest = job;
   const p = job.progress;
-  $("job-title").textContent = `${job.width} × ${job.height}, ${job.options.preset || "balanced"}`;
+  const kind = job.clip ? "Clip, " : "";
+  $("job-title").textContent = `${kind}${job.width} × ${job.height}, ${job.options.preset || "balanced"}`;
   $("job-state").textContent = words[job.state];
   $("job-state").className = "state " + job.state;
   let line = { queued: "It waits for its turn.", cancelled: "It was cancelled." }[job.state] || "";
   if (job.state === "running") {
-    line = !p ? "It begins." :
+    line = !p ? "It begins." : p.frames ?
+      `Frame ${Math.min(p.frame + 1, p.frames)} of ${p.frames}, iteration ${p.iteration} of ${p.iterations}; ` +
+      `about ${duration(p.seconds_left)} left.` :
       `Iteration ${p.iteration} of ${p.iterations}, at ${p.scale} pixels; about ${duration(p.seconds_left)} left.`;
   }
-  if (job.state === "done") line = `${job.result.iterations} iterations in ${duration(job.result.seconds)}.`;
+  if (job.state === "done") line = job.clip ? `${job.result.frames} frames in ${duration(job.result.seconds)}.` :
+    `${job.result.iterations} iterations in ${duration(job.result.seconds)}.`;
   if (job.warnings) line += " " + job.warnings.map(sentence).join(" ");
   if ($("job-line").textContent !== line) $("job-line").textContent = line;
   tell(job, line);
@@ -72,18 +85,32 @@ function draw(job) {
   show($("cancel"), !job.finished);
   show($("forget"), !!job.finished);
   const path = `/v1/jobs/${job.id}`;
-  if (job.state === "done") {
+  if (job.state === "done" && job.clip) {
+    film(job, path);
+  } else if (job.state === "done") {
     picture(`${path}/result`, "The result");
     show($("downloads"), true);
     $("caption").textContent = "The result. Drag over it to compare it with the photograph.";
   } else if (job.preview > shownPreview && job.preview > 0) {
     shownPreview = job.preview;
     picture(`${path}/preview?n=${job.preview}`, "The picture so far");
-    $("caption").textContent = p ? `As of about iteration ${p.iteration}.` : "";
+    $("caption").textContent = !p ? "" :
+      p.frames ? `About frame ${Math.max(1, p.frame)}.` : `As of about iteration ${p.iteration}.`;
   } else if (job.finished && !job.preview) {
     $("caption").textContent = "There is no picture of it.";
   }
-  curve(job.curve || []);
+  curve(job.curve || [], job.clip ? "frame" : "iteration");
+}
+
+// film shows a clip that is done.
+function film(job, path) {
+  show($("downloads"), true);
+  if (!$("film").hidden) return;
+  show($("after"), false);
+  Object.assign($("film"), { poster: job.preview ? `${path}/preview?n=${job.preview}` : "", src: `${path}/result` });
+  show($("film"), true);
+  show($("fullscreen"), false); // it has its own
+  $("caption").textContent = "The result.";
 }
 
 // tell has a screen reader say what changes, but not each iteration.
@@ -109,16 +136,23 @@ function once(job) {
   $("compare").style.setProperty("--ratio", job.width / job.height);
   $("before").onload = () => { if (watched === id) { beforeOf = id; compare(); } };
   $("before").onerror = () => {}; // such as a TIFF, which browsers do not show
-  $("before").src = `${path}/content`;
+  show($("stage").querySelector(".below"), !job.clip); // nothing is compared
+  if (job.clip) $("before").removeAttribute("src");
+  else $("before").src = `${path}/content`;
+  $("download").textContent = job.clip ? (job.options.container || "mp4").toUpperCase() : "PNG";
+  for (const el of ["download-jpeg", "download-webp"]) show($(el), !job.clip);
+  $("curve-caption").textContent = `Total cost by ${job.clip ? "frame" : "iteration"}, log scale`;
   $("again").disabled = false;
   for (const [el, query] of [["download", ""], ["download-jpeg", "?format=jpeg"], ["download-webp", "?format=webp"]]) {
     Object.assign($(el), { href: `${path}/result${query}`, download: "" }); // the service names the file
   }
-  const names = [["content", "The photograph"],
+  const names = [job.clip ? ["clip", "The clip"] : ["content", "The photograph"],
     ...Array.from({ length: job.styles }, (_, i) => [`style-${i + 1}`, `Painting ${i + 1}`]),
     ...job.pictures?.includes("content-mask") ? [["content-mask", "The regions, in grey"]] : []];
   $("made-of").replaceChildren(...names.map(([name, alt]) => {
-    const img = make("img", { src: `${path}/${name}`, alt, title: alt });
+    const img = name === "clip" ?
+      make("video", { src: `${path}/${name}`, ariaLabel: alt, title: alt, muted: true, preload: "metadata" }) :
+      make("img", { src: `${path}/${name}`, alt, title: alt });
     img.onerror = () => img.replaceWith(alt);
     return make("li", {}, img);
   }));
@@ -128,7 +162,8 @@ function once(job) {
 function settings(job) {
   const o = job.options;
   const rows = { Strength: o.strength !== undefined && `${Math.round(100 * o.strength)} %`,
-    Colours: colours(o), Weights: o.style_weights?.join(", "), Iterations: o.iterations, Seed: o.seed || 0,
+    Frames: job.clip?.frames, Colours: colours(o), Weights: o.style_weights?.join(", "), Iterations: o.iterations,
+    Seed: o.seed || 0,
     Owner: job.owner, Made: when(job.created), Device: job.device, Id: job.id };
   for (const [name, value] of Object.entries(o)) {
     if (!["size", "preset", "strength", "color", "transfer", "style_weights", "iterations", "seed"].includes(name)) {
@@ -202,7 +237,7 @@ document.addEventListener("fullscreenchange", () => {
 
 // ---- The cost curve
 
-function curve(points) {
+function curve(points, by) {
   const good = points.filter((p) => p.total > 0);
   if (good.length < 2) return;
   const logs = good.map((p) => Math.log10(p.total));
@@ -224,7 +259,7 @@ function curve(points) {
     lines[lines.length - 1].push(`${x(p.iteration).toFixed(1)},${y(logs[i]).toFixed(1)}`);
   });
   $("curve-title").textContent =
-    `Cost curve: the total went from ${number(logs[0])} to ${number(logs[logs.length - 1])} in ${last} iterations`;
+    `Cost curve: the total went from ${number(logs[0])} to ${number(logs[logs.length - 1])} in ${last} ${by}s`;
   $("curve").replaceChildren($("curve-title"),
     shape("path", { d: "M44 10V170H310" }),
     ...lines.map((l) => shape("polyline", { points: l.length > 1 ? l.join(" ") : `${l[0]} ${l[0]}` })),

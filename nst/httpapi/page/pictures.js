@@ -1,9 +1,10 @@
-// The chosen pictures: one photograph, one painting or more. They come from a file dialog,
-// by drag and drop, by a click on a sample, or from a job that is run again.
-import { $, show, make, sentence, blob, say } from "./common.js";
+// The chosen pictures: one photograph or clip, one painting or more. They come from a file
+// dialog, by drag and drop, by a click on a sample, or from a job that is run again.
+import { $, show, make, sentence, blob, bytes, say } from "./common.js";
 
 // A picture is {file, name, url, width, height, sample}; of one that this browser cannot
 // show, such as a TIFF, width is 0. A painting has a weight, and an id for the painter's map.
+// Of a clip, clip is true, url is its first frame, and seconds how long it takes.
 export const chosen = { content: null, styles: [] };
 
 const samples = {
@@ -15,6 +16,19 @@ const endings = ".heic,.heif,.avif,.jxl";
 const kinds = /^image\/(png|jpeg|webp|tiff|gif|bmp|hei[cf]|avif|jxl)$/;
 const accept = "image/png,image/jpeg,image/webp,image/tiff,image/gif,image/bmp,image/heic,image/heif,image/avif," +
   "image/jxl," + endings;
+
+// The clips that the service takes: of so many bytes; 0: none.
+let clipBytes = 0;
+
+export function limit(limits) {
+  if (!(clipBytes = limits.max_clip_bytes ?? 0)) return;
+  $("content").accept = `${accept},video/*,.mkv`;
+  $("content-title").textContent = "Photograph or clip";
+  $("content-drop").querySelector("strong").textContent = "Drop a photograph or a clip here";
+}
+
+const clipEndings = /\.(mp4|m4v|mov|mkv|webm|avi|mpe?g|ts|ogv|wmv|flv)$/i; // some of which browsers know no type of
+const isClip = (file) => file.type.startsWith("video/") || clipEndings.test(file.name);
 
 let changed = () => {};
 export function onChange(then) { changed = then; }
@@ -31,10 +45,33 @@ async function pictureOf(file, name, sample) {
   return { file, name, url, width: img.naturalWidth, height: img.naturalHeight, sample, weight: 50 };
 }
 
+// clipOf looks at a clip's first frame, if this browser shows such.
+async function clipOf(file, name) {
+  const source = URL.createObjectURL(file), video = make("video", { muted: true, preload: "auto", src: source });
+  const clip = { file, name, url: "", width: 0, height: 0, clip: true, seconds: 0, weight: 50 };
+  await new Promise((done) => {
+    video.onloadeddata = video.onerror = done;
+    setTimeout(done, 5000);
+  });
+  if (video.videoWidth && video.readyState > 1) {
+    const scale = Math.min(1, 640 / Math.max(video.videoWidth, video.videoHeight));
+    const frame = make("canvas", { width: Math.max(1, scale * video.videoWidth),
+      height: Math.max(1, scale * video.videoHeight) });
+    frame.getContext("2d").drawImage(video, 0, 0, frame.width, frame.height);
+    const still = await new Promise((done) => { frame.toBlob(done, "image/jpeg"); });
+    Object.assign(clip, { width: video.videoWidth, height: video.videoHeight, url: URL.createObjectURL(still),
+      seconds: Number.isFinite(video.duration) ? video.duration : 0 });
+  }
+  video.removeAttribute("src");
+  video.load();
+  URL.revokeObjectURL(source);
+  return clip;
+}
+
 const release = (picture) => { if (picture) URL.revokeObjectURL(picture.url); };
 
-export async function setContent(file, name, sample) {
-  const picture = await pictureOf(file, name, sample);
+export async function setContent(file, name, sample, clip = false) {
+  const picture = await (clip ? clipOf(file, name) : pictureOf(file, name, sample));
   release(chosen.content);
   chosen.content = picture;
   drawContent();
@@ -61,6 +98,11 @@ export function clear() {
 async function take(which, files) {
   const error = $(which + "-error");
   error.textContent = "";
+  if (which === "content" && clipBytes && files.length && isClip(files[0])) {
+    if (files[0].size <= clipBytes) return setContent(files[0], files[0].name, undefined, true);
+    error.textContent = `${files[0].name} has ${bytes(files[0].size)}; clips of ${bytes(clipBytes)} are taken here.`;
+    return;
+  }
   const wrong = files.find((f) => f.type && !kinds.test(f.type));
   if (wrong) {
     error.textContent = `${wrong.name} is not a picture of a known kind: PNG, JPEG, WebP, TIFF, GIF, BMP, HEIC, AVIF ` +

@@ -19,7 +19,7 @@ let paintings = ""; // their ids, of which the maps are
 let foreign = null; // masks of a job that this painter cannot show: they are sent as they are
 
 const wanted = () => $("regions").checked && (!!foreign || chosen.styles.length > 1);
-const seen = () => chosen.styles.every((s) => s.width) && !!chosen.content?.width;
+const seen = () => chosen.styles.every((s) => s.width) && !!chosen.content?.width && !chosen.content.clip;
 const possible = () => chosen.styles.length > 1 && seen();
 const colourOf = (id) => colours[Math.max(0, chosen.styles.findIndex((s) => s.id === id)) % colours.length];
 const rgb = ([r, g, b]) => `rgb(${r} ${g} ${b})`;
@@ -51,6 +51,7 @@ export function update() {
   paintings = [...ids].join();
   if (!ids.has(brushId)) brushId = chosen.styles[1]?.id ?? first ?? 0;
   if (foreign && foreign.styles.length !== chosen.styles.length) foreign = null;
+  show($("regions-part"), !chosen.content?.clip); // what moves has no place
   $("regions").disabled = !possible() && !foreign;
   if ($("regions").disabled) $("regions").checked = false;
   $("regions-hint").textContent = foreign ?
