@@ -77,6 +77,7 @@ type API struct {
 	uploads *shares // whose pictures are looked at
 	convert *shares // whose results are made files of another format
 	streams *shares // who follow jobs
+	films   films
 	ctx     context.Context
 	end     context.CancelFunc
 	ended   sync.WaitGroup
@@ -108,7 +109,7 @@ func New(q *jobs.Queue, c Config) *API {
 	a := &API{
 		queue: q, config: c, senders: newShares(maxSenders, sendersOfOne), takers: newShares(maxTakers, takersOfOne),
 		uploads: newShares(maxUploads, uploadsOfOne), convert: newShares(maxConversions, 1),
-		streams: newShares(c.MaxStreams, max(4, c.MaxStreams/4)),
+		streams: newShares(c.MaxStreams, max(4, c.MaxStreams/4)), films: films{all: map[string]*film{}},
 	}
 	a.metrics = newMetrics(a)
 	a.guests = newGuests(q, c, a.group, a.secure)
@@ -215,6 +216,7 @@ func (a *API) Close() {
 	a.end()
 	a.ended.Wait()
 	a.metrics.stop()
+	a.films.close()
 }
 
 // ServeHTTP answers a request.

@@ -425,7 +425,8 @@ func TestPagePaintsRegions(t *testing.T) {
 	p.until("document.querySelectorAll('#gallery li').length === 5")
 
 	// A service that is gone.
-	p.is("window.fetch = () => Promise.reject(new TypeError('gone')), true")
+	p.is("window.fetch = () => Promise.reject(new TypeError('gone')), " +
+		"XMLHttpRequest.prototype.send = function() { this.onerror() }, true")
 	p.set("filter-state", "")
 	p.until("document.getElementById('gallery-empty').textContent.includes('does not answer')")
 	p.run(chromedp.Click("#start"))

@@ -222,12 +222,10 @@ func (a *API) picture(w http.ResponseWriter, r *http.Request) error {
 		w.WriteHeader(http.StatusNotModified) // without reading it
 		return nil
 	}
-	file, err := spool()
-	if err != nil {
-		return err
+	file, left, err := a.bring(r, j, name)
+	if err == nil {
+		defer left()
 	}
-	defer file.Close()
-	err = a.queue.CopyPicture(r.Context(), id, name, file)
 	if err == nil && as != picture.PNG {
 		err = a.converted(r, file, as)
 	}
@@ -239,23 +237,45 @@ func (a *API) picture(w http.ResponseWriter, r *http.Request) error {
 		h.Del("Cache-Control")
 		return err
 	}
+	info, err := file.Stat()
+	if err != nil {
+		return err
+	}
 	h.Set("ETag", tag)
 	h.Set("Content-Type", kind)
 	h.Set("Content-Security-Policy", "default-src 'none'; media-src 'self'; sandbox") // a clip's tab plays it
 	h.Set("Content-Disposition", fmt.Sprintf(`inline; filename="nst-%s-%s.%s"`, id[:8], name, ending))
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTime)) // to bring a clip may take long
 	taker := &patient{ResponseWriter: w, control: http.NewResponseController(w)}
-	http.ServeContent(taker, r, "", time.Time{}, file)
+	http.ServeContent(taker, r, "", time.Time{}, io.NewSectionReader(file, 0, info.Size()))
 	if taker.beyond {
-		info, err := file.Stat()
-		if err != nil {
-			return err
-		}
 		return problem{Status: 416, Title: "Range not satisfiable",
 			Detail: fmt.Sprintf("the range %q is none of the picture, which has %d bytes", r.Header.Get("Range"),
 				info.Size())}
 	}
 	return nil
+}
+
+// bring brings one of a job's pictures from the store into a file, which is left when it is
+// not needed any more.
+func (a *API) bring(r *http.Request, j jobs.Job, name string) (file *os.File, left func(), err error) {
+	copied := func(file *os.File) error { return a.queue.CopyPicture(r.Context(), j.ID, name, file) }
+	if name == clipPart || name == "result" && j.Clip != nil {
+		key := j.ID + "/" + name
+		one, err := a.films.take(key, copied)
+		if err != nil {
+			return nil, nil, err
+		}
+		return one.File, func() { a.films.leave(key, one) }, nil
+	}
+	if file, err = spool(); err != nil {
+		return nil, nil, err
+	}
+	if err := copied(file); err != nil {
+		file.Close()
+		return nil, nil, err
+	}
+	return file, func() { file.Close() }, nil
 }
 
 // kindOf is what a file is: its media type, and how its name ends.
