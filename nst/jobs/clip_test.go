@@ -113,7 +113,8 @@ func TestClipIsGivenBack(t *testing.T) {
 	r := clipRequest(t, 9, 30)
 	first, second := submit(t, q, r), submit(t, q, r)
 	stop := jobstest.Work(t, q, e)
-	at := until(t, q, second.ID, func(j jobs.Job) bool { return j.Progress != nil && j.Progress.Frame >= 4 }).Progress.Frame
+	some := func(j jobs.Job) bool { return j.Progress != nil && j.Progress.Frame >= 4 }
+	at := until(t, q, second.ID, some).Progress.Frame
 	stop()
 	j := until(t, q, second.ID, func(j jobs.Job) bool { return j.State == jobs.Queued })
 	assert.Equal(t, []int{1}, j.Clip.Kept, "it is kept when the job is given back")
@@ -186,30 +187,32 @@ func TestClipLimits(t *testing.T) {
 		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
 		return path
 	}
+	good := nsttest.Clip(t, 2, ".mp4")
 	for name, c := range map[string]struct {
-		change func(*testing.T, *jobs.Request)
+		change func(*jobs.Request)
 		says   string
 	}{
-		"a text":        {func(t *testing.T, r *jobs.Request) { r.Clip = file(t, "clip", "no clip") }, "the clip is no video"},
-		"not there":     {func(t *testing.T, r *jobs.Request) { r.Clip = "/nowhere" }, "the clip stat /nowhere"},
-		"a playlist":    {func(t *testing.T, r *jobs.Request) { r.Clip = file(t, "clip.m3u8", playlist) }, "the clip is no video"},
-		"a list":        {func(t *testing.T, r *jobs.Request) { r.Clip = file(t, "clip", concat) }, "the clip is no video"},
-		"sound":         {func(t *testing.T, r *jobs.Request) { r.Clip = sound(t) }, "the clip has no moving pictures"},
-		"cut short":     {func(t *testing.T, r *jobs.Request) { r.Clip = cut(t, r.Clip) }, "the clip is no video"},
-		"too many":      {func(t *testing.T, r *jobs.Request) { r.Clip = nsttest.Clip(t, 6, ".mkv") }, "has 6 frames; at most 5"},
-		"iterations":    {func(t *testing.T, r *jobs.Request) { r.ClipOptions.FrameIterations = new(101) }, "at most 100"},
-		"fewer than no": {func(t *testing.T, r *jobs.Request) { r.ClipOptions.FrameIterations = new(-1) }, "0 or more"},
-		"long term":     {func(t *testing.T, r *jobs.Request) { r.ClipOptions.LongTerm = []int{2, 1} }, "ascending"},
-		"passes":        {func(t *testing.T, r *jobs.Request) { r.ClipOptions.Passes = 11 }, "1 to 10"},
-		"container":     {func(t *testing.T, r *jobs.Request) { r.ClipOptions.Container = "exe" }, "mp4, mov, mkv and webm"},
-		"colours alone": {func(t *testing.T, r *jobs.Request) { r.Options.Transfer = nst.TransferColor }, "no frames that follow"},
-		"of a picture": {func(t *testing.T, r *jobs.Request) {
-			r.Clip, r.Content = "", jobstest.Demo(t, "content.png")
-		}, "are of a clip"},
+		"a text":     {func(r *jobs.Request) { r.Clip = file(t, "clip", "no clip") }, "the clip is no video"},
+		"not there":  {func(r *jobs.Request) { r.Clip = "/nowhere" }, "the clip stat /nowhere"},
+		"a playlist": {func(r *jobs.Request) { r.Clip = file(t, "clip.m3u8", playlist) }, "the clip is no video"},
+		"a list":     {func(r *jobs.Request) { r.Clip = file(t, "clip", concat) }, "the clip is no video"},
+		"sound":      {func(r *jobs.Request) { r.Clip = sound(t) }, "the clip has no moving pictures"},
+		"cut short":  {func(r *jobs.Request) { r.Clip = cut(t, good) }, "the clip is no video"},
+		"too many": {func(r *jobs.Request) { r.Clip = nsttest.Clip(t, 6, ".mkv") },
+			"the clip has 6 frames; at most 5"},
+		"iterations":    {func(r *jobs.Request) { r.ClipOptions.FrameIterations = new(101) }, "at most 100"},
+		"fewer than no": {func(r *jobs.Request) { r.ClipOptions.FrameIterations = new(-1) }, "0 or more"},
+		"long term":     {func(r *jobs.Request) { r.ClipOptions.LongTerm = []int{2, 1} }, "ascending"},
+		"passes":        {func(r *jobs.Request) { r.ClipOptions.Passes = 11 }, "1 to 10"},
+		"container":     {func(r *jobs.Request) { r.ClipOptions.Container = "exe" }, "mp4, mov, mkv and webm"},
+		"colours alone": {func(r *jobs.Request) { r.Options.Transfer = nst.TransferColor }, "no frames that follow"},
+		"of a picture": {func(r *jobs.Request) { r.Clip, r.Content = "", jobstest.Demo(t, "content.png") },
+			"are of a clip"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := clipRequest(t, 2, 2)
-			c.change(t, &r)
+			r.Clip = good
+			c.change(&r)
 			_, _, err := q.Submit(ctx, r)
 			require.ErrorContains(t, err, c.says)
 			assert.NotContains(t, err.Error(), t.TempDir()[:12], "where it lies is nobody's business")

@@ -104,8 +104,8 @@ func (q *Queue) check(ctx context.Context, r Request) (j Job, err error) {
 	}
 	j.Options = r.Options
 	j.Styles = len(r.Styles)
-	j.Inputs = inputs{Clip: r.Clip != "", Styles: len(r.Styles), ContentMask: r.ContentMask != nil, StyleMasks: len(r.StyleMasks),
-		StrengthMask: r.StrengthMask != nil, Init: r.Init != nil}
+	j.Inputs = inputs{Clip: r.Clip != "", Styles: len(r.Styles), ContentMask: r.ContentMask != nil,
+		StyleMasks: len(r.StyleMasks), StrengthMask: r.StrengthMask != nil, Init: r.Init != nil}
 	if j.Inputs.Init {
 		j.Options.Start = nst.StartPicture
 	}
@@ -113,7 +113,8 @@ func (q *Queue) check(ctx context.Context, r Request) (j Job, err error) {
 		return j, &PictureError{"style 1", errors.New("is missing; one or more will do")}
 	}
 	if r.Clip == "" && !r.ClipOptions.empty() {
-		return j, &nst.OptionError{Field: "Container", Problem: "and the options of frames are of a clip, which is missing"}
+		return j, &nst.OptionError{Field: "Container",
+			Problem: "and the options of frames are of a clip, which is missing"}
 	}
 	var content *picture.Picture // its size
 	if r.Clip != "" {
