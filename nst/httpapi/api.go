@@ -75,6 +75,7 @@ type API struct {
 	senders *shares // whose requests arrive
 	takers  *shares // who take pictures
 	uploads *shares // whose pictures are looked at
+	clips   *shares // whose clips are here until they are stored
 	convert *shares // whose results are made files of another format
 	streams *shares // who follow jobs
 	films   films
@@ -83,10 +84,13 @@ type API struct {
 	ended   sync.WaitGroup
 }
 
-// Requests whose pictures are in memory at once; and of them, of one client.
+// Requests whose pictures are in memory at once, and clips that are in files; and of them, of
+// one client.
 const (
 	maxUploads   = 8
 	uploadsOfOne = 4
+	maxClips     = 8
+	clipsOfOne   = 2
 )
 
 // New returns the service of a queue, which stays the caller's.
@@ -108,7 +112,7 @@ func New(q *jobs.Queue, c Config) *API {
 	}
 	a := &API{
 		queue: q, config: c, senders: newShares(maxSenders, sendersOfOne), takers: newShares(maxTakers, takersOfOne),
-		uploads: newShares(maxUploads, uploadsOfOne), convert: newShares(maxConversions, 1),
+		uploads: newShares(maxUploads, uploadsOfOne), clips: newShares(maxClips, clipsOfOne), convert: newShares(maxConversions, 1),
 		streams: newShares(c.MaxStreams, max(4, c.MaxStreams/4)), films: films{all: map[string]*film{}},
 	}
 	a.metrics = newMetrics(a)
@@ -237,6 +241,7 @@ func (a *API) Server() *http.Server {
 const (
 	readTime  = 2 * time.Minute
 	writeTime = time.Minute
+	clipTime  = 10 * time.Minute // to look at a clip and to store it, and then to take the answer
 )
 
 const pageCSP = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src " +

@@ -78,7 +78,6 @@ func (a *API) submit(w http.ResponseWriter, r *http.Request) error {
 	if s := noted(w); s != nil {
 		s.job = j.ID
 	}
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTime)) // to store a clip may take long
 	w.Header().Set("Location", "/v1/jobs/"+j.ID)
 	status := http.StatusOK // it was there
 	if created {
@@ -94,6 +93,7 @@ type sent struct {
 	parts []part
 	file  *os.File      // of all parts but the clip, one after the other
 	clip  *jobs.Scratch // nil: there is none
+	leave func()        // the clip's share
 	bytes int64         // in the file
 }
 
@@ -110,11 +110,12 @@ func (s *sent) close() {
 	s.file.Close()
 	if s.clip != nil {
 		s.clip.Remove()
+		s.leave()
 	}
 }
 
 // take takes what comes of a request's parts.
-func (s *sent) take(c Config, parts *multipart.Reader) error {
+func (s *sent) take(a *API, client string, parts *multipart.Reader) error {
 	seen := map[string]int{}
 	for n := 0; ; n++ {
 		p, err := parts.NextRawPart()
@@ -133,9 +134,9 @@ func (s *sent) take(c Config, parts *multipart.Reader) error {
 		}
 		switch name {
 		case clipPart:
-			err = s.takeClip(p, c.MaxClipBytes)
+			err = s.takeClip(a, client, p)
 		case "content", "style", "options", "init", "content_mask", "style_mask", "strength_mask":
-			err = s.takePart(name, p, c.MaxBytes)
+			err = s.takePart(name, p, a.config.MaxBytes)
 		default:
 			err = bad("the part %.40q is unknown: content, clip, style, options, init, content_mask, style_mask and "+
 				"strength_mask are known", name)
@@ -181,13 +182,18 @@ func (s *sent) takePart(name string, from io.Reader, most int64) error {
 }
 
 // takeClip takes the clip into a file that has a name.
-func (s *sent) takeClip(from io.Reader, most int64) (err error) {
+func (s *sent) takeClip(a *API, client string, from io.Reader) (err error) {
 	if !jobs.TakesClips() {
 		return jobs.ErrNoClips
 	}
-	if s.clip, err = jobs.NewScratch(); err != nil {
+	if s.leave, err = a.clips.enter(client); err != nil {
 		return err
 	}
+	if s.clip, err = jobs.NewScratch(); err != nil {
+		s.leave()
+		return err
+	}
+	most := a.config.MaxClipBytes
 	f, err := os.Create(s.clip.Path(clipPart))
 	if err != nil {
 		return err

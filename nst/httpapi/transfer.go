@@ -125,7 +125,7 @@ func (a *API) receive(w http.ResponseWriter, r *http.Request) (s *sent, err erro
 	if s.file, err = spool(); err != nil {
 		return nil, err
 	}
-	if err = s.take(a.config, parts); err == nil {
+	if err = s.take(a, a.group(r), parts); err == nil {
 		if _, err = io.Copy(io.Discard, r.Body); err != nil { // what follows the form
 			err = formError(err)
 		}
@@ -135,7 +135,11 @@ func (a *API) receive(w http.ResponseWriter, r *http.Request) (s *sent, err erro
 		return nil, err
 	}
 	_ = control.SetReadDeadline(time.Time{}) // one that passes is taken for a client that has gone
-	_ = control.SetWriteDeadline(time.Now().Add(writeTime))
+	answer := writeTime
+	if s.clip != nil {
+		answer = clipTime
+	}
+	_ = control.SetWriteDeadline(time.Now().Add(answer))
 	return s, nil
 }
 

@@ -24,6 +24,7 @@ type clipRun struct {
 	run   *video.Run
 	dir   *Scratch
 	began time.Time
+	spent float64 // seconds of earlier attempts whose frames are here
 
 	// Of the run's thread:
 	first, done, all int              // frames, in all passes: done at the beginning, now, and to be
@@ -83,12 +84,19 @@ func (c *clipRun) open(ctx, run context.Context, o nst.Options, styles []*pictur
 	if err := c.fetch(run, clipName, c.clip()); err != nil {
 		return err
 	}
-	clip, err := video.Probe(run, c.clip())
+	w, j := c.worker, c.job
+	look, cancel := context.WithTimeout(run, lookTime)
+	defer cancel()
+	clip, err := video.Probe(look, c.clip())
 	if err != nil {
 		return err
 	}
-	c.worker.bound(&o)
-	w, j := c.worker, c.job
+	if int64(clip.Width)*int64(clip.Height) > w.decodingLimit()/frameMemory {
+		return unusable("has frames of %d×%d pixels, which take more memory to decode than there is", clip.Width,
+			clip.Height)
+	}
+	clip.Frames = j.Clip.Frames // as they were counted
+	w.bound(&o)
 	c.run = &video.Run{Engine: w.engine, Clip: clip, Styles: styles, Options: j.Clip.video(o),
 		Passes: j.Clip.passes(), Limit: j.Clip.Frames, Warn: c.warn, Progress: c.frame,
 		Reading: func(int) { c.sign() },
@@ -112,6 +120,9 @@ func (c *clipRun) open(ctx, run context.Context, o nst.Options, styles []*pictur
 		}
 	}
 	c.done, c.all = c.first, j.Clip.Frames*c.run.Passes
+	if c.first > 0 && j.Progress != nil {
+		c.spent = j.Progress.Seconds
+	}
 	return nil
 }
 
@@ -260,11 +271,11 @@ func (c *clipRun) report(p nst.Progress) {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
 	costs := p.Costs
-	part := min(1, (float64(c.done)+p.Fraction)/float64(c.all))
+	done, all, passed := float64(c.done)+p.Fraction, float64(c.all), time.Since(c.began).Seconds()
 	now := &Progress{Frame: c.done, Frames: c.all, Scale: p.Scale, Iteration: p.Iteration, Iterations: p.Iterations,
-		Fraction: part, Seconds: time.Since(c.began).Seconds()}
-	if did := float64(c.done-c.first) + p.Fraction; did > 0 {
-		now.SecondsLeft = now.Seconds / did * (float64(c.all-c.done) - p.Fraction)
+		Fraction: min(1, done/all), Seconds: c.spent + passed}
+	if did := done - float64(c.first); did > 0 {
+		now.SecondsLeft = passed / did * max(0, all-done)
 	}
 	c.job.Costs, c.job.Progress = &costs, now
 }
@@ -328,7 +339,8 @@ func (c *clipRun) keep(end int64) func(context.Context) error {
 
 // note says in the record what there is now.
 func (c *clipRun) note(j *Job, size int64) {
-	r := &Result{Type: Containers[j.Clip.container()], Bytes: int(size), Seconds: time.Since(c.began).Seconds()}
+	r := &Result{Type: Containers[j.Clip.container()], Bytes: int(size),
+		Seconds: c.spent + time.Since(c.began).Seconds()}
 	r.Frames, r.Shots = c.run.Store.Count()
 	for pass := range c.run.Passes {
 		for i := range r.Frames {
@@ -342,4 +354,9 @@ func (c *clipRun) note(j *Job, size int64) {
 	known := *j.Clip
 	known.Frames = r.Frames
 	j.Clip, j.Result = &known, r
+	if j.Progress == nil { // all frames were there
+		j.Progress = &Progress{}
+	}
+	j.Progress.Frame = r.Frames * c.run.Passes
+	j.Progress.Frames, j.Progress.Seconds = j.Progress.Frame, r.Seconds
 }

@@ -37,7 +37,9 @@ func objects(t testing.TB, q *Queue, id string) (names []string) {
 		require.NoError(t, err)
 	}
 	for _, o := range all {
-		names = append(names, o.Name[len(id)+1:])
+		if name, of := strings.CutPrefix(o.Name, id+"/"); of {
+			names = append(names, name)
+		}
 	}
 	return names
 }
@@ -90,4 +92,29 @@ func TestSegmentsAreLost(t *testing.T) {
 	require.NoError(t, err)
 	assert.True(t, gone)
 	assert.Empty(t, objects(t, q, j.ID))
+}
+
+// Whenever a clip is cancelled, nothing of its frames is left.
+func TestSegmentsOfACancelledJob(t *testing.T) {
+	ctx := context.Background()
+	q := openQueue(t, Config{CheckpointEvery: time.Millisecond})
+	work(t, q)
+	iterations := 10
+	for segments := range 3 {
+		j, _, err := q.Submit(ctx, Request{Clip: nsttest.Clip(t, 50, ".mp4"), Styles: [][]byte{demo(t, "style.png")},
+			ClipOptions: ClipOptions{FrameIterations: &iterations},
+			Options:     nst.Options{Size: new(64), Iterations: &iterations, Scales: nst.ScalesOff}})
+		require.NoError(t, err)
+		require.Eventually(t, func() bool {
+			j, err = q.Get(ctx, j.ID)
+			require.NoError(t, err)
+			return j.State == Running && len(j.segments(false)) >= segments
+		}, time.Minute, time.Millisecond)
+		_, err = q.Cancel(ctx, j.ID)
+		require.NoError(t, err)
+		require.Eventually(t, func() bool {
+			all := objects(t, q, j.ID)
+			return len(all) == 2 && all[0] == "clip" && all[1] == "style-1"
+		}, 20*time.Second, 10*time.Millisecond)
+	}
 }

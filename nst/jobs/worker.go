@@ -351,6 +351,11 @@ func (w *worker) job(ctx context.Context, id string) (j Job, err error) {
 	case err == nil:
 		return q.load(context.WithoutCancel(ctx), id)
 	case errors.Is(cause, errLost), errors.Is(err, errLost):
+		now, err := q.load(context.WithoutCancel(ctx), id)
+		if err == nil && now.State.Finished() && now.Worker == w.info.Name { // it was cancelled, which is told later
+			w.clean(ctx, now)
+			return now, nil
+		}
 		return j, errLost
 	case errors.Is(cause, errCancelled):
 		now, err := q.load(context.WithoutCancel(ctx), id)
