@@ -7,6 +7,8 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -103,4 +105,30 @@ func TestClientGoesOn(t *testing.T) {
 	<-ended.Done()
 	_, err = c.Job(ended, "x")
 	assert.ErrorIs(t, err, context.DeadlineExceeded)
+}
+
+// A result that breaks off on its way goes on where it did.
+func TestResultFile(t *testing.T) {
+	result := bytes.Repeat([]byte("a clip "), 100_000)
+	var ranges []string
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ranges = append(ranges, r.Header.Get("Range"))
+		if len(ranges) < 4 {
+			w = &answers{ResponseWriter: w, lose: func(n int) bool { return n > 4 }}
+		}
+		http.ServeContent(w, r, "result.mp4", time.Time{}, bytes.NewReader(result))
+	}))
+	defer web.Close()
+	c, err := client.New(web.URL, "", nil)
+	require.NoError(t, err)
+	file, err := os.Create(filepath.Join(t.TempDir(), "result.mp4"))
+	require.NoError(t, err)
+	defer file.Close()
+	require.NoError(t, c.ResultFile(context.Background(), "job", file))
+	got, err := os.ReadFile(file.Name())
+	require.NoError(t, err)
+	assert.True(t, bytes.Equal(result, got))
+	require.Len(t, ranges, 4)
+	assert.Empty(t, ranges[0])
+	assert.Regexp(t, `^bytes=[1-9]\d*-$`, ranges[3])
 }

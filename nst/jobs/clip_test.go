@@ -282,3 +282,19 @@ func TestClipWithoutFFmpeg(t *testing.T) {
 	assert.Equal(t, jobs.Queued, j.State)
 	assert.Zero(t, j.Attempts)
 }
+
+// A clip for which there is too little memory fails as a picture does, and leaves nothing.
+func TestClipFails(t *testing.T) {
+	nsttest.Long(t)
+	t.Setenv("TMPDIR", t.TempDir())
+	q, e := jobstest.Open(t, jobs.Config{}), jobstest.Engine(t)
+	r := clipRequest(t, 2, 1)
+	r.Options.Size, r.Options.MemoryLimit = new(256), 1<<20
+	j := submit(t, q, r)
+	jobstest.Work(t, q, e)
+	j = until(t, q, j.ID, finished)
+	assert.Equal(t, jobs.Failed, j.State)
+	assert.Contains(t, j.Error, "memory")
+	assert.Equal(t, 3, j.Attempts)
+	nothingLeft(t)
+}

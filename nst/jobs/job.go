@@ -6,7 +6,8 @@
 // In JetStream are a work-queue stream with a message for each job that is not
 // finished, a key-value bucket of records (Job, in JSON), one of previews, one of
 // workers, and an object store with what is large: pictures, clips, checkpoints and
-// results.
+// results. A clip, whose frames package video makes, has in place of a checkpoint those that
+// are done, in segments.
 package jobs
 
 import (
