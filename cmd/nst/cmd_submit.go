@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
@@ -34,6 +35,7 @@ type submitOptions struct {
 	output, format, job   string
 	detach, json, quiet   bool
 	sends                 map[string]bool // flags that are sent
+	answers               time.Duration   // how long an answer may take; 0: two minutes
 }
 
 // Variables of the environment that say what flags say.
@@ -125,13 +127,16 @@ func (o *submitOptions) run(ctx context.Context, args []string, stdout, stderr i
 	case !o.detach && o.output == "":
 		return usage("-o is missing: the picture to write, %s; or --detach", picture.Endings)
 	}
-	service, err := o.service()
-	if err != nil {
-		return err
-	}
 	clip := clipKind(o.output) != "" || o.output == "" && len(args) > 0 && clipKind(args[0]) != ""
 	if clip && o.format != "" {
 		return usage("--format is of pictures: what a clip is %s says by its ending", o.output)
+	}
+	if clip {
+		o.answers = 10 * time.Minute // it is looked at, and stored
+	}
+	service, err := o.service()
+	if err != nil {
+		return err
 	}
 	var out target
 	switch {
@@ -144,6 +149,11 @@ func (o *submitOptions) run(ctx context.Context, args []string, stdout, stderr i
 			return err
 		}
 	}
+	say := func(format string, args ...any) {
+		if !o.quiet {
+			fmt.Fprintf(stderr, "nst: "+format+"\n", args...)
+		}
+	}
 	var job *client.Job
 	if o.job != "" {
 		if job, err = service.Job(ctx, o.job); err != nil {
@@ -153,6 +163,9 @@ func (o *submitOptions) run(ctx context.Context, args []string, stdout, stderr i
 		request, err := o.request(out, clip, args)
 		if err != nil {
 			return err
+		}
+		if info, err := os.Stat(request.Clip); err == nil && info.Size() > tellSending {
+			say("sending %s, %s", request.Clip, humanize.IBytes(uint64(info.Size())))
 		}
 		if job, err = service.Submit(ctx, request); err != nil {
 			return o.told(err)
@@ -169,11 +182,6 @@ func (o *submitOptions) run(ctx context.Context, args []string, stdout, stderr i
 		return nil
 	}
 	id := job.Id
-	say := func(format string, args ...any) {
-		if !o.quiet {
-			fmt.Fprintf(stderr, "nst: "+format+"\n", args...)
-		}
-	}
 	service.Patience = 10 * time.Minute // as long as a restart takes
 	service.Waits = func(err error) { say("the service does not answer (%v); trying again", oneLine(err)) }
 	defer func() {
@@ -263,6 +271,9 @@ func (o *submitOptions) fits(job *client.Job) error {
 	return nil
 }
 
+// tellSending is how large a clip is of which it is said that it is being sent.
+const tellSending = 16 << 20
+
 // clipKind is the container that a file's name says it has; empty: it is no clip.
 func clipKind(path string) string {
 	ending := strings.TrimPrefix(strings.ToLower(filepath.Ext(path)), ".")
@@ -314,7 +325,7 @@ func (o *submitOptions) service() (*client.Service, error) {
 		token = strings.TrimSpace(string(data))
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.ResponseHeaderTimeout = 2 * time.Minute
+	transport.ResponseHeaderTimeout = cmp.Or(o.answers, 2*time.Minute)
 	if o.ca != "" {
 		data, err := os.ReadFile(o.ca)
 		if err != nil {

@@ -112,7 +112,8 @@ func New(q *jobs.Queue, c Config) *API {
 	}
 	a := &API{
 		queue: q, config: c, senders: newShares(maxSenders, sendersOfOne), takers: newShares(maxTakers, takersOfOne),
-		uploads: newShares(maxUploads, uploadsOfOne), clips: newShares(maxClips, clipsOfOne), convert: newShares(maxConversions, 1),
+		uploads: newShares(maxUploads, uploadsOfOne), clips: newShares(maxClips, clipsOfOne),
+		convert: newShares(maxConversions, 1),
 		streams: newShares(c.MaxStreams, max(4, c.MaxStreams/4)), films: films{all: map[string]*film{}},
 	}
 	a.metrics = newMetrics(a)

@@ -283,6 +283,22 @@ func TestClipWithoutFFmpeg(t *testing.T) {
 	assert.Zero(t, j.Attempts)
 }
 
+// Of a clip that is cut short the frames that there are are made, and its job says so.
+func TestClipIsCutShort(t *testing.T) {
+	q, e := jobstest.Open(t, jobs.Config{}), jobstest.Engine(t)
+	r := clipRequest(t, 2, 1)
+	r.Clip = cut(t, nsttest.Clip(t, 12, ".webm"))
+	j := submit(t, q, r)
+	jobstest.Work(t, q, e)
+	j = until(t, q, j.ID, finished)
+	require.Equal(t, jobs.Done, j.State, j.Error)
+	assert.Less(t, j.Result.Frames, 12)
+	assert.Equal(t, j.Result.Frames, j.Progress.Frame)
+	assert.Equal(t, j.Result.Frames, j.Clip.Frames)
+	require.Len(t, j.Warnings, 1)
+	assert.Regexp(t, `^the clip has \d+ frames that can be decoded`, j.Warnings[0])
+}
+
 // A clip for which there is too little memory fails as a picture does, and leaves nothing.
 func TestClipFails(t *testing.T) {
 	nsttest.Long(t)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/seed9bb5c928/nst/nst"
@@ -98,7 +99,8 @@ func (c *clipRun) open(ctx, run context.Context, o nst.Options, styles []*pictur
 	clip.Frames = j.Clip.Frames // as they were counted
 	w.bound(&o)
 	c.run = &video.Run{Engine: w.engine, Clip: clip, Styles: styles, Options: j.Clip.video(o),
-		Passes: j.Clip.passes(), Limit: j.Clip.Frames, Warn: c.warn, Progress: c.frame,
+		Passes: j.Clip.passes(), Limit: j.Clip.Frames + 1, Progress: c.frame, // one more: so the end is seen
+		Warn:    func(message string) { c.warn(strings.ReplaceAll(message, clip.Path, "the clip")) },
 		Reading: func(int) { c.sign() },
 		Flow: func(ctx context.Context, from, to video.Numbered) ([]float32, error) {
 			c.sign()
@@ -350,6 +352,10 @@ func (c *clipRun) note(j *Job, size int64) {
 	}
 	if m, err := torch.MemoryOf(c.worker.engine.Device()); err == nil {
 		r.PeakMemory = m.Peak
+	}
+	if r.Frames > j.Clip.Frames { // no decoder makes more of them than there are, but for one that is deceived
+		j.Warnings = append(j.Warnings, fmt.Sprintf("the clip has more frames than the %d that were counted: "+
+			"%d were made", j.Clip.Frames, r.Frames))
 	}
 	known := *j.Clip
 	known.Frames = r.Frames

@@ -746,7 +746,7 @@ func (s *saver) sign() {
 func (s *saver) warn(message string) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	if len(s.job.Warnings) < 10 {
+	if len(s.job.Warnings) < 10 && !slices.Contains(s.job.Warnings, message) {
 		s.job.Warnings = append(s.job.Warnings, message)
 	}
 }
