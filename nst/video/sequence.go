@@ -27,7 +27,7 @@ type Options struct {
 }
 
 // DefaultFrameIterations keep the style of a shot's first frame: see the package's README.
-const DefaultFrameIterations = 40
+const DefaultFrameIterations = 50
 
 // ErrFrame is matched (errors.Is) by the error of a frame of another size than the first.
 var ErrFrame = errors.New("a frame does not fit the clip")
