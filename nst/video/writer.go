@@ -172,7 +172,7 @@ func (c *Clip) write(ctx context.Context, part string, kind container, width, he
 
 // encoded are the filters between RGB and what the encoder takes.
 func (c *Clip) encoded() string {
-	return "scale=out_color_matrix=" + c.outMatrix() + ":out_range=" + c.outRange() +
+	return "scale=out_color_matrix=" + scaleMatrices[c.outMatrix()] + ":out_range=" + c.outRange() +
 		":flags=bicubic+accurate_rnd+full_chroma_int,format=yuv420p"
 }
 
