@@ -220,8 +220,9 @@ func (s *settings) checkStrength() error {
 	return nil
 }
 
-// temporalWeights are the presets' δ.
-var temporalWeights = map[Preset]float64{Balanced: 300, Classic: 1e12, Gatys: 1e9}
+// temporalWeights are the presets' δ. Balanced's keeps the style within some 5 % of the first
+// frame's (nst/video/README.md); the others' are in proportion to their totals.
+var temporalWeights = map[Preset]float64{Balanced: 200, Classic: 5e11, Gatys: 1e9}
 
 // strengthRange is what Strength's ends multiply and divide the preset's style weight by.
 const strengthRange = 10

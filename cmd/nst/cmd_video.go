@@ -13,7 +13,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
 	"github.com/seed9bb5c928/nst/nst"
@@ -109,36 +108,66 @@ type videoSummary struct {
 	Device          torch.Device `json:"device"`
 }
 
-// run finds out all it can before the work begins.
-func (o *videoOptions) run(ctx context.Context, stdout, stderr io.Writer) (err error) {
+// videoInputs are what a clip is made of.
+type videoInputs struct {
+	options       video.Options
+	clip          *video.Clip
+	styles        []*picture.Picture
+	width, height int    // of the frames that are made
+	preview       target // of --preview
+}
+
+// inputs finds out all that it can before the work begins.
+func (o *videoOptions) inputs(ctx context.Context) (in videoInputs, err error) {
 	if o.output == "" && o.frames == "" {
-		return usage("-o is missing: the clip to write, %s; or --frames, a folder for pictures", video.Endings)
+		return in, usage("-o is missing: the clip to write, %s; or --frames, a folder for pictures", video.Endings)
 	}
 	if o.flow != "" && o.flowModel != "" {
-		return usage("--flow and --flow-model are two ways to say one thing: leave one of them out")
+		return in, usage("--flow and --flow-model are two ways to say one thing: leave one of them out")
 	}
 	if o.limit < 0 || o.passes < 1 {
-		return usage("--limit is %d and --passes %d; 0 or more, and 1 or more will do", o.limit, o.passes)
+		return in, usage("--limit is %d and --passes %d; 0 or more, and 1 or more will do", o.limit, o.passes)
 	}
 	options, err := o.options()
 	if err != nil {
-		return err
+		return in, err
 	}
-	all := video.Options{Options: options, FrameIterations: &o.frameIterations, LongTerm: o.longTerm}
-	clip, err := video.Probe(ctx, o.clip)
-	if err != nil {
-		return err
+	in.options = video.Options{Options: options, FrameIterations: &o.frameIterations, LongTerm: o.longTerm}
+	if err := in.options.Validate(); err != nil {
+		return in, err
 	}
-	width, height, err := video.FrameSize(all, clip.Width, clip.Height)
-	if err != nil {
-		return err
+	if in.clip, err = video.Probe(ctx, o.clip); err != nil {
+		return in, err
 	}
+	if in.width, in.height, err = video.FrameSize(in.options, in.clip.Width, in.clip.Height); err != nil {
+		return in, err
+	}
+	if err := o.checkOutputs(ctx, in); err != nil {
+		return in, err
+	}
+	if o.preview != "" {
+		if in.preview, err = newTarget(o.preview, "", picture.Encoding{Bits: 8}, nil); err != nil {
+			return in, fmt.Errorf("--preview: %w", err)
+		}
+	}
+	for _, path := range o.styles {
+		p, err := o.openPicture(path)
+		if err != nil {
+			return in, err
+		}
+		in.styles = append(in.styles, p)
+	}
+	return in, nil
+}
+
+// checkOutputs says whether the result can be written.
+func (o *videoOptions) checkOutputs(ctx context.Context, in videoInputs) (err error) {
 	if o.output != "" {
 		if sameFile(o.output, o.clip) {
 			return usage("-o is %s, the clip itself; give the result a file of its own", o.output)
 		}
 		o.encoding.Quality = o.quality
-		if o.encoding, err = clip.CheckOutput(ctx, o.output, width, height, o.encoding); err != nil {
+		if o.encoding, err = in.clip.CheckOutput(ctx, o.output, in.width, in.height, o.encoding); err != nil {
 			return err
 		}
 	}
@@ -150,102 +179,102 @@ func (o *videoOptions) run(ctx context.Context, stdout, stderr io.Writer) (err e
 			return fmt.Errorf("--frames: %w", err)
 		}
 	}
-	var preview target
-	if o.preview != "" {
-		if preview, err = newTarget(o.preview, "", picture.Encoding{Bits: 8}, stdout); err != nil {
-			return fmt.Errorf("--preview: %w", err)
-		}
-	}
-	var styles []*picture.Picture
-	for _, path := range o.styles {
-		p, err := o.openPicture(path)
-		if err != nil {
-			return err
-		}
-		styles = append(styles, p)
-	}
-	store, resumed, err := o.openStore(ctx, all)
+	return nil
+}
+
+// run makes the frames that are not there yet, and writes the result when all are.
+func (o *videoOptions) run(ctx context.Context, stdout, stderr io.Writer) (err error) {
+	in, err := o.inputs(ctx)
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if err != nil {
-			_ = store.Close()
-		}
-	}()
-	log, err := openFrameLog(o.log, resumed)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, log.Close()) }()
 	engine, err := o.open(ctx, stderr)
 	if err != nil {
 		return err
 	}
 	defer engine.Close()
-
 	flow, closeFlow, err := o.openFlow(ctx, engine.Device())
 	if err != nil {
 		return err
 	}
 	defer closeFlow()
+	store, resumed, err := o.openStore(ctx, in.options)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, o.leave(store, err, stderr)) }()
+	log, err := openFrameLog(o.log, resumed)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, log.close()) }()
 
-	began := time.Now()
 	show := newFrames(o.quiet, stderr)
-	summary := videoSummary{Output: o.output, FramesFolder: o.frames, Width: width, Height: height,
-		Device: engine.Device()}
 	made := 0
-	var saving error
+	var saving error // of what is written on the way: the run goes on
 	warn := func(message string) { fmt.Fprintf(stderr, "nst: %s\n", message) }
-	run := &video.Run{Engine: engine, Clip: clip, Styles: styles, Options: all, Flow: flow, Store: store,
+	run := &video.Run{Engine: engine, Clip: in.clip, Styles: in.styles, Options: in.options, Flow: flow, Store: store,
 		Passes: o.passes, Limit: o.limit, Warn: warn,
 		Hooks: nst.Hooks{Warn: warn, Progress: show.within},
 		Progress: func(p video.Progress) {
 			made++
 			show.update(p)
 			if saving == nil && o.preview != "" {
-				saving = preview.save(p.Picture)
+				saving = in.preview.save(p.Picture)
 			}
-			saving = errors.Join(saving, log.Encode(p))
+			log.write(p)
 		}}
+	began := time.Now()
 	err = run.Make(ctx)
 	show.done()
 	if err != nil {
-		fmt.Fprintf(stderr, "nst: the frames that are done are in %s: the same command with --resume goes on\n", o.storePath())
 		return err
 	}
-	summary.Seconds = time.Since(began).Seconds()
-	if made > 0 {
-		summary.SecondsPerFrame = summary.Seconds / float64(made)
+	s := videoSummary{Output: o.output, FramesFolder: o.frames, Width: in.width, Height: in.height,
+		Seconds: time.Since(began).Seconds(), Device: engine.Device()}
+	s.SecondsPerFrame = s.Seconds / float64(max(1, made))
+	s.Frames, s.Shots = store.Count()
+	if err := o.write(ctx, run, func(n int) { show.written(n, s.Frames) }); err != nil {
+		return err
 	}
-	summary.Frames, summary.Shots = store.Count()
-	written := func(n int) { show.written(n, summary.Frames) }
+	show.done()
+	if saving != nil {
+		return fmt.Errorf("the result is written, --preview is not: %w", saving)
+	}
+	if o.json {
+		return json.NewEncoder(stdout).Encode(s)
+	}
+	if !o.quiet {
+		fmt.Fprintln(stderr, s.text())
+	}
+	return nil
+}
+
+// write writes what was made.
+func (o *videoOptions) write(ctx context.Context, run *video.Run, written func(frames int)) error {
 	if o.frames != "" {
 		if err := run.WriteFrames(ctx, o.frames, picture.Encoding{Bits: 8}, written); err != nil {
 			return err
 		}
 	}
 	if o.output != "" {
-		if err := run.Write(ctx, o.output, o.encoding, written); err != nil {
-			return err
-		}
+		return run.Write(ctx, o.output, o.encoding, written)
 	}
-	show.done()
-	if saving != nil {
-		saving = fmt.Errorf("the result is written, what was due on the way is not: %w", saving)
+	return nil
+}
+
+// leave is the end of a run, however it ended: the frames that are done stay unless all are,
+// or none is.
+func (o *videoOptions) leave(store *video.Store, failed error, stderr io.Writer) error {
+	frames, _ := store.Count()
+	if failed != nil && frames > 0 {
+		fmt.Fprintf(stderr, "nst: %d frames that are done are in %s: the same command with --resume goes on\n", frames,
+			o.storePath())
 	}
-	if o.keep {
-		saving = errors.Join(saving, store.Close())
-	} else {
-		saving = errors.Join(saving, store.Remove())
+	if frames > 0 && (failed != nil || o.keep) {
+		return store.Close()
 	}
-	switch {
-	case o.json:
-		saving = errors.Join(saving, json.NewEncoder(stdout).Encode(summary))
-	case !o.quiet:
-		fmt.Fprintln(stderr, summary.text())
-	}
-	return saving
+	return store.Remove()
 }
 
 // openFlow is where the optical flow comes from.
@@ -371,133 +400,3 @@ func (i *interruptible) Read(p []byte) (int, error) {
 	}
 	return i.r.Read(p)
 }
-
-// frameLog is the file of --log; without one it takes nothing.
-type frameLog struct {
-	file *os.File
-}
-
-func openFrameLog(path string, resumed bool) (*frameLog, error) {
-	if path == "" {
-		return &frameLog{}, nil
-	}
-	mode := os.O_WRONLY | os.O_CREATE | os.O_APPEND
-	if !resumed {
-		mode |= os.O_TRUNC
-	}
-	f, err := os.OpenFile(path, mode, 0o644)
-	if err != nil {
-		return nil, usage("--log: %s cannot be written: %w", path, err)
-	}
-	return &frameLog{f}, nil
-}
-
-// Encode adds a line.
-func (l *frameLog) Encode(p video.Progress) error {
-	if l.file == nil {
-		return nil
-	}
-	return json.NewEncoder(l.file).Encode(p)
-}
-
-// Close closes the file.
-func (l *frameLog) Close() error {
-	if l.file == nil {
-		return nil
-	}
-	return l.file.Close()
-}
-
-// frames show how far a clip is: a bar on a terminal, a line now and then elsewhere.
-type frames struct {
-	progress
-	began  time.Time
-	first  int // that were done before
-	latest video.Progress
-}
-
-func newFrames(quiet bool, out io.Writer) *frames {
-	f := &frames{began: time.Now()}
-	f.progress = *newProgress(quiet, out)
-	return f
-}
-
-// update is after a frame.
-func (f *frames) update(p video.Progress) {
-	if f.latest.Done == 0 {
-		f.first = p.Done - 1
-	}
-	f.latest = p
-	f.show(1)
-}
-
-// remote is during a frame that is made elsewhere.
-func (f *frames) remote(done, all int, p nst.Progress) {
-	if f.latest.Frames == 0 {
-		f.first = done
-	}
-	f.latest = video.Progress{Done: done, Frames: all, Passes: 1}
-	f.within(p)
-}
-
-// within is during the frame after the latest.
-func (f *frames) within(p nst.Progress) {
-	f.now = fmt.Sprintf("%d px, %d/%d", p.Scale, p.Iteration, p.Iterations)
-	f.show(p.Fraction)
-}
-
-// show says which frame is being made, and how long all will take.
-func (f *frames) show(fraction float64) {
-	if f.out == nil || time.Since(f.last) < f.every() {
-		return
-	}
-	f.last = time.Now()
-	p := f.latest
-	text := fmt.Sprintf("frame %d", p.Done+1)
-	if all := p.Frames * max(1, p.Passes); all > 0 {
-		text += fmt.Sprintf(" of %d", all)
-		if did := float64(p.Done - f.first); did > 0 && p.Done < all {
-			left := time.Since(f.began).Seconds() / (did + fraction*min(1, 0)) * float64(all-p.Done)
-			text += fmt.Sprintf(", %s left", time.Duration(left*float64(time.Second)).Round(time.Second))
-		}
-	}
-	if f.now != "" {
-		text += ", " + f.now
-	}
-	f.line(text)
-}
-
-// every is how often something is shown.
-func (f *frames) every() time.Duration {
-	if f.tty {
-		return time.Second / 10
-	}
-	return lineEvery
-}
-
-// line shows a line: over the last one on a terminal.
-func (f *frames) line(text string) {
-	if f.tty {
-		fmt.Fprintf(f.out, "\r\x1b[K%s", text)
-		return
-	}
-	fmt.Fprintln(f.out, text)
-}
-
-// written is while the result is written.
-func (f *frames) written(n, all int) {
-	if f.out == nil || time.Since(f.last) < f.every() {
-		return
-	}
-	f.last = time.Now()
-	f.line(fmt.Sprintf("writing, frame %d of %d", n, all))
-}
-
-func (f *frames) done() {
-	f.progress.done()
-	if f.out != nil && f.tty {
-		fmt.Fprint(f.out, "\r\x1b[K")
-	}
-}
-
-var _ = humanize.IBytes

@@ -29,6 +29,7 @@ import (
 	"github.com/seed9bb5c928/nst/nst/jobs/jobstest"
 	"github.com/seed9bb5c928/nst/nst/nsttest"
 	"github.com/seed9bb5c928/nst/nst/picture"
+	"github.com/seed9bb5c928/nst/nst/video"
 )
 
 // tab is a page in a real browser.
@@ -562,6 +563,8 @@ func TestPageClip(t *testing.T) {
 	assert.Equal(t, "256", ask(p, chromedp.Evaluate[string]("document.getElementById('new').elements.scale.value")))
 	assert.Contains(t, p.text("estimate"), "The clip has about 20 frames.")
 	p.is("document.getElementById('more').open = true")
+	assert.Equal(t, fmt.Sprint(video.DefaultFrameIterations),
+		ask(p, chromedp.Evaluate[string]("document.getElementById('frame_iterations').placeholder")))
 	p.shoot("clip-form")
 	p.set("size", "64")
 	p.set("iterations", "30")

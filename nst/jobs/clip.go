@@ -237,7 +237,7 @@ func clipError(err error, path string) error {
 // frames says how large the frames will be that are made of a clip's, of which content is the
 // size.
 func (q *Queue) frames(o video.Options, content *picture.Picture) (width, height int, err error) {
-	if _, err := video.NewSequence(nil, nil, o, nil); err != nil { // without an engine it only checks
+	if err := o.Validate(); err != nil {
 		return 0, 0, err
 	}
 	return video.FrameSize(o, content.Width, content.Height)

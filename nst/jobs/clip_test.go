@@ -205,7 +205,7 @@ func TestClipLimits(t *testing.T) {
 		"long term":     {func(r *jobs.Request) { r.ClipOptions.LongTerm = []int{2, 1} }, "ascending"},
 		"passes":        {func(r *jobs.Request) { r.ClipOptions.Passes = 11 }, "1 to 10"},
 		"container":     {func(r *jobs.Request) { r.ClipOptions.Container = "exe" }, "mp4, mov, mkv and webm"},
-		"colours alone": {func(r *jobs.Request) { r.Options.Transfer = nst.TransferColor }, "no frames that follow"},
+		"colours alone": {func(r *jobs.Request) { r.Options.Transfer = nst.TransferColor }, "do not follow"},
 		"of a picture": {func(r *jobs.Request) { r.Clip, r.Content = "", jobstest.Demo(t, "content.png") },
 			"are of a clip"},
 	} {

@@ -136,12 +136,13 @@ func (p probed) clip(path string) (*Clip, error) {
 	}
 	rgb := strings.HasPrefix(s.Format, "rgb") || strings.HasPrefix(s.Format, "bgr") ||
 		strings.HasPrefix(s.Format, "gbr") || strings.HasPrefix(s.Format, "pal") || s.Matrix == "gbr"
-	switch { // what players take where a file says nothing
+	_, converted := scaleMatrices[c.matrix]
+	switch { // what players take where a file says nothing, or nothing that is usual
 	case rgb:
 		c.matrix = ""
-	case c.matrix == "" && c.Height >= 720:
+	case !converted && c.Height >= 720:
 		c.matrix = "bt709"
-	case c.matrix == "":
+	case !converted:
 		c.matrix = "smpte170m"
 	}
 	if strings.HasPrefix(s.Format, "yuvj") {
@@ -195,6 +196,10 @@ func (c *Clip) CountFrames(ctx context.Context) (int, error) {
 	}
 	return 0, fmt.Errorf("%w: %s has no frames", ErrClip, c.Path)
 }
+
+// scaleMatrices are ffmpeg's names of the kinds of Y'CbCr, as its scale filter wants them.
+var scaleMatrices = map[string]string{"bt709": "bt709", "smpte170m": "smpte170m", "bt470bg": "bt470", "fcc": "fcc",
+	"smpte240m": "smpte240m", "bt2020nc": "bt2020", "bt2020c": "bt2020"}
 
 // known is what ffprobe says of colours, or nothing.
 func known(word string) string {

@@ -67,6 +67,13 @@ func TestClips(t *testing.T) {
 			"yuv444p"}, 64, 48, 10, 3},
 		{"709.mp4", []string{"-vf", "scale=out_color_matrix=bt709", "-colorspace", "bt709", "-c:v", "libx264", "-crf", "1",
 			"-pix_fmt", "yuv444p"}, 64, 48, 10, 3},
+		{"pal.mp4", []string{"-vf", "scale=out_color_matrix=bt470", "-colorspace", "bt470bg", "-c:v", "libx264", "-crf", "1",
+			"-pix_fmt", "yuv444p"}, 64, 48, 10, 3},
+		{"2020.mp4", []string{"-vf", "scale=out_color_matrix=bt2020", "-colorspace", "bt2020nc", "-c:v", "libx264", "-crf",
+			"1", "-pix_fmt", "yuv444p"}, 64, 48, 10, 3},
+		{"hdr.mp4", []string{"-vf", "scale=out_color_matrix=bt2020,format=yuv420p10le", "-colorspace", "bt2020nc",
+			"-color_trc", "arib-std-b67", "-color_primaries", "bt2020", "-c:v", "libx265", "-x265-params",
+			"log-level=error"}, 64, 48, 10, 0},
 		{"vp9.webm", []string{"-c:v", "libvpx-vp9", "-lossless", "1", "-pix_fmt", "yuv444p"}, 64, 48, 10, 2},
 		{"moving.gif", nil, 64, 48, 10, 20},
 		{"wide pixels.mkv", []string{"-vf", "setsar=2/1", "-c:v", "ffv1"}, 128, 48, 10, 0},
@@ -128,6 +135,8 @@ func TestWrite(t *testing.T) {
 		{"a.mkv", "a.webm", append(append(sound, "-c:v", "libx264", "-c:a", "aac"), uneven...), "opus"},
 		{"a.webm", "a.mov", append(append(sound, "-c:v", "libvpx-vp9", "-c:a", "libopus"), uneven...), "aac"},
 		{"a.mkv", "a.mkv", append(uneven, "-c:v", "ffv1", "-pix_fmt", "gbrp"), ""},
+		{"a.mp4", "b.mp4", []string{"-vf", "scale=out_color_matrix=bt470", "-colorspace", "bt470bg", "-c:v", "libx264"}, ""},
+		{"a.mp4", "c.mp4", []string{"-vf", "scale=out_color_matrix=bt2020", "-colorspace", "bt2020nc", "-c:v", "libx264"}, ""},
 		{"a.mp4", "name with 'quotes' and %d:;.mp4", []string{"-c:v", "libx264", "-color_range", "pc"}, ""},
 	} {
 		t.Run(c.in+" to "+c.out, func(t *testing.T) {
@@ -150,7 +159,7 @@ func TestWrite(t *testing.T) {
 				assert.Less(t, mean(difference(frames[i].Picture, written[i].Picture)), 4./255)
 			}
 			if clip.matrix != "" {
-				assert.Equal(t, clip.full, again.full)
+				assert.Equal(t, [2]any{clip.full, clip.matrix}, [2]any{again.full, again.matrix})
 			}
 			if c.sound == "" {
 				assert.Empty(t, again.Audio)

@@ -8,10 +8,11 @@ import (
 )
 
 // Where the flow can be relied on: the constants of Sundaram, Brox and Keutzer 2010 ("Dense
-// Point Trajectories"), which Ruder et al. take over.
+// Point Trajectories"), which Ruder et al. take over, but for edgeBase. Theirs, 0.002, is for a
+// smoother flow: ours is in patches where there is no texture, with harmless steps between.
 const (
 	disoccludedShare, disoccludedBase = 0.01, 0.5
-	edgeShare, edgeBase               = 0.01, 0.002
+	edgeShare, edgeBase               = 0.01, 0.1
 )
 
 // reliable says for each pixel of a frame, by 1 or 0, whether it was to be seen in an earlier

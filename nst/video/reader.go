@@ -97,7 +97,7 @@ func (c *Clip) upright() string {
 			"format=yuv444p", "scale=in_color_matrix=bt709", "format=rgb24"), ",")
 	}
 	if c.matrix != "" {
-		filters[0] += ":in_color_matrix=" + c.matrix + ":flags=bicubic+accurate_rnd+full_chroma_int"
+		filters[0] += ":in_color_matrix=" + scaleMatrices[c.matrix] + ":flags=bicubic+accurate_rnd+full_chroma_int"
 	}
 	return strings.Join(append(filters, "format=rgb24"), ",")
 }

@@ -27,7 +27,7 @@ type Options struct {
 }
 
 // DefaultFrameIterations keep the style of a shot's first frame: see the package's README.
-const DefaultFrameIterations = 40
+const DefaultFrameIterations = 50
 
 // ErrFrame is matched (errors.Is) by the error of a frame of another size than the first.
 var ErrFrame = errors.New("a frame does not fit the clip")
@@ -67,36 +67,47 @@ type Made struct {
 	Result *picture.Picture `json:"-"`
 }
 
-// NewSequence prepares for a clip. flow may be nil: OwnFlow. The errors are those of
-// nst.Options.
-func NewSequence(engine *nst.Engine, styles []*picture.Picture, o Options, flow Flow) (*Sequence, error) {
-	if o.Transfer == nst.TransferColor {
-		return nil, fmt.Errorf("%w: Transfer %s has no frames that follow from each other", nst.ErrInvalidOption,
-			o.Transfer)
+// Validate says whether a Sequence can begin with these options; the error matches
+// nst.ErrInvalidOption and names the field.
+func (o Options) Validate() error {
+	_, err := o.withDefaults()
+	return err
+}
+
+func (o Options) withDefaults() (Options, error) {
+	invalid := func(field, format string, args ...any) error {
+		return &nst.OptionError{Field: field, Problem: fmt.Sprintf(format, args...)}
 	}
-	if err := o.Validate(); err != nil {
-		return nil, err
+	if o.Transfer == nst.TransferColor {
+		return o, invalid("Transfer", "%s is not for videos: its frames do not follow from each other", o.Transfer)
+	}
+	if err := o.Options.Validate(); err != nil {
+		return o, err
 	}
 	if o.FrameIterations == nil {
 		o.FrameIterations = new(DefaultFrameIterations)
 	}
-	if *o.FrameIterations < 0 {
-		return nil, &nst.OptionError{Field: "FrameIterations", Problem: fmt.Sprintf("is %d; 0 or more will do",
-			*o.FrameIterations)}
+	if n := *o.FrameIterations; n < 0 {
+		return o, invalid("FrameIterations", "is %d; 0 or more will do", n)
 	}
 	if len(o.LongTerm) == 0 {
 		o.LongTerm = []int{1, 2, 4}
 	}
 	for i, n := range o.LongTerm {
 		if n < 1 || n > maxLongTerm || i > 0 && n <= o.LongTerm[i-1] {
-			return nil, &nst.OptionError{Field: "LongTerm", Problem: fmt.Sprintf("is %v; ascending numbers from 1 to "+
-				"%d will do", o.LongTerm, maxLongTerm)}
+			return o, invalid("LongTerm", "is %v; ascending numbers from 1 to %d will do", o.LongTerm, maxLongTerm)
 		}
 	}
+	return o, nil
+}
+
+// NewSequence prepares for a clip. flow may be nil: OwnFlow. The error is Validate's.
+func NewSequence(engine *nst.Engine, styles []*picture.Picture, o Options, flow Flow) (*Sequence, error) {
+	o, err := o.withDefaults()
 	if flow == nil {
 		flow = OwnFlow
 	}
-	return &Sequence{engine: engine, options: o, flow: flow, given: styles}, nil
+	return &Sequence{engine: engine, options: o, flow: flow, given: styles}, err
 }
 
 // maxLongTerm is the largest of Options.LongTerm: so many frames are held.

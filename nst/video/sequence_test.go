@@ -201,7 +201,7 @@ func TestSequenceErrors(t *testing.T) {
 		"LongTerm is [2 1]":                    func(o *Options) { o.LongTerm = []int{2, 1} },
 		"LongTerm is [0]":                      func(o *Options) { o.LongTerm = []int{0} },
 		"LongTerm is [65]":                     func(o *Options) { o.LongTerm = []int{65} },
-		"Transfer color":                       func(o *Options) { o.Transfer = nst.TransferColor },
+		"Transfer color is not for videos":     func(o *Options) { o.Transfer = nst.TransferColor },
 		"TemporalWeight is -3; it cannot be n": func(o *Options) { o.TemporalWeight = new(-3.0) },
 	} {
 		o := quick()

@@ -22,8 +22,8 @@ type Encoding struct {
 	// Codec is one of ffmpeg's encoders; empty: the first that it has of those that are usual
 	// for the file's kind (H.264, for .webm VP9).
 	Codec string
-	// Quality is from 1 to 100; 0 means 85. It is what the encoder makes of it: libx264's
-	// constant rate factor falls from 51 to 0.
+	// Quality is from 1 to 100; 0 means 65. It is what the encoder makes of it: libx264's
+	// constant rate factor falls from 51 to 0, and 65 is 18.
 	Quality int
 }
 
@@ -61,7 +61,7 @@ func (c *Clip) CheckOutput(ctx context.Context, path string, width, height int, 
 		return e, fmt.Errorf("%w: the quality is %d; 1 to 100 will do", picture.ErrOutput, e.Quality)
 	}
 	if e.Quality == 0 {
-		e.Quality = 85
+		e.Quality = 65
 	}
 	if err := picture.CheckWritable(path); err != nil {
 		return e, err
@@ -172,7 +172,7 @@ func (c *Clip) write(ctx context.Context, part string, kind container, width, he
 
 // encoded are the filters between RGB and what the encoder takes.
 func (c *Clip) encoded() string {
-	return "scale=out_color_matrix=" + c.outMatrix() + ":out_range=" + c.outRange() +
+	return "scale=out_color_matrix=" + scaleMatrices[c.outMatrix()] + ":out_range=" + c.outRange() +
 		":flags=bicubic+accurate_rnd+full_chroma_int,format=yuv420p"
 }
 
@@ -216,7 +216,7 @@ func quality(e Encoding) []string {
 	factor := func(most float64) string { return strconv.Itoa(int(part*most + 0.5)) }
 	switch e.Codec {
 	case "libx264", "libx265":
-		return []string{"-crf", factor(51) /* 85: 8 */, "-preset", "medium"}
+		return []string{"-crf", factor(51), "-preset", "medium"}
 	case "libvpx-vp9", "libvpx", "libaom-av1", "libsvtav1":
 		return []string{"-crf", factor(63), "-b:v", "0"}
 	case "h264_nvenc", "hevc_nvenc", "av1_nvenc":

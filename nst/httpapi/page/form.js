@@ -5,9 +5,8 @@ import * as regions from "./regions.js";
 
 // What a preset makes where no number of iterations is given.
 const iterationsOf = { balanced: 200, classic: 500, gatys: 500 };
-// The same for a frame that follows another, and how many there are a second, for all that a
-// browser says of a clip.
-const frameIterations = 40, framesASecond = 25;
+// How many frames there are a second, for all that a browser says of a clip.
+const framesASecond = 25;
 // Options that pictures do not have.
 const ofClips = ["frame_iterations", "long_term", "passes", "container", "temporal_weight"];
 // Choices of colours that are what is transferred.
@@ -102,8 +101,8 @@ function secondsFor(longest) {
   const pixels = longest * longest * Math.min(width, height) / Math.max(width, height);
   let iterations = Number($("iterations").value) || iterationsOf[preset];
   if (isClip()) {
-    const each = $("frame_iterations").value === "" ? frameIterations : Number($("frame_iterations").value);
-    iterations += (frames() - 1) * each;
+    const each = $("frame_iterations");
+    iterations += (frames() - 1) * Number(each.value || each.placeholder);
   }
   const far = (job) => Math.abs(Math.log(job.width * job.height / pixels));
   const like = made().filter((job) => job.state === "done" && job.result?.iterations > 0 &&

@@ -1,0 +1,180 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed9bb5c928/nst/nst/nsttest"
+	"github.com/seed9bb5c928/nst/nst/picture"
+	"github.com/seed9bb5c928/nst/nst/video"
+)
+
+// clip is a clip of 12 frames of 64×48 with sound.
+func clip(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "clip.mp4")
+	out, err := exec.Command("ffmpeg", "-v", "error", "-f", "lavfi", "-i", "testsrc=size=64x48:rate=12:duration=1,gblur=2",
+		"-f", "lavfi", "-i", "sine=duration=1", "-c:v", "libx264", path).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	return path
+}
+
+func TestVideo(t *testing.T) {
+	folder, in := t.TempDir(), clip(t)
+	out, frames := filepath.Join(folder, "out.mp4"), filepath.Join(folder, "frames")
+	status, stdout, stderr := runNST(t, "video", in, nsttest.Demo(t, "style.png"), "-o", out, "--frames", frames,
+		"--size", "50", "--style-size", "64", "--iterations", "3", "--frame-iterations", "1", "--limit", "5", "--json",
+		"--preview", filepath.Join(folder, "now.jpg"), "--log", filepath.Join(folder, "log"))
+	require.Equal(t, exitDone, status, stderr)
+	var s videoSummary
+	require.NoError(t, json.Unmarshal([]byte(stdout), &s))
+	assert.Equal(t, [4]int{50, 38, 5, 1}, [4]int{s.Width, s.Height, s.Frames, s.Shots})
+	made, err := video.Probe(context.Background(), out)
+	require.NoError(t, err)
+	assert.Equal(t, [3]int{50, 38, 5}, [3]int{made.Width, made.Height, made.Frames})
+	assert.Equal(t, []string{"aac"}, made.Audio)
+	assert.Equal(t, 5, lines(filepath.Join(folder, "log")))
+	for _, name := range []string{"now.jpg", "frames/000001.png", "frames/000005.png"} {
+		p, err := picture.Open(filepath.Join(folder, name))
+		require.NoError(t, err)
+		assert.Equal(t, [2]int{50, 38}, [2]int{p.Width, p.Height}, name)
+	}
+	assert.NoFileExists(t, filepath.Join(frames, "000006.png"))
+	assert.NoFileExists(t, out+".nst", "all is done")
+}
+
+// Killed after a frame or two, as often as it takes, a run that goes on makes the frames of
+// one that never was.
+func TestKilledVideosResume(t *testing.T) {
+	nsttest.Long(t)
+	folder, in := t.TempDir(), clip(t)
+	random := rand.New(rand.NewPCG(nsttest.Seed(t), 0))
+	start := func(name string, args ...string) *exec.Cmd {
+		c := exec.Command(os.Args[0], append([]string{"video", in, nsttest.Demo(t, "style.png"), "--frames",
+			filepath.Join(folder, name), "--size", "64", "--style-size", "64", "--iterations", "20", "--frame-iterations",
+			"10", "--model", smallNetwork(t), "--device", "cpu", "-q", "--log", filepath.Join(folder, name+".log")},
+			args...)...)
+		c.Stderr = os.Stderr
+		require.NoError(t, c.Start())
+		return c
+	}
+	require.NoError(t, start("whole").Wait())
+	kills := 0
+	for ended := false; !ended; {
+		c := start("parts", "--resume")
+		done := make(chan error, 1)
+		go func() { done <- c.Wait() }()
+		log := filepath.Join(folder, "parts.log")
+		goal := lines(log) + 1 + random.IntN(2)
+		for waiting := true; waiting; {
+			select {
+			case err := <-done:
+				require.NoError(t, err)
+				ended, waiting = true, false
+			case <-time.After(2 * time.Millisecond):
+				waiting = lines(log) < goal
+			}
+		}
+		if !ended {
+			time.Sleep(time.Duration(random.IntN(50)) * time.Millisecond)
+			_ = c.Process.Kill()
+			<-done
+			kills++
+		}
+	}
+	t.Logf("killed %d times", kills)
+	assert.Greater(t, kills, 2)
+	for i := range 12 {
+		name := "00000" + string(rune('1'+i)) + ".png"
+		if i > 8 {
+			name = "00001" + string(rune('0'+i-9)) + ".png"
+		}
+		want, err := os.ReadFile(filepath.Join(folder, "whole", name))
+		require.NoError(t, err)
+		got, err := os.ReadFile(filepath.Join(folder, "parts", name))
+		require.NoError(t, err)
+		assert.Equal(t, want, got, name)
+	}
+	assert.NoFileExists(t, filepath.Join(folder, "parts.nst"))
+}
+
+// An interrupted run says how it is gone on with, and is refused if that is forgotten.
+func TestInterruptedVideo(t *testing.T) {
+	folder, in := t.TempDir(), clip(t)
+	out := filepath.Join(folder, "out.mp4")
+	args := []string{"video", in, nsttest.Demo(t, "style.png"), "-o", out, "--size", "64", "--style-size", "64",
+		"--iterations", "3", "--frame-iterations", "2", "-q", "--log", filepath.Join(folder, "log")}
+	ctx, stop := context.WithCancel(context.Background())
+	go func() {
+		defer stop()
+		for lines(filepath.Join(folder, "log")) < 2 {
+			time.Sleep(time.Millisecond)
+		}
+	}()
+	status, _, stderr := runContext(t, ctx, args...)
+	require.Equal(t, exitInterrupted, status, stderr)
+	assert.Contains(t, stderr, "out.mp4.nst: the same command with --resume goes on")
+	assert.NoFileExists(t, out)
+	status, _, stderr = runNST(t, args...)
+	assert.Equal(t, exitUsage, status)
+	assert.Contains(t, stderr, "out.mp4.nst is what an earlier run has left: --resume goes on with it; or remove it")
+	status, _, stderr = runNST(t, append(args, "--resume", "--style-weight", "7")...)
+	assert.Equal(t, exitUsage, status)
+	assert.Contains(t, stderr, "was made with style_weight")
+	status, _, stderr = runNST(t, append(args, "--resume")...)
+	require.Equal(t, exitDone, status, stderr)
+	made, err := video.Probe(context.Background(), out)
+	require.NoError(t, err)
+	assert.Equal(t, 12, made.Frames)
+}
+
+func TestVideoBadInput(t *testing.T) {
+	folder, in, style := t.TempDir(), clip(t), nsttest.Demo(t, "style.png")
+	out := filepath.Join(folder, "out.mp4")
+	for _, c := range []struct {
+		args []string
+		says string
+	}{
+		{[]string{in}, "video takes a clip and at least one style picture"},
+		{[]string{in, style}, "-o is missing: the clip to write, .mp4, .mov, .mkv, .webm; or --frames"},
+		{[]string{in, style, "-o", in}, "the clip itself"},
+		{[]string{in, style, "-o", filepath.Join(folder, "out.gif")}, "clips end in .mp4"},
+		{[]string{in, style, "-o", out, "--codec", "libnone"}, "libnone"},
+		{[]string{style, style, "-o", out}, "is no video that ffmpeg knows"},
+		{[]string{filepath.Join(folder, "none.mp4"), style, "-o", out}, "none.mp4 cannot be opened"},
+		{[]string{in, filepath.Join(folder, "none.png"), "-o", out}, "none.png"},
+		{[]string{in, style, "-o", out, "--passes", "0"}, "--passes 0"},
+		{[]string{in, style, "-o", out, "--limit", "-1"}, "--limit is -1"},
+		{[]string{in, style, "-o", out, "--long-term", "2,1"}, "--long-term is [2 1]"},
+		{[]string{in, style, "-o", out, "--frame-iterations", "-1"}, "--frame-iterations is -1"},
+		{[]string{in, style, "-o", out, "--temporal-weight", "-1"}, "--temporal-weight is -1"},
+		{[]string{in, style, "-o", out, "--transfer", "color"}, "--transfer color"},
+		{[]string{in, style, "-o", out, "--flow", folder, "--flow-model", in}, "--flow and --flow-model"},
+		{[]string{in, style, "-o", out, "--flow", in}, "is no folder"},
+		{[]string{in, style, "-o", out, "--flow-model", in}, "is no network that can be loaded"},
+		{[]string{in, style, "-o", out, "--flow", folder, "--size", "64", "--iterations", "1"}, "backward_2_1.flo is missing"},
+		{[]string{in, style, "-o", out, "--preview", "now.xyz"}, "--preview"},
+	} {
+		status, _, stderr := runNST(t, append([]string{"video"}, c.args...)...)
+		assert.Equal(t, exitUsage, status, "%v: %s", c.args, stderr)
+		assert.Contains(t, stderr, c.says)
+		assert.NoFileExists(t, out)
+		if err := os.Remove(out + ".nst"); err == nil {
+			assert.Contains(t, strings.Join(c.args, " "), "--size", "no frames are kept of what did not begin")
+		}
+	}
+	t.Setenv("PATH", folder)
+	status, _, stderr := runNST(t, "video", in, style, "-o", out)
+	assert.Equal(t, exitUsage, status)
+	assert.Contains(t, stderr, "ffprobe is not installed: install ffmpeg (5.1 or later), which brings it")
+}
