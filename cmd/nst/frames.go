@@ -41,12 +41,13 @@ func (f *frames) within(p nst.Progress) {
 	f.show()
 }
 
-// remote is during a frame that is made elsewhere.
+// remote is during a frame that is made elsewhere; p.Fraction is of all.
 func (f *frames) remote(done, all int, p nst.Progress) {
 	if f.latest.Frames == 0 {
-		f.first = done
+		f.first, f.began = done, time.Now()
 	}
 	f.latest = video.Progress{Done: done, Frames: all, Passes: 1}
+	p.Fraction = max(0, p.Fraction*float64(all)-float64(done))
 	f.within(p)
 }
 
