@@ -23,8 +23,9 @@ import (
 func clip(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "clip.mp4")
-	out, err := exec.Command("ffmpeg", "-v", "error", "-f", "lavfi", "-i", "testsrc=size=64x48:rate=12:duration=1,gblur=2",
-		"-f", "lavfi", "-i", "sine=duration=1", "-c:v", "libx264", path).CombinedOutput()
+	out, err := exec.Command("ffmpeg", "-v", "error", "-f", "lavfi", "-i",
+		"testsrc=size=64x48:rate=12:duration=1,gblur=2", "-f", "lavfi", "-i", "sine=duration=1", "-c:v", "libx264",
+		path).CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	return path
 }
@@ -61,8 +62,9 @@ func TestKilledVideosResume(t *testing.T) {
 	random := rand.New(rand.NewPCG(nsttest.Seed(t), 0))
 	start := func(name string, args ...string) *exec.Cmd {
 		c := exec.Command(os.Args[0], append([]string{"video", in, nsttest.Demo(t, "style.png"), "--frames",
-			filepath.Join(folder, name), "--size", "64", "--style-size", "64", "--iterations", "20", "--frame-iterations",
-			"10", "--model", smallNetwork(t), "--device", "cpu", "-q", "--log", filepath.Join(folder, name+".log")},
+			filepath.Join(folder, name), "--size", "64", "--style-size", "64", "--iterations", "20",
+			"--frame-iterations", "10", "--model", smallNetwork(t), "--device", "cpu", "-q",
+			"--log", filepath.Join(folder, name+".log")},
 			args...)...)
 		c.Stderr = os.Stderr
 		require.NoError(t, c.Start())
@@ -162,7 +164,8 @@ func TestVideoBadInput(t *testing.T) {
 		{[]string{in, style, "-o", out, "--flow", folder, "--flow-model", in}, "--flow and --flow-model"},
 		{[]string{in, style, "-o", out, "--flow", in}, "is no folder"},
 		{[]string{in, style, "-o", out, "--flow-model", in}, "is no network that can be loaded"},
-		{[]string{in, style, "-o", out, "--flow", folder, "--size", "64", "--iterations", "1"}, "backward_2_1.flo is missing"},
+		{[]string{in, style, "-o", out, "--flow", folder, "--size", "64", "--iterations", "1"},
+			"backward_2_1.flo is missing"},
 		{[]string{in, style, "-o", out, "--preview", "now.xyz"}, "--preview"},
 	} {
 		status, _, stderr := runNST(t, append([]string{"video"}, c.args...)...)

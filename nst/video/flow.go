@@ -9,6 +9,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/seed9bb5c928/nst/nst/picture"
 	"github.com/seed9bb5c928/nst/torch"
@@ -53,7 +54,8 @@ func FlowFiles(folder string) Flow {
 		path := filepath.Join(folder, fmt.Sprintf("%s_%d_%d.flo", kind, from.Index+1, to.Index+1))
 		f, err := os.Open(path)
 		if errors.Is(err, os.ErrNotExist) {
-			return nil, fmt.Errorf("%w from frame %d to frame %d: %s is missing", ErrNoFlow, from.Index+1, to.Index+1, path)
+			return nil, fmt.Errorf("%w from frame %d to frame %d: %s is missing", ErrNoFlow, from.Index+1, to.Index+1,
+				path)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrFlow, err)
@@ -167,10 +169,9 @@ func (m *FlowModel) Flow(ctx context.Context, from, to Numbered) (flow []float32
 				return torch.FromFloats(padded(p, wide, high), m.thread.Device(), 1, 3, int64(high), int64(wide))
 			}
 			out := m.module.ForwardPair(tensor(from.Picture), tensor(to.Picture))
-			if shape := torch.Shape(out); len(shape) != 4 || shape[0] != 1 || shape[1] != 2 || shape[2] != int64(high) ||
-				shape[3] != int64(wide) {
-				return fmt.Errorf("%w: the network made of two pictures [1,3,%d,%d] a tensor of shape %v, not [1,2,%d,%d]",
-					ErrFlow, high, wide, shape, high, wide)
+			if shape := torch.Shape(out); !slices.Equal(shape, []int64{1, 2, int64(high), int64(wide)}) {
+				return fmt.Errorf("%w: the network made of two pictures [1,3,%d,%d] a tensor of shape %v, not "+
+					"[1,2,%d,%d]", ErrFlow, high, wide, shape, high, wide)
 			}
 			flow = torch.Floats(torch.Cast(out, torch.Float32))
 			return nil

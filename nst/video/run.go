@@ -151,7 +151,8 @@ func (r *Run) laterPass(ctx context.Context, pass, begin, end, count int) error 
 			return err
 		}
 		done := (pass-1)*count + begin + k + 1
-		if _, err := r.one(ctx, sequence, pass, Input{Index: i, Picture: frame, Before: before}, count, done); err != nil {
+		in := Input{Index: i, Picture: frame, Before: before}
+		if _, err := r.one(ctx, sequence, pass, in, count, done); err != nil {
 			return err
 		}
 	}

@@ -47,7 +47,8 @@ func CreateStore(path string, identity map[string]string) (*Store, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
 		if errors.Is(err, os.ErrExist) {
-			return nil, fmt.Errorf("%w: %s is what an earlier run has left: go on with it, or remove it", ErrStore, path)
+			return nil, fmt.Errorf("%w: %s is what an earlier run has left: go on with it, or remove it", ErrStore,
+				path)
 		}
 		return nil, fmt.Errorf("%w: %w", picture.ErrOutput, err)
 	}

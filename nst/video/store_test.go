@@ -29,7 +29,8 @@ func TestStore(t *testing.T) {
 	require.NoError(t, err)
 	var ends []int64
 	for i := range 3 {
-		require.NoError(t, s.Add(1, &Made{Index: i, Cut: i == 0, Known: 0.5, Iterations: 7, Result: coloured(i, 16, 12)}))
+		made := Made{Index: i, Cut: i == 0, Known: 0.5, Iterations: 7, Result: coloured(i, 16, 12)}
+		require.NoError(t, s.Add(1, &made))
 		ends = append(ends, s.Bytes())
 	}
 	require.NoError(t, s.Close())

@@ -38,11 +38,12 @@ type container struct {
 var (
 	h264    = []string{"libx264", "h264_nvenc", "libopenh264", "mpeg4"}
 	kindsOf = map[string]container{
-		".mp4":  {"mp4", h264, []string{"aac", "mp3", "ac3", "eac3", "alac", "opus", "flac"}, "aac"},
-		".m4v":  {"mp4", h264, []string{"aac", "mp3", "ac3", "eac3", "alac"}, "aac"},
-		".mov":  {"mov", h264, []string{"aac", "mp3", "ac3", "alac", "pcm_s16le", "pcm_s24le", "pcm_s16be"}, "aac"},
-		".mkv":  {"matroska", h264, nil, ""},
-		".webm": {"webm", []string{"libvpx-vp9", "libsvtav1", "libaom-av1", "libvpx"}, []string{"opus", "vorbis"}, "libopus"},
+		".mp4": {"mp4", h264, []string{"aac", "mp3", "ac3", "eac3", "alac", "opus", "flac"}, "aac"},
+		".m4v": {"mp4", h264, []string{"aac", "mp3", "ac3", "eac3", "alac"}, "aac"},
+		".mov": {"mov", h264, []string{"aac", "mp3", "ac3", "alac", "pcm_s16le", "pcm_s24le", "pcm_s16be"}, "aac"},
+		".mkv": {"matroska", h264, nil, ""},
+		".webm": {"webm", []string{"libvpx-vp9", "libsvtav1", "libaom-av1", "libvpx"}, []string{"opus", "vorbis"},
+			"libopus"},
 	}
 )
 
@@ -91,11 +92,12 @@ func (c *Clip) tryEncoder(ctx context.Context, kind container, width, height int
 	defer os.RemoveAll(dir)
 	silent := *c
 	silent.Audio = nil
-	w, err := silent.write(ctx, filepath.Join(dir, "one"), kind, width, height, Time{Base: [2]int64{1, 25}, For: 1}, e)
+	at := Time{Base: [2]int64{1, 25}, For: 1}
+	w, err := silent.write(ctx, filepath.Join(dir, "one"), kind, width, height, at, e)
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(w.Write(picture.New(width, height), Time{Base: [2]int64{1, 25}, For: 1}), w.Close()); err != nil {
+	if err := errors.Join(w.Write(picture.New(width, height), at), w.Close()); err != nil {
 		return fmt.Errorf("%w cannot write %s of %d×%d by %s: %s", ErrTool, kind.name, width, height, e.Codec,
 			w.said.explain(err))
 	}
@@ -137,7 +139,8 @@ func (c *Clip) write(ctx context.Context, part string, kind container, width, he
 	args = append(args, quality(e)...)
 	args = append(args, c.tags()...)
 	// The unit of time is the clip's own, so that no time is rounded.
-	args = append(args, "-fps_mode", "passthrough", "-enc_time_base", fmt.Sprintf("%d/%d", first.Base[0], first.Base[1]))
+	base := fmt.Sprintf("%d/%d", first.Base[0], first.Base[1])
+	args = append(args, "-fps_mode", "passthrough", "-enc_time_base", base)
 	if len(c.Audio) > 0 {
 		args = append(args, "-map", "1:a", "-map_metadata", "1", "-map_chapters", "1")
 		for i, codec := range c.Audio {
