@@ -146,6 +146,10 @@ func runStylize(ctx context.Context, o *stylizeOptions, stdout, stderr io.Writer
 		return err
 	}
 	out.fit(&options)
+	written := map[string]string{"--log": o.log, "--report": o.report, "--checkpoint": o.checkpoint}
+	if err := apartFrom(written, o.readFiles(o.content, o.styles)); err != nil {
+		return err
+	}
 	for flag, path := range map[string]string{"checkpoint": o.checkpoint, "report": o.report} {
 		if path != "" {
 			if sameFile(path, o.output) {

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"time"
 
@@ -75,6 +76,8 @@ func newVideoCommand() *cobra.Command {
 	f.StringVar(&o.log, "log", "", "write a line for each frame to this file, as JSON Lines")
 	f.BoolVar(&o.json, "json", false, "print the summary as one JSON object")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "no progress")
+	f.Lookup("bits").Hidden = true // frames have 8
+	f.Lookup("quality").Usage = "of the encoder, 1 to 100 (default 65)"
 	return c
 }
 
@@ -128,6 +131,9 @@ func (o *videoOptions) inputs(ctx context.Context) (in videoInputs, err error) {
 	if o.limit < 0 || o.passes < 1 {
 		return in, usage("--limit is %d and --passes %d; 0 or more, and 1 or more will do", o.limit, o.passes)
 	}
+	if o.bits != 8 {
+		return in, usage("--bits is %d; the frames of a video have 8", o.bits)
+	}
 	options, err := o.options()
 	if err != nil {
 		return in, err
@@ -160,12 +166,25 @@ func (o *videoOptions) inputs(ctx context.Context) (in videoInputs, err error) {
 	return in, nil
 }
 
+// frameFile are the names of frames.
+var frameFile = regexp.MustCompile(`^[0-9]{6,}\.png$`)
+
 // checkOutputs says whether the result can be written.
 func (o *videoOptions) checkOutputs(ctx context.Context, in videoInputs) (err error) {
-	if o.output != "" {
-		if sameFile(o.output, o.clip) {
-			return usage("-o is %s, the clip itself; give the result a file of its own", o.output)
+	written := map[string]string{"-o": o.output, "--preview": o.preview, "--log": o.log, "--store": o.storePath()}
+	read := o.readFiles("", o.styles)
+	read["clip"], read["flow network"] = o.clip, o.flowModel
+	if err := apartFrom(written, read); err != nil {
+		return err
+	}
+	for what, path := range read {
+		if o.frames != "" && path != "" && frameFile.MatchString(filepath.Base(path)) &&
+			sameFile(filepath.Dir(path), o.frames) {
+			return usage("--frames is %s, where the %s lies, as %s; give the frames a folder of their own", o.frames,
+				what, filepath.Base(path))
 		}
+	}
+	if o.output != "" {
 		o.encoding.Quality = o.quality
 		if o.encoding, err = in.clip.CheckOutput(ctx, o.output, in.width, in.height, o.encoding); err != nil {
 			return err
@@ -239,7 +258,7 @@ func (o *videoOptions) run(ctx context.Context, stdout, stderr io.Writer) (err e
 	}
 	show.done()
 	if saving != nil {
-		return fmt.Errorf("the result is written, --preview is not: %w", saving)
+		return fmt.Errorf("%w, --preview is not: %w", errOnTheWay, saving)
 	}
 	if o.json {
 		return json.NewEncoder(stdout).Encode(s)
@@ -263,15 +282,18 @@ func (o *videoOptions) write(ctx context.Context, run *video.Run, written func(f
 	return nil
 }
 
+// errOnTheWay is of what was to be written beside the result.
+var errOnTheWay = errors.New("the result is written")
+
 // leave is the end of a run, however it ended: the frames that are done stay unless all are,
 // or none is.
 func (o *videoOptions) leave(store *video.Store, failed error, stderr io.Writer) error {
 	frames, _ := store.Count()
-	if failed != nil && frames > 0 {
+	if failed != nil && frames > 0 && !errors.Is(failed, video.ErrStore) && !errors.Is(failed, errOnTheWay) {
 		fmt.Fprintf(stderr, "nst: %d frames that are done are in %s: the same command with --resume goes on\n", frames,
 			o.storePath())
 	}
-	if frames > 0 && (failed != nil || o.keep) {
+	if frames > 0 && (failed != nil && !errors.Is(failed, errOnTheWay) || o.keep) {
 		return store.Close()
 	}
 	return store.Remove()
@@ -350,17 +372,27 @@ func (o *videoOptions) identity(ctx context.Context, all video.Options) (map[str
 	if err := json.Unmarshal(text, &fields); err != nil {
 		return nil, err
 	}
-	out := map[string]string{"passes": strconv.Itoa(o.passes), "flow": o.flow}
+	out := map[string]string{"passes": strconv.Itoa(o.passes)}
+	if o.passes > 1 { // a shot is gone through from its end
+		out["limit"] = strconv.Itoa(o.limit)
+	}
+	if o.flow != "" {
+		if out["flow"], err = listing(o.flow); err != nil {
+			return nil, err
+		}
+	}
 	for name, v := range fields {
 		out[name] = fmt.Sprint(v)
 	}
-	files := map[string]string{"clip": o.clip, "content-mask": o.contentMask, "strength-mask": o.strengthMask,
-		"flow-model": o.flowModel}
-	for i, path := range o.styles {
-		files[fmt.Sprintf("style %d", i+1)] = path
+	files := o.readFiles("", o.styles)
+	files["clip"], files["flow network"] = o.clip, o.flowModel
+	if files["network"] == "" {
+		if files["network"], err = defaultModel(); err != nil {
+			return nil, err
+		}
 	}
-	for i, path := range o.styleMasks {
-		files[fmt.Sprintf("style-mask %d", i+1)] = path
+	if all.Picture != nil {
+		files["picture to start from"] = o.flags.Lookup("init").Value.String()
 	}
 	for name, path := range files {
 		if path == "" {
@@ -371,6 +403,23 @@ func (o *videoOptions) identity(ctx context.Context, all video.Options) (map[str
 		}
 	}
 	return out, nil
+}
+
+// listing is the hash of the names, sizes and times of a folder's files.
+func listing(folder string) (string, error) {
+	entries, err := os.ReadDir(folder)
+	if err != nil {
+		return "", err
+	}
+	h := sha256.New()
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintln(h, e.Name(), info.Size(), info.ModTime().UnixNano())
+	}
+	return hex.EncodeToString(h.Sum(nil))[:16], nil
 }
 
 // hashOf is a file's SHA-256, shortened.

@@ -3,9 +3,11 @@ package main
 import (
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/seed9bb5c928/nst/nst"
 	"github.com/seed9bb5c928/nst/nst/picture"
@@ -119,6 +121,41 @@ func (t target) save(p *picture.Picture) error {
 		return p.Encode(t.stdout, t.format, t.encoding)
 	}
 	return picture.Replace(t.path, func(w io.Writer) error { return p.Encode(w, t.format, t.encoding) })
+}
+
+// apartFrom says whether what is written goes over what is read, or over what another flag
+// writes. Both are paths by the flags that name them, or by what they are; empty ones are none.
+func apartFrom(written, read map[string]string) error {
+	names := slices.Sorted(maps.Keys(written))
+	for i, name := range names {
+		if written[name] == "" || written[name] == standard {
+			continue
+		}
+		for _, other := range slices.Sorted(maps.Keys(read)) {
+			if read[other] != "" && sameFile(written[name], read[other]) {
+				return usage("%s is %s, which is the %s; give it a file of its own", name, written[name], other)
+			}
+		}
+		for _, other := range names[:i] {
+			if written[other] != "" && sameFile(written[name], written[other]) {
+				return usage("%s is %s, as %s is; give it a file of its own", name, written[name], other)
+			}
+		}
+	}
+	return nil
+}
+
+// readFiles are the files that a transfer reads, by what they are.
+func (t *transferFlags) readFiles(content string, styles []string) map[string]string {
+	read := map[string]string{"content": content, "content mask": t.contentMask, "strength mask": t.strengthMask,
+		"network": t.model}
+	for i, path := range styles {
+		read[fmt.Sprintf("style %d", i+1)] = path
+	}
+	for i, path := range t.styleMasks {
+		read[fmt.Sprintf("style mask %d", i+1)] = path
+	}
+	return read
 }
 
 // sameFile says whether two paths are of one file, which need not be there.

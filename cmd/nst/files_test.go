@@ -139,3 +139,25 @@ func TestLeftOut(t *testing.T) {
 	assert.Contains(t, stderr, "left out "+notes)
 	assert.Contains(t, stderr, "all files in "+folder+" were left out")
 }
+
+// What is read is not written over, by whatever flag.
+func TestApartFrom(t *testing.T) {
+	folder := t.TempDir()
+	content := filepath.Join(folder, "content.png")
+	data, err := os.ReadFile(nsttest.Demo(t, "content.png"))
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(content, data, 0o600))
+	link := filepath.Join(folder, "link")
+	require.NoError(t, os.Symlink(content, link))
+	for _, flag := range []string{"--log", "--report", "--checkpoint"} {
+		for _, path := range []string{content, link} {
+			status, _, stderr := runNST(t, "stylize", content, nsttest.Demo(t, "style.png"), "-o",
+				filepath.Join(folder, "out.png"), "--size", "64", "--iterations", "1", flag, path)
+			assert.Equal(t, exitUsage, status)
+			assert.Contains(t, stderr, flag+" is "+path+", which is the content; give it a file of its own")
+			left, err := os.ReadFile(content)
+			require.NoError(t, err)
+			require.Equal(t, data, left)
+		}
+	}
+}

@@ -149,7 +149,12 @@ func TestVideoBadInput(t *testing.T) {
 	}{
 		{[]string{in}, "video takes a clip and at least one style picture"},
 		{[]string{in, style}, "-o is missing: the clip to write, .mp4, .mov, .mkv, .webm; or --frames"},
-		{[]string{in, style, "-o", in}, "the clip itself"},
+		{[]string{in, style, "-o", in}, "which is the clip; give it a file of its own"},
+		{[]string{in, style, "-o", out, "--log", in}, "--log is " + in + ", which is the clip"},
+		{[]string{in, style, "-o", out, "--preview", style}, "which is the style 1"},
+		{[]string{in, style, "-o", out, "--store", out}, "as --store is"},
+		{[]string{in, style, "-o", out, "--bits", "16"}, "--bits is 16"},
+		{[]string{folder, style, "-o", out}, "is no file"},
 		{[]string{in, style, "-o", filepath.Join(folder, "out.gif")}, "clips end in .mp4"},
 		{[]string{in, style, "-o", out, "--codec", "libnone"}, "libnone"},
 		{[]string{style, style, "-o", out}, "is no video that ffmpeg knows"},

@@ -226,12 +226,15 @@ const frameMemory = 15
 
 // clipError is an error, of a clip without the name of the file that it lies in here.
 func clipError(err error, path string) error {
-	if !errors.Is(err, video.ErrClip) {
-		return err
+	text := strings.ReplaceAll(err.Error(), path, "the clip")
+	switch {
+	case errors.Is(err, video.ErrClip):
+		text = strings.TrimPrefix(strings.TrimPrefix(text, video.ErrClip.Error()+": "), "the clip ")
+		return &PictureError{clipName, errors.New(text)}
+	case text != err.Error() && errors.Is(err, video.ErrTool):
+		return fmt.Errorf("%w: %s", video.ErrTool, strings.TrimPrefix(text, video.ErrTool.Error()))
 	}
-	text := strings.TrimPrefix(err.Error(), video.ErrClip.Error()+": ")
-	text = strings.ReplaceAll(strings.TrimPrefix(text, path+" "), path, "it")
-	return &PictureError{clipName, errors.New(text)}
+	return err
 }
 
 // frames says how large the frames will be that are made of a clip's, of which content is the

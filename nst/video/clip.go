@@ -28,6 +28,7 @@ type Clip struct {
 
 	stream    int    // of the file's: the one with the pictures
 	rate      string // frames a second, as a fraction
+	base      string // the unit of its frames' times, in seconds, as a fraction
 	matrix    string // of what Y'CbCr is; empty: the pictures are RGB
 	full      bool   // the values go from 0 to 255, not from 16 to 235
 	primaries string
@@ -56,6 +57,7 @@ type stream struct {
 	Transfer    string `json:"color_transfer"`
 	Primaries   string `json:"color_primaries"`
 	Rate        string `json:"avg_frame_rate"`
+	Base        string `json:"time_base"`
 	Frames      string `json:"nb_frames"`
 	Duration    string `json:"duration"`
 	Disposition struct {
@@ -71,9 +73,18 @@ type stream struct {
 const containers = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,apng,mxf,ivf,nut," +
 	"dv,h264,hevc,yuv4mpegpipe"
 
-// reading are the flags before an input.
-func reading() []string {
-	return []string{"-protocol_whitelist", "file,pipe", "-format_whitelist", containers}
+// reading are the flags before an input, of whose pictures none may be larger than so many
+// pixels: they may change their size on the way.
+func reading(pixels int64) []string {
+	return []string{"-protocol_whitelist", "file,pipe", "-format_whitelist", containers, "-max_pixels",
+		strconv.FormatInt(pixels, 10)}
+}
+
+// decoding is reading of this clip: to a size that is much larger than its own it may not
+// change.
+func (c *Clip) decoding() []string {
+	const change = 4
+	return reading(min(change*int64(c.Width+64)*int64(c.Height+64), picture.MaxPixels))
 }
 
 // Probe finds out what is in a file. The error, of one line, matches ErrClip or ErrTool.
@@ -84,10 +95,12 @@ func Probe(ctx context.Context, path string) (*Clip, error) {
 			err = of.Err
 		}
 		return nil, fmt.Errorf("%w: %s cannot be opened: %w", ErrClip, path, err)
-	} else if info.IsDir() {
-		return nil, fmt.Errorf("%w: %s is a folder; a video file will do", ErrClip, path)
+	} else if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%w: %s is no file; one with a video will do (a clip is read more than once)", ErrClip,
+			path)
 	}
-	args := append([]string{"-v", "error", "-print_format", "json", "-show_format", "-show_streams"}, reading()...)
+	args := append([]string{"-v", "error", "-print_format", "json", "-show_format", "-show_streams"},
+		reading(picture.MaxPixels)...)
 	c, said, err := command(ctx, "ffprobe", append(args, input(path))...)
 	if err != nil {
 		return nil, err
@@ -134,7 +147,7 @@ func (p probed) clip(path string) (*Clip, error) {
 		return nil, fmt.Errorf("%w: %s has pictures of %d×%d; at most %d million pixels will do", ErrClip, path,
 			c.Width, c.Height, picture.MaxPixels/1_000_000)
 	}
-	rgb := strings.HasPrefix(s.Format, "rgb") || strings.HasPrefix(s.Format, "bgr") ||
+	rgb := strings.Contains(s.Format, "rgb") || strings.Contains(s.Format, "bgr") ||
 		strings.HasPrefix(s.Format, "gbr") || strings.HasPrefix(s.Format, "pal") || s.Matrix == "gbr"
 	_, converted := scaleMatrices[c.matrix]
 	switch { // what players take where a file says nothing, or nothing that is usual
@@ -152,7 +165,10 @@ func (p probed) clip(path string) (*Clip, error) {
 	if c.Seconds <= 0 {
 		c.Seconds, _ = strconv.ParseFloat(p.Format.Duration, 64)
 	}
-	c.rate = s.Rate
+	c.rate, c.base = s.Rate, s.Base
+	if one, by, ok := fraction(s.Base, "/"); !ok || one <= 0 || by <= 0 {
+		c.base = "1/90000" // MPEG's
+	}
 	frames, by, ok := fraction(s.Rate, "/")
 	if !ok || frames <= 0 {
 		c.rate = ""
@@ -172,7 +188,7 @@ func (p probed) clip(path string) (*Clip, error) {
 // the file says. Fewer may be decoded.
 func (c *Clip) CountFrames(ctx context.Context) (int, error) {
 	args := append([]string{"-v", "error", "-print_format", "json", "-count_packets", "-select_streams",
-		strconv.Itoa(c.stream), "-show_entries", "stream=nb_read_packets"}, reading()...)
+		strconv.Itoa(c.stream), "-show_entries", "stream=nb_read_packets"}, c.decoding()...)
 	cmd, said, err := command(ctx, "ffprobe", append(args, input(c.Path))...)
 	if err != nil {
 		return 0, err

@@ -3,6 +3,7 @@ package video
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -55,11 +56,12 @@ type Reader struct {
 func (c *Clip) Open(ctx context.Context) (*Reader, error) {
 	// The pictures go to one pipe, and when each is shown to another, as lines of numbers.
 	graph := fmt.Sprintf("[0:%d]%s,split[pixels][times]", c.stream, c.upright())
-	args := append([]string{"-nostdin", "-v", "error"}, reading()...)
-	args = append(args, "-i", input(c.Path), "-filter_complex", graph,
-		"-map", "[pixels]", "-fps_mode", "passthrough", "-c:v", "rawvideo", "-f", "rawvideo", "pipe:1",
-		"-map", "[times]", "-fps_mode", "passthrough", "-c:v", "rawvideo", "-flush_packets", "1", "-f", "framecrc",
-		"pipe:3")
+	args := append([]string{"-nostdin", "-v", "error"}, c.decoding()...)
+	args = append(args, "-i", input(c.Path), "-filter_complex", graph)
+	// In the clip's own unit of time, or ffmpeg rounds to that of the rate of frames.
+	raw := []string{"-fps_mode", "passthrough", "-enc_time_base", c.base, "-c:v", "rawvideo"}
+	args = append(append(append(args, "-map", "[pixels]"), raw...), "-f", "rawvideo", "pipe:1")
+	args = append(append(append(args, "-map", "[times]"), raw...), "-flush_packets", "1", "-f", "framecrc", "pipe:3")
 	cmd, said, err := command(ctx, "ffmpeg", args...)
 	if err != nil {
 		return nil, err
@@ -194,22 +196,28 @@ func (r *Reader) Next() (*Frame, error) {
 func (r *Reader) failed() error {
 	r.Close()
 	why := r.said.last()
-	if why == "" {
+	switch {
+	case why == "":
 		why = "it is empty"
+	case strings.HasPrefix(why, "Error marking filters"): // which is what comes of it
+		why = "none is whole"
 	}
 	return fmt.Errorf("%w: %s has no frame that ffmpeg can decode: %s", ErrClip, r.clip.Path, why)
 }
 
-// end is io.EOF where ffmpeg has come to its end by itself.
+// end is io.EOF where ffmpeg has come to an end by itself.
 func (r *Reader) end() error {
 	if !r.closed {
 		r.closed = true
 		close(r.done)
 		r.ended = r.cmd.Wait()
 	}
+	var exit *exec.ExitError
+	if errors.As(r.ended, &exit) && exit.Exited() {
+		return io.EOF // it gave up on the clip, and said why
+	}
 	if r.ended != nil {
-		return fmt.Errorf("%w did not decode all of %s: after %d frames %s", ErrTool, r.clip.Path, r.read,
-			r.said.explain(r.ended))
+		return fmt.Errorf("%w was ended when it had decoded %d frames: %w", ErrTool, r.read, r.ended)
 	}
 	return io.EOF
 }

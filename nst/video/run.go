@@ -206,6 +206,7 @@ func (r *Run) Write(ctx context.Context, path string, e Encoding, written func(f
 			err = errors.Join(err, w.Abandon())
 		}
 	}()
+	e.Short = e.Short || r.Limit > 0 && (r.Clip.Frames == 0 || r.Limit < r.Clip.Frames)
 	err = r.finished(ctx, func(i int, p *picture.Picture, at Time) error {
 		if w == nil {
 			if w, err = r.Clip.Create(ctx, path, p.Width, p.Height, at, e); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/seed9bb5c928/nst/nst"
@@ -116,7 +117,7 @@ const maxLongTerm = 64
 // FrameSize is the size of the frames that are made of those of a clip: as nst.Options has
 // it, in even numbers, which encoders want.
 func FrameSize(o Options, width, height int) (w, h int, err error) {
-	w, h, err = o.ResultSize(picture.New(width, height))
+	w, h, err = o.ResultSize(&picture.Picture{Width: width, Height: height})
 	even := func(n int) int { return max(2, n+n%2) }
 	return even(w), even(h), err
 }
@@ -333,9 +334,17 @@ const enough = 0.995
 
 // flows are the flow from a frame to an earlier one, and from that to it.
 func (s *Sequence) flows(ctx context.Context, now, then Numbered) (back, forth []float32, err error) {
-	if back, err = s.flow(ctx, now, then); err != nil {
-		return nil, nil, err
+	of := func(from, to Numbered) []float32 {
+		if err != nil {
+			return nil
+		}
+		var flow []float32
+		if flow, err = s.flow(ctx, from, to); err == nil && !slices.ContainsFunc(flow, finite) {
+			err = fmt.Errorf("%w: from frame %d to frame %d it has no number", ErrFlow, from.Index+1, to.Index+1)
+		}
+		return flow
 	}
-	forth, err = s.flow(ctx, then, now)
-	return back, forth, err
+	return of(now, then), of(then, now), err
 }
+
+func finite(v float32) bool { return !math.IsNaN(float64(v)) && !math.IsInf(float64(v), 0) }

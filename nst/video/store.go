@@ -12,6 +12,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/seed9bb5c928/nst/nst/picture"
 )
@@ -22,7 +23,7 @@ var ErrStore = errors.New("unusable frames of an earlier run")
 
 // Store is the frames that are done, in a file: a tar archive of PNG files, to which one
 // after the other is added. Whatever happens to the program or the machine, the frames that
-// were added are there. One program at a time may use it.
+// were added are there. One program at a time uses it: others are refused.
 type Store struct {
 	file   *os.File
 	path   string
@@ -55,6 +56,9 @@ func CreateStore(path string, identity map[string]string) (*Store, error) {
 	s := &Store{file: f, path: path, frames: map[string]stored{}}
 	data, err := json.Marshal(identity)
 	if err == nil {
+		err = s.lock()
+	}
+	if err == nil {
 		err = s.add(&tar.Header{Name: storeIdentity}, data)
 	}
 	if err != nil {
@@ -71,11 +75,23 @@ func OpenStore(path string, identity map[string]string) (*Store, error) {
 		return nil, fmt.Errorf("%w: %w", ErrStore, err)
 	}
 	s := &Store{file: f, path: path, frames: map[string]stored{}}
-	if err := s.read(identity); err != nil {
+	err = s.lock()
+	if err == nil {
+		err = s.read(identity)
+	}
+	if err != nil {
 		f.Close()
 		return nil, fmt.Errorf("%w: %s %w", ErrStore, path, err)
 	}
 	return s, nil
+}
+
+// lock keeps other programs out until the file is closed.
+func (s *Store) lock() error {
+	if err := syscall.Flock(int(s.file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return fmt.Errorf("is in use by another run: %w", err)
+	}
+	return nil
 }
 
 // read finds the entries.
@@ -214,7 +230,8 @@ func (s *Store) Result(pass, index int) (*picture.Picture, error) {
 	}
 	p, err := picture.Decode(io.NewSectionReader(s.file, f.at, f.size))
 	if err != nil {
-		return nil, fmt.Errorf("%w: frame %d in %s: %w", ErrStore, index+1, s.path, err)
+		return nil, fmt.Errorf("%w: frame %d in %s %w; without that file all frames are made anew", ErrStore, index+1,
+			s.path, err)
 	}
 	return p, nil
 }

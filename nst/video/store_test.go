@@ -86,6 +86,12 @@ func TestStoreErrors(t *testing.T) {
 	before, err := os.ReadFile(path)
 	require.NoError(t, err)
 
+	used, err := OpenStore(path, map[string]string{"clip": "abc", "size": "64"})
+	require.NoError(t, err)
+	_, err = OpenStore(path, map[string]string{"clip": "abc", "size": "64"})
+	require.ErrorIs(t, err, ErrStore)
+	assert.ErrorContains(t, err, "is in use by another run")
+	require.NoError(t, used.Close())
 	_, err = CreateStore(path, nil)
 	require.ErrorIs(t, err, ErrStore)
 	_, err = OpenStore(path, map[string]string{"clip": "abc", "size": "128", "passes": "2"})

@@ -25,6 +25,8 @@ type Encoding struct {
 	// Quality is from 1 to 100; 0 means 65. It is what the encoder makes of it: libx264's
 	// constant rate factor falls from 51 to 0, and 65 is 18.
 	Quality int
+	// Short has the sound end with the frames: for a clip of which not all are made.
+	Short bool
 }
 
 // container is a kind of file.
@@ -91,7 +93,7 @@ func (c *Clip) tryEncoder(ctx context.Context, kind container, width, height int
 	}
 	defer os.RemoveAll(dir)
 	silent := *c
-	silent.Audio = nil
+	silent.Audio, silent.Path = nil, ""
 	at := Time{Base: [2]int64{1, 25}, For: 1}
 	w, err := silent.write(ctx, filepath.Join(dir, "one"), kind, width, height, at, e)
 	if err != nil {
@@ -106,6 +108,7 @@ func (c *Clip) tryEncoder(ctx context.Context, kind container, width, height int
 
 // Writer writes a clip, as ffmpeg encodes it. The file is there when all of it is.
 type Writer struct {
+	ctx        context.Context
 	path, part string
 	cmd        *exec.Cmd
 	said       *lastLines
@@ -120,20 +123,34 @@ type Writer struct {
 // CheckOutput's. The caller closes the writer.
 func (c *Clip) Create(ctx context.Context, path string, width, height int, first Time, e Encoding) (*Writer, error) {
 	kind := kindsOf[strings.ToLower(filepath.Ext(path))]
-	part := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".part")
-	w, err := c.write(ctx, part, kind, width, height, first, e)
-	if w != nil {
-		w.path = path
+	if linked, err := filepath.EvalSymlinks(path); err == nil { // what a link names is written
+		path = linked
+	} else if to, err := os.Readlink(path); err == nil { // what it names is not there yet
+		if !filepath.IsAbs(to) {
+			to = filepath.Join(filepath.Dir(path), to)
+		}
+		path = to
 	}
-	return w, err
+	// A name of its own: the ffmpeg of a run that was killed may go on for a while.
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*.part")
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", picture.ErrOutput, err)
+	}
+	f.Close()
+	w, err := c.write(ctx, f.Name(), kind, width, height, first, e)
+	if err != nil {
+		return nil, errors.Join(err, removed(f.Name()))
+	}
+	w.path = path
+	return w, os.Chmod(f.Name(), 0o644)
 }
 
 func (c *Clip) write(ctx context.Context, part string, kind container, width, height int, first Time,
 	e Encoding) (*Writer, error) {
 	args := []string{"-nostdin", "-y", "-v", "error",
 		"-itsoffset", strconv.FormatFloat(first.Seconds(), 'f', 9, 64), "-f", "matroska", "-i", "pipe:0"}
-	if len(c.Audio) > 0 {
-		args = append(append(args, reading()...), "-i", input(c.Path))
+	if c.Path != "" { // for its sound, its title and its chapters
+		args = append(append(args, c.decoding()...), "-i", input(c.Path))
 	}
 	args = append(args, "-map", "0:v:0", "-vf", c.encoded(), "-c:v", e.Codec)
 	args = append(args, quality(e)...)
@@ -141,8 +158,8 @@ func (c *Clip) write(ctx context.Context, part string, kind container, width, he
 	// The unit of time is the clip's own, so that no time is rounded.
 	base := fmt.Sprintf("%d/%d", first.Base[0], first.Base[1])
 	args = append(args, "-fps_mode", "passthrough", "-enc_time_base", base)
-	if len(c.Audio) > 0 {
-		args = append(args, "-map", "1:a", "-map_metadata", "1", "-map_chapters", "1")
+	if c.Path != "" {
+		args = append(args, "-map_metadata", "1", "-map_chapters", "1", "-map", "1:a?")
 		for i, codec := range c.Audio {
 			how := "copy"
 			if kind.audio != nil && !slices.Contains(kind.audio, codec) {
@@ -150,6 +167,9 @@ func (c *Clip) write(ctx context.Context, part string, kind container, width, he
 			}
 			args = append(args, fmt.Sprintf("-c:a:%d", i), how)
 		}
+	}
+	if e.Short {
+		args = append(args, "-shortest")
 	}
 	if kind.name == "mp4" || kind.name == "mov" {
 		args = append(args, "-movflags", "+faststart")
@@ -165,10 +185,10 @@ func (c *Clip) write(ctx context.Context, part string, kind container, width, he
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("%w cannot be started: %w", ErrTool, err)
 	}
-	w := &Writer{part: part, cmd: cmd, said: said, stdin: stdin, width: width, height: height}
+	w := &Writer{ctx: ctx, part: part, cmd: cmd, said: said, stdin: stdin, width: width, height: height}
 	_, err = stdin.Write(matroskaHeader(width, height, first))
 	if err != nil {
-		return nil, errors.Join(w.failed(err), w.abandon())
+		return nil, errors.Join(w.failed(err), removed(part))
 	}
 	return w, nil
 }
@@ -246,23 +266,44 @@ func (w *Writer) failed(err error) error {
 	if waited != nil {
 		err = waited
 	}
+	return w.why(err)
+}
+
+// why is the error of an ffmpeg that has ended with one.
+func (w *Writer) why(err error) error {
+	if w.ctx.Err() != nil {
+		return w.ctx.Err()
+	}
 	return fmt.Errorf("%w: %s", ErrTool, w.said.explain(err))
 }
 
 // Close ends the clip, and puts it in its place.
 func (w *Writer) Close() error {
 	if w.closed {
-		return w.abandon()
+		return removed(w.part)
 	}
 	w.stdin.Close()
 	w.closed = true
 	if err := w.cmd.Wait(); err != nil {
-		return errors.Join(fmt.Errorf("%w: %s", ErrTool, w.said.explain(err)), w.abandon())
+		return errors.Join(w.why(err), removed(w.part))
 	}
 	if w.path == "" {
 		return nil
 	}
-	return os.Rename(w.part, w.path)
+	err := synced(w.part)
+	if err == nil {
+		err = os.Rename(w.part, w.path)
+	}
+	return err
+}
+
+// synced waits until the disk has a file.
+func synced(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }
 
 // Abandon ends the writing, and leaves nothing.
@@ -273,11 +314,12 @@ func (w *Writer) Abandon() error {
 		w.stdin.Close()
 		_ = w.cmd.Wait()
 	}
-	return w.abandon()
+	return removed(w.part)
 }
 
-func (w *Writer) abandon() error {
-	if err := os.Remove(w.part); err != nil && !errors.Is(err, os.ErrNotExist) {
+// removed removes a file, if it is there.
+func removed(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
 	return nil
