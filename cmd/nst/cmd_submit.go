@@ -245,18 +245,14 @@ func (o *submitOptions) collect(ctx context.Context, service *client.Service, jo
 		}
 		return o.save(out, made.Bytes())
 	}
-	part, err := os.Create(filepath.Join(filepath.Dir(o.output), "."+filepath.Base(o.output)+".part"))
+	file, err := picture.Begin(o.output)
 	if err != nil {
 		return err
 	}
-	err = errors.Join(service.ResultFile(ctx, job.Id, part), part.Close())
-	if err == nil {
-		err = os.Rename(part.Name(), o.output)
+	if err := service.ResultFile(ctx, job.Id, file.File); err != nil {
+		return errors.Join(err, file.Abandon())
 	}
-	if err != nil {
-		err = errors.Join(err, os.Remove(part.Name()))
-	}
-	return err
+	return file.Commit()
 }
 
 // fits says whether a job makes what is to be written.

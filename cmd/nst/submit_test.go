@@ -42,6 +42,20 @@ func served(t *testing.T, flags ...string) (address string, stop func()) {
 	return address, stop
 }
 
+// submitTo is nst submit to the service at an address; said is what it last said.
+func submitTo(t *testing.T, address string) (submit func(args ...string) (status int, stdout string),
+	said *bytes.Buffer) {
+	said = &bytes.Buffer{}
+	return func(args ...string) (status int, stdout string) {
+		t.Helper()
+		said.Reset()
+		var out bytes.Buffer
+		status = run(context.Background(), append([]string{"submit", "--server", "http://" + address}, args...), &out,
+			said)
+		return status, out.String()
+	}, said
+}
+
 // A service makes what stylize makes here, of the same flags, and says what is wrong as
 // stylize does.
 func TestSubmit(t *testing.T) {
@@ -51,15 +65,7 @@ func TestSubmit(t *testing.T) {
 	const secret = "0123456789abcdef"
 	tokens, token := write("tokens", []byte("ann: "+secret+"\n")), write("token", []byte(secret+"\n"))
 	address, _ := served(t, "--token-file", tokens)
-	var said bytes.Buffer
-	submit := func(args ...string) (status int, stdout string) {
-		t.Helper()
-		said.Reset()
-		var out bytes.Buffer
-		status = run(context.Background(), append([]string{"submit", "--server", "http://" + address}, args...), &out,
-			&said)
-		return status, out.String()
-	}
+	submit, said := submitTo(t, address)
 	content, style := nsttest.Demo(t, "content.png"), nsttest.Demo(t, "style.png")
 	flags := []string{content, style, "--size", "48", "--iterations", "3", "--seed", "7"}
 	with := func(more ...string) []string { return slices.Concat(flags, []string{"--token-file", token}, more) }
@@ -69,7 +75,7 @@ func TestSubmit(t *testing.T) {
 	require.Equal(t, exitDone, status, said.String())
 	assert.Contains(t, said.String(), "there.png: 48×32, 3 iterations in ")
 	require.Equal(t, exitDone, run(context.Background(), append([]string{"stylize", "-q", "-o", here, "--model",
-		nsttest.Slim(t), "--device", "cpu"}, flags...), io.Discard, &said), said.String())
+		nsttest.Slim(t), "--device", "cpu"}, flags...), io.Discard, said), said.String())
 	theirs, err := picture.Open(there)
 	require.NoError(t, err)
 	ours, err := picture.Open(here)
@@ -120,15 +126,7 @@ func TestSubmitClip(t *testing.T) {
 	nsttest.Long(t)
 	folder := t.TempDir()
 	address, _ := served(t, "--max-clip-bytes", "100000", "--max-clip-frames", "5")
-	var said bytes.Buffer
-	submit := func(args ...string) (status int, stdout string) {
-		t.Helper()
-		said.Reset()
-		var out bytes.Buffer
-		status = run(context.Background(), append([]string{"submit", "--server", "http://" + address}, args...), &out,
-			&said)
-		return status, out.String()
-	}
+	submit, said := submitTo(t, address)
 	clip, style := nsttest.Clip(t, 4, ".mp4"), nsttest.Demo(t, "style.png")
 	flags := []string{clip, style, "--size", "64", "--iterations", "2", "--frame-iterations", "1", "--scales", "off"}
 	out := filepath.Join(folder, "out.webm")

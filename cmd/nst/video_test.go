@@ -19,19 +19,8 @@ import (
 	"github.com/seed9bb5c928/nst/nst/video"
 )
 
-// clip is a clip of 12 frames of 64×48 with sound.
-func clip(t *testing.T) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "clip.mp4")
-	out, err := exec.Command("ffmpeg", "-v", "error", "-f", "lavfi", "-i",
-		"testsrc=size=64x48:rate=12:duration=1,gblur=2", "-f", "lavfi", "-i", "sine=duration=1", "-c:v", "libx264",
-		path).CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	return path
-}
-
 func TestVideo(t *testing.T) {
-	folder, in := t.TempDir(), clip(t)
+	folder, in := t.TempDir(), nsttest.Clip(t, 12, ".mp4")
 	out, frames := filepath.Join(folder, "out.mp4"), filepath.Join(folder, "frames")
 	status, stdout, stderr := runNST(t, "video", in, nsttest.Demo(t, "style.png"), "-o", out, "--frames", frames,
 		"--size", "50", "--style-size", "64", "--iterations", "3", "--frame-iterations", "1", "--limit", "5", "--json",
@@ -58,7 +47,7 @@ func TestVideo(t *testing.T) {
 // one that never was.
 func TestKilledVideosResume(t *testing.T) {
 	nsttest.Long(t)
-	folder, in := t.TempDir(), clip(t)
+	folder, in := t.TempDir(), nsttest.Clip(t, 12, ".mp4")
 	random := rand.New(rand.NewPCG(nsttest.Seed(t), 0))
 	start := func(name string, args ...string) *exec.Cmd {
 		c := exec.Command(os.Args[0], append([]string{"video", in, nsttest.Demo(t, "style.png"), "--frames",
@@ -112,7 +101,7 @@ func TestKilledVideosResume(t *testing.T) {
 
 // An interrupted run says how it is gone on with, and is refused if that is forgotten.
 func TestInterruptedVideo(t *testing.T) {
-	folder, in := t.TempDir(), clip(t)
+	folder, in := t.TempDir(), nsttest.Clip(t, 12, ".mp4")
 	out := filepath.Join(folder, "out.mp4")
 	args := []string{"video", in, nsttest.Demo(t, "style.png"), "-o", out, "--size", "64", "--style-size", "64",
 		"--iterations", "3", "--frame-iterations", "2", "-q", "--log", filepath.Join(folder, "log")}
@@ -141,7 +130,7 @@ func TestInterruptedVideo(t *testing.T) {
 }
 
 func TestVideoBadInput(t *testing.T) {
-	folder, in, style := t.TempDir(), clip(t), nsttest.Demo(t, "style.png")
+	folder, in, style := t.TempDir(), nsttest.Clip(t, 12, ".mp4"), nsttest.Demo(t, "style.png")
 	out := filepath.Join(folder, "out.mp4")
 	for _, c := range []struct {
 		args []string

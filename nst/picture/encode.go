@@ -230,52 +230,82 @@ func WriteFile(path string, data []byte) error {
 	})
 }
 
-// Replace writes a file that appears whole or not at all: an older one of that name
-// stays until the new one is complete, and gives it its permissions. Where path is a
-// symbolic link, the file that it names is written. The error matches ErrOutput if no
-// file can be made there; a write that fails is the disk's matter.
-func Replace(path string, write func(io.Writer) error) (err error) {
-	place, err := linked(path)
+// Replace writes a file that appears whole or not at all: see Pending. The error matches
+// ErrOutput if no file can be made there; a write that fails is the disk's matter.
+func Replace(path string, write func(io.Writer) error) error {
+	p, err := Begin(path)
 	if err != nil {
 		return err
 	}
-	mode := os.FileMode(0o644)
-	older, statErr := os.Stat(place)
-	if statErr == nil {
-		mode = older.Mode().Perm()
+	buffered := bufio.NewWriterSize(p, 1<<20)
+	if err = write(buffered); err == nil {
+		err = buffered.Flush()
+	}
+	if err != nil {
+		_ = p.Abandon()
+		return fmt.Errorf("%s cannot be written: %w", path, withoutPath(err))
+	}
+	return p.Commit()
+}
+
+// Pending is a file that is being written, under a name of its own. Committed, it takes the
+// place of an older one, whole, and has that one's permissions; before, or abandoned, that one
+// stays. Where its path is a symbolic link, it takes the place of the file that it names.
+type Pending struct {
+	*os.File
+	path, place string
+	mode        os.FileMode
+	older       bool // there is one
+}
+
+// Begin begins a file, which the caller commits or abandons. The error matches ErrOutput.
+func Begin(path string) (*Pending, error) {
+	p := &Pending{path: path, mode: 0o644}
+	var err error
+	if p.place, err = linked(path); err != nil {
+		return nil, err
+	}
+	if older, err := os.Stat(p.place); err == nil {
+		p.mode, p.older = older.Mode().Perm(), true
 	}
 	// A name of its own, which is short: the file's may be as long as names can be.
-	file, err := os.OpenFile(filepath.Join(filepath.Dir(place), fmt.Sprintf(".nst-%016x", rand.Uint64())),
-		os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	p.File, err = os.OpenFile(filepath.Join(filepath.Dir(p.place), fmt.Sprintf(".nst-%016x", rand.Uint64())),
+		os.O_WRONLY|os.O_CREATE|os.O_EXCL, p.mode)
 	if err != nil {
-		return fmt.Errorf("%w: %s cannot be written: %w", ErrOutput, path, withoutPath(err))
+		return nil, fmt.Errorf("%w: %s cannot be written: %w", ErrOutput, path, withoutPath(err))
 	}
-	defer func() {
-		if err != nil {
-			file.Close()
-			os.Remove(file.Name())
-			err = fmt.Errorf("%s cannot be written: %w", path, withoutPath(err))
-		}
-	}()
-	buffered := bufio.NewWriterSize(file, 1<<20)
-	if err := write(buffered); err != nil {
-		return err
+	return p, nil
+}
+
+// Commit puts the file in its place, or if it cannot, abandons it.
+func (p *Pending) Commit() error {
+	err := p.settle()
+	if err != nil {
+		_ = p.Abandon()
+		return fmt.Errorf("%s cannot be written: %w", p.path, withoutPath(err))
 	}
-	if err := buffered.Flush(); err != nil {
-		return err
-	}
-	if statErr == nil { // whatever the umask
-		if err := file.Chmod(mode); err != nil {
+	return nil
+}
+
+func (p *Pending) settle() error {
+	if p.older { // whatever the umask
+		if err := p.Chmod(p.mode); err != nil {
 			return err
 		}
 	}
-	if err := file.Sync(); err != nil {
+	if err := p.Sync(); err != nil {
 		return err
 	}
-	if err := file.Close(); err != nil {
+	if err := p.Close(); err != nil {
 		return err
 	}
-	return os.Rename(file.Name(), place)
+	return os.Rename(p.Name(), p.place)
+}
+
+// Abandon removes the file. It is for one that is not committed.
+func (p *Pending) Abandon() error {
+	p.Close()
+	return os.Remove(p.Name())
 }
 
 // linked is the file that a path names, behind symbolic links.

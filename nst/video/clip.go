@@ -27,7 +27,6 @@ type Clip struct {
 	Audio []string
 
 	stream    int    // of the file's: the one with the pictures
-	rate      string // frames a second, as a fraction
 	base      string // the unit of its frames' times, in seconds, as a fraction
 	matrix    string // of what Y'CbCr is; empty: the pictures are RGB
 	full      bool   // the values go from 0 to 255, not from 16 to 235
@@ -99,28 +98,39 @@ func Probe(ctx context.Context, path string) (*Clip, error) {
 		return nil, fmt.Errorf("%w: %s is no file; one with a video will do (a clip is read more than once)", ErrClip,
 			path)
 	}
-	args := append([]string{"-v", "error", "-print_format", "json", "-show_format", "-show_streams"},
-		reading(picture.MaxPixels)...)
-	c, said, err := command(ctx, "ffprobe", append(args, input(path))...)
+	var p probed
+	said, err := probe(ctx, path, reading(picture.MaxPixels), &p, "-show_format", "-show_streams")
 	if err != nil {
 		return nil, err
 	}
-	out, err := c.Output()
-	if err != nil {
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		why := strings.TrimPrefix(said.explain(err), input(path)+": ")
-		if strings.HasSuffix(why, "Invalid argument") { // ffmpeg's word for what is not among the containers
-			why = "it is of a kind that is not read; .mp4, .mov, .mkv, .webm, .avi, .mpg, .ts and .gif will do"
-		}
-		return nil, fmt.Errorf("%w: %s is no video that ffmpeg knows: %s", ErrClip, path, why)
+	if strings.HasSuffix(said, "Invalid argument") { // ffmpeg's word for what is not among the containers
+		said = "it is of a kind that is not read; .mp4, .mov, .mkv, .webm, .avi, .mpg, .ts and .gif will do"
 	}
-	var p probed
-	if err := json.Unmarshal(out, &p); err != nil {
-		return nil, fmt.Errorf("%w: %s: what ffprobe says of it cannot be read: %w", ErrClip, path, err)
+	if said != "" {
+		return nil, fmt.Errorf("%w: %s is no video that ffmpeg knows: %s", ErrClip, path, said)
 	}
 	return p.clip(path)
+}
+
+// probe asks ffprobe, by flags and those before an input, and reads its answer. Where it cannot
+// tell, said is why.
+func probe(ctx context.Context, path string, before []string, answer any, flags ...string) (said string, err error) {
+	args := slices.Concat([]string{"-v", "error", "-print_format", "json"}, flags, before, []string{input(path)})
+	c, lines, err := command(ctx, "ffprobe", args...)
+	if err != nil {
+		return "", err
+	}
+	out, err := c.Output()
+	switch {
+	case ctx.Err() != nil:
+		return "", ctx.Err()
+	case err != nil:
+		return strings.TrimPrefix(lines.explain(err), input(path)+": "), nil
+	}
+	if err := json.Unmarshal(out, answer); err != nil {
+		return "what ffprobe says of it cannot be read: " + err.Error(), nil
+	}
+	return "", nil
 }
 
 // clip is the description of the first stream with moving pictures.
@@ -165,16 +175,14 @@ func (p probed) clip(path string) (*Clip, error) {
 	if c.Seconds <= 0 {
 		c.Seconds, _ = strconv.ParseFloat(p.Format.Duration, 64)
 	}
-	c.rate, c.base = s.Rate, s.Base
+	c.base = s.Base
 	if one, by, ok := fraction(s.Base, "/"); !ok || one <= 0 || by <= 0 {
 		c.base = "1/90000" // MPEG's
 	}
-	frames, by, ok := fraction(s.Rate, "/")
-	if !ok || frames <= 0 {
-		c.rate = ""
-	}
-	if c.Frames, _ = strconv.Atoi(s.Frames); c.Frames <= 0 && c.rate != "" {
-		c.Frames = int(math.Round(c.Seconds * frames / by))
+	if c.Frames, _ = strconv.Atoi(s.Frames); c.Frames <= 0 {
+		if frames, by, ok := fraction(s.Rate, "/"); ok && frames > 0 {
+			c.Frames = int(math.Round(c.Seconds * frames / by))
+		}
 	}
 	for _, s := range p.Streams {
 		if s.Kind == "audio" {
@@ -187,25 +195,20 @@ func (p probed) clip(path string) (*Clip, error) {
 // CountFrames counts the frames that are in the file, without decoding them: Frames is what
 // the file says. Fewer may be decoded.
 func (c *Clip) CountFrames(ctx context.Context) (int, error) {
-	args := append([]string{"-v", "error", "-print_format", "json", "-count_packets", "-select_streams",
-		strconv.Itoa(c.stream), "-show_entries", "stream=nb_read_packets"}, c.decoding()...)
-	cmd, said, err := command(ctx, "ffprobe", append(args, input(c.Path))...)
-	if err != nil {
-		return 0, err
-	}
-	out, err := cmd.Output()
-	if err != nil {
-		if ctx.Err() != nil {
-			return 0, ctx.Err()
-		}
-		return 0, fmt.Errorf("%w: %s has frames that cannot be counted: %s", ErrClip, c.Path, said.explain(err))
-	}
 	var counted struct {
 		Streams []struct {
 			Packets string `json:"nb_read_packets"`
 		} `json:"streams"`
 	}
-	if err := json.Unmarshal(out, &counted); err == nil && len(counted.Streams) > 0 {
+	said, err := probe(ctx, c.Path, c.decoding(), &counted, "-count_packets", "-select_streams",
+		strconv.Itoa(c.stream), "-show_entries", "stream=nb_read_packets")
+	if err != nil {
+		return 0, err
+	}
+	if said != "" {
+		return 0, fmt.Errorf("%w: %s has frames that cannot be counted: %s", ErrClip, c.Path, said)
+	}
+	if len(counted.Streams) > 0 {
 		if n, err := strconv.Atoi(counted.Streams[0].Packets); err == nil && n > 0 {
 			return n, nil
 		}

@@ -61,10 +61,15 @@ func reliable(back, forth []float32, width, height int) []float32 {
 // warped is an earlier frame's picture, moved along the flow back to it.
 func warped(p *picture.Picture, back []float32) *picture.Picture {
 	out := &picture.Picture{Width: p.Width, Height: p.Height, Pixels: torch.Warp(p.Pixels, back, p.Height, p.Width)}
-	for i, v := range out.Pixels { // a cubic kernel overshoots at edges
-		out.Pixels[i] = min(max(v, 0), 1)
-	}
+	clamp(out.Pixels)
 	return out
+}
+
+// clamp limits values to [0,1], beyond which a cubic kernel overshoots at edges.
+func clamp(values []float32) {
+	for i, v := range values {
+		values[i] = min(max(v, 0), 1)
+	}
 }
 
 // blended puts a picture where it is known, by its weights, over another.

@@ -105,9 +105,12 @@ func (r *Run) frames(ctx context.Context, do func(i int, f *Frame) error) (n int
 	return n, ctx.Err()
 }
 
+// limited says whether fewer frames are made than the clip may have.
+func (r *Run) limited() bool { return r.Limit > 0 && (r.Clip.Frames == 0 || r.Limit < r.Clip.Frames) }
+
 // total is how many frames there will be, if the clip says it.
 func (r *Run) total() int {
-	if r.Limit > 0 && (r.Clip.Frames == 0 || r.Limit < r.Clip.Frames) {
+	if r.limited() {
 		return r.Limit
 	}
 	return r.Clip.Frames
@@ -206,7 +209,7 @@ func (r *Run) Write(ctx context.Context, path string, e Encoding, written func(f
 			err = errors.Join(err, w.Abandon())
 		}
 	}()
-	e.Short = e.Short || r.Limit > 0 && (r.Clip.Frames == 0 || r.Limit < r.Clip.Frames)
+	e.Short = e.Short || r.limited()
 	err = r.finished(ctx, func(i int, p *picture.Picture, at Time) error {
 		if w == nil {
 			if w, err = r.Clip.Create(ctx, path, p.Width, p.Height, at, e); err != nil {

@@ -170,9 +170,7 @@ func (s *Sequence) content(ctx context.Context, in Input) (Numbered, error) {
 		out.Pixels = torch.ResizeFloats(p.Pixels, p.Height, p.Width, s.height, s.width, torch.Wrap{})
 		return nil
 	})
-	for i, v := range out.Pixels {
-		out.Pixels[i] = min(max(v, 0), 1)
-	}
+	clamp(out.Pixels)
 	return Numbered{in.Index, out}, err
 }
 

@@ -75,7 +75,7 @@ func (c *Clip) CheckOutput(ctx context.Context, path string, width, height int, 
 	}
 	var why error
 	for _, e.Codec = range try {
-		if why = c.tryEncoder(ctx, kind, width, height, e); why == nil {
+		if why = c.tryEncoder(ctx, filepath.Ext(path), width, height, e); why == nil {
 			return e, nil
 		}
 		if ctx.Err() != nil {
@@ -86,7 +86,7 @@ func (c *Clip) CheckOutput(ctx context.Context, path string, width, height int, 
 }
 
 // tryEncoder encodes one black frame.
-func (c *Clip) tryEncoder(ctx context.Context, kind container, width, height int, e Encoding) error {
+func (c *Clip) tryEncoder(ctx context.Context, ending string, width, height int, e Encoding) error {
 	dir, err := os.MkdirTemp("", "nst-encoder-")
 	if err != nil {
 		return err
@@ -95,12 +95,12 @@ func (c *Clip) tryEncoder(ctx context.Context, kind container, width, height int
 	silent := *c
 	silent.Audio, silent.Path = nil, ""
 	at := Time{Base: [2]int64{1, 25}, For: 1}
-	w, err := silent.write(ctx, filepath.Join(dir, "one"), kind, width, height, at, e)
+	w, err := silent.Create(ctx, filepath.Join(dir, "one"+ending), width, height, at, e)
 	if err != nil {
 		return err
 	}
 	if err := errors.Join(w.Write(picture.New(width, height), at), w.Close()); err != nil {
-		return fmt.Errorf("%w cannot write %s of %d×%d by %s: %s", ErrTool, kind.name, width, height, e.Codec,
+		return fmt.Errorf("%w cannot write %s of %d×%d by %s: %s", ErrTool, ending, width, height, e.Codec,
 			w.said.explain(err))
 	}
 	return nil
@@ -108,45 +108,34 @@ func (c *Clip) tryEncoder(ctx context.Context, kind container, width, height int
 
 // Writer writes a clip, as ffmpeg encodes it. The file is there when all of it is.
 type Writer struct {
-	ctx        context.Context
-	path, part string
-	cmd        *exec.Cmd
-	said       *lastLines
-	stdin      io.WriteCloser
-	width      int
-	height     int
-	closed     bool
+	ctx    context.Context
+	file   *picture.Pending // which ffmpeg writes, by its name
+	cmd    *exec.Cmd
+	said   *lastLines
+	stdin  io.WriteCloser
+	width  int
+	height int
+	closed bool
 }
 
 // Create begins a clip like this one, with its sound, its rate of frames and its kind of
 // colours, of frames of width×height, of which the first is shown at a time. The encoding is
-// CheckOutput's. The caller closes the writer.
+// CheckOutput's. The caller closes the writer, or abandons it.
 func (c *Clip) Create(ctx context.Context, path string, width, height int, first Time, e Encoding) (*Writer, error) {
-	kind := kindsOf[strings.ToLower(filepath.Ext(path))]
-	if linked, err := filepath.EvalSymlinks(path); err == nil { // what a link names is written
-		path = linked
-	} else if to, err := os.Readlink(path); err == nil { // what it names is not there yet
-		if !filepath.IsAbs(to) {
-			to = filepath.Join(filepath.Dir(path), to)
-		}
-		path = to
-	}
-	// A name of its own: the ffmpeg of a run that was killed may go on for a while.
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*.part")
+	file, err := picture.Begin(path)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", picture.ErrOutput, err)
+		return nil, err
 	}
-	f.Close()
-	w, err := c.write(ctx, f.Name(), kind, width, height, first, e)
-	if err != nil {
-		return nil, errors.Join(err, removed(f.Name()))
+	w := &Writer{ctx: ctx, file: file, width: width, height: height}
+	args := c.writing(kindsOf[strings.ToLower(filepath.Ext(path))], first, e)
+	if err := w.start(append(args, input(file.Name())), first); err != nil {
+		return nil, errors.Join(err, file.Abandon())
 	}
-	w.path = path
-	return w, os.Chmod(f.Name(), 0o644)
+	return w, nil
 }
 
-func (c *Clip) write(ctx context.Context, part string, kind container, width, height int, first Time,
-	e Encoding) (*Writer, error) {
+// writing are ffmpeg's flags, but for the file.
+func (c *Clip) writing(kind container, first Time, e Encoding) []string {
 	args := []string{"-nostdin", "-y", "-v", "error",
 		"-itsoffset", strconv.FormatFloat(first.Seconds(), 'f', 9, 64), "-f", "matroska", "-i", "pipe:0"}
 	if c.Path != "" { // for its sound, its title and its chapters
@@ -174,23 +163,24 @@ func (c *Clip) write(ctx context.Context, part string, kind container, width, he
 	if kind.name == "mp4" || kind.name == "mov" {
 		args = append(args, "-movflags", "+faststart")
 	}
-	cmd, said, err := command(ctx, "ffmpeg", append(args, "-f", kind.name, input(part))...)
-	if err != nil {
-		return nil, err
+	return append(args, "-f", kind.name)
+}
+
+// start starts ffmpeg, and sends it what comes before the frames.
+func (w *Writer) start(args []string, first Time) (err error) {
+	if w.cmd, w.said, err = command(w.ctx, "ffmpeg", args...); err != nil {
+		return err
 	}
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		return nil, err
+	if w.stdin, err = w.cmd.StdinPipe(); err != nil {
+		return err
 	}
-	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("%w cannot be started: %w", ErrTool, err)
+	if err := w.cmd.Start(); err != nil {
+		return fmt.Errorf("%w cannot be started: %w", ErrTool, err)
 	}
-	w := &Writer{ctx: ctx, part: part, cmd: cmd, said: said, stdin: stdin, width: width, height: height}
-	_, err = stdin.Write(matroskaHeader(width, height, first))
-	if err != nil {
-		return nil, errors.Join(w.failed(err), removed(part))
+	if _, err := w.stdin.Write(matroskaHeader(w.width, w.height, first)); err != nil {
+		return w.failed(err)
 	}
-	return w, nil
+	return nil
 }
 
 // encoded are the filters between RGB and what the encoder takes.
@@ -280,30 +270,14 @@ func (w *Writer) why(err error) error {
 // Close ends the clip, and puts it in its place.
 func (w *Writer) Close() error {
 	if w.closed {
-		return removed(w.part)
+		return w.file.Abandon()
 	}
 	w.stdin.Close()
 	w.closed = true
 	if err := w.cmd.Wait(); err != nil {
-		return errors.Join(w.why(err), removed(w.part))
+		return errors.Join(w.why(err), w.file.Abandon())
 	}
-	if w.path == "" {
-		return nil
-	}
-	err := synced(w.part)
-	if err == nil {
-		err = os.Rename(w.part, w.path)
-	}
-	return err
-}
-
-// synced waits until the disk has a file.
-func synced(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
+	return w.file.Commit()
 }
 
 // Abandon ends the writing, and leaves nothing.
@@ -314,15 +288,7 @@ func (w *Writer) Abandon() error {
 		w.stdin.Close()
 		_ = w.cmd.Wait()
 	}
-	return removed(w.part)
-}
-
-// removed removes a file, if it is there.
-func removed(path string) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	return nil
+	return w.file.Abandon()
 }
 
 // Frames go to ffmpeg as Matroska (RFC 9559) with uncompressed pictures, the simplest format

@@ -1,4 +1,4 @@
-"""For the scripts here that want more of Python than a user has."""
+"""OpenCV for the scripts here that compare with it."""
 import os
 import pathlib
 import subprocess
@@ -7,19 +7,16 @@ import venv
 
 BASE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
 CACHE = pathlib.Path(os.environ.get("NST_CACHE") or BASE / "nst")
-OPENCV = ["opencv-python-headless==5.0.0.*", "numpy==2.*", "pillow==12.*"]
+PACKAGES = ["opencv-python-headless==5.0.0.*", "numpy==2.*", "pillow==12.*"]
 
 
-def go_on_with(packages, name, then=None):
-    """Goes on in a Python that has the packages, in the cache folder's NAME/venv, which is made once; then, if given,
-    is called with that Python and the folder when it is made."""
-    folder = CACHE / name
+def go_on_with_opencv():
+    """Goes on in a Python that has OpenCV, in the cache folder, which is made once. Returns its folder."""
+    folder = CACHE / "opencv"
     python = folder / "venv" / "bin" / "python"
     if not (folder / ".complete").exists():
         venv.create(folder / "venv", with_pip=True, clear=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
-        if then:
-            then(python, folder)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *PACKAGES], check=True)
         (folder / ".complete").touch()
     if pathlib.Path(sys.prefix) != folder / "venv":
         os.execv(python, [str(python), *sys.argv])
