@@ -28,7 +28,7 @@ func withStdin(t *testing.T, path string) {
 // A picture comes from standard input and goes to standard output.
 func TestStreams(t *testing.T) {
 	nsttest.Long(t)
-	content, style := nsttest.Demo(t, "content.png"), nsttest.Demo(t, "style.png")
+	content, style := nsttest.Content(t), nsttest.Style(t)
 	want, err := picture.Open(content)
 	require.NoError(t, err)
 	args := []string{"stylize", "-", style, "-o", "-", "--size", "0", "--style-size", "64", "--iterations", "0", "-q",
@@ -95,7 +95,7 @@ func TestAlphaFlag(t *testing.T) {
 	}{{"a.png", nil, true}, {"a.tif", []string{"--bits", "16"}, true}, {"a.jpg", nil, false}, {"b.png",
 		[]string{"--alpha", "white"}, false}} {
 		out := filepath.Join(folder, c.name)
-		status, _, stderr := runNST(t, append([]string{"stylize", content, nsttest.Demo(t, "style.png"), "-o", out,
+		status, _, stderr := runNST(t, append([]string{"stylize", content, nsttest.Style(t), "-o", out,
 			"--size", "0", "--style-size", "64", "--iterations", "1", "-q", "--device", "cpu"}, c.args...)...)
 		require.Equal(t, exitDone, status, stderr)
 		p, err := picture.Open(out)
@@ -120,7 +120,7 @@ func TestMemoryLimitOfDecoding(t *testing.T) {
 	var b bytes.Buffer
 	require.NoError(t, png.Encode(&b, m))
 	require.NoError(t, os.WriteFile(large, b.Bytes(), 0o600))
-	status, _, stderr := runNST(t, "stylize", large, nsttest.Demo(t, "style.png"), "-o", filepath.Join(folder, "a.png"),
+	status, _, stderr := runNST(t, "stylize", large, nsttest.Style(t), "-o", filepath.Join(folder, "a.png"),
 		"--size", "96", "--memory-limit", "1G", "--device", "cpu")
 	assert.Equal(t, exitUsage, status)
 	assert.Contains(t, stderr, "is of 12000×9000 pixels, for which decoding takes 2.4 GiB of memory;")
@@ -132,7 +132,7 @@ func TestLeftOut(t *testing.T) {
 	folder := t.TempDir()
 	notes := filepath.Join(folder, "notes.txt")
 	require.NoError(t, os.WriteFile(notes, []byte("x"), 0o600))
-	args := []string{"batch", "--content", folder, "--style", filepath.Dir(nsttest.Demo(t, "style.png")), "-o",
+	args := []string{"batch", "--content", folder, "--style", filepath.Dir(nsttest.Style(t)), "-o",
 		filepath.Join(folder, "out"), "--size", "32", "--iterations", "0", "-q", "--device", "cpu"}
 	status, _, stderr := runNST(t, args...)
 	assert.Equal(t, exitFailed, status)
@@ -144,14 +144,14 @@ func TestLeftOut(t *testing.T) {
 func TestApartFrom(t *testing.T) {
 	folder := t.TempDir()
 	content := filepath.Join(folder, "content.png")
-	data, err := os.ReadFile(nsttest.Demo(t, "content.png"))
+	data, err := os.ReadFile(nsttest.Content(t))
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(content, data, 0o600))
 	link := filepath.Join(folder, "link")
 	require.NoError(t, os.Symlink(content, link))
 	for _, flag := range []string{"--log", "--report", "--checkpoint"} {
 		for _, path := range []string{content, link} {
-			status, _, stderr := runNST(t, "stylize", content, nsttest.Demo(t, "style.png"), "-o",
+			status, _, stderr := runNST(t, "stylize", content, nsttest.Style(t), "-o",
 				filepath.Join(folder, "out.png"), "--size", "64", "--iterations", "1", flag, path)
 			assert.Equal(t, exitUsage, status)
 			assert.Contains(t, stderr, flag+" is "+path+", which is the content; give it a file of its own")

@@ -61,7 +61,7 @@ func TestMain(m *testing.M) {
 
 func TestStylize(t *testing.T) {
 	nsttest.NoLeaks(t)
-	content, style := nsttest.Demo(t, "content.png"), nsttest.Demo(t, "style.png")
+	content, style := nsttest.Content(t), nsttest.Style(t)
 	folder := t.TempDir()
 	out, log := filepath.Join(folder, "out.png"), filepath.Join(folder, "log.jsonl")
 	status, stdout, stderr := runNST(t, "stylize", content, style, style, "-o", out, "--size", "48", "--style-size",
@@ -133,8 +133,8 @@ func TestInterrupted(t *testing.T) {
 			time.Sleep(10 * time.Millisecond)
 		}
 	}()
-	status, _, stderr := runContext(t, interrupted, "stylize", nsttest.Demo(t, "content.png"),
-		nsttest.Demo(t, "style.png"), "-o", out, "--size", "64", "--iterations", "1000000", "-q", "--log", out+".jsonl")
+	status, _, stderr := runContext(t, interrupted, "stylize", nsttest.Content(t),
+		nsttest.Style(t), "-o", out, "--size", "64", "--iterations", "1000000", "-q", "--log", out+".jsonl")
 	assert.Equal(t, exitInterrupted, status)
 	assert.Contains(t, stderr, "wrote the best picture so far")
 	assert.Contains(t, stderr, "nst: interrupted")
@@ -152,7 +152,7 @@ func lines(path string) int {
 func TestSignal(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "out.png")
 	program := exec.Command(os.Args[0], "stylize",
-		nsttest.Demo(t, "content.png"), nsttest.Demo(t, "style.png"),
+		nsttest.Content(t), nsttest.Style(t),
 		"-o", out, "--size", "64", "--iterations", "1000000", "--model", smallNetwork(t), "--log", out+".jsonl")
 	require.NoError(t, program.Start())
 	require.Eventually(t, func() bool { return lines(out+".jsonl") > 3 }, time.Minute, 10*time.Millisecond)
@@ -178,7 +178,7 @@ func TestBadInput(t *testing.T) {
 	write := nsttest.Writer(t, folder)
 	var small bytes.Buffer
 	require.NoError(t, png.Encode(&small, image.NewGray(image.Rect(0, 0, 1, 1))))
-	content, style := nsttest.Demo(t, "content.png"), nsttest.Demo(t, "style.png")
+	content, style := nsttest.Content(t), nsttest.Style(t)
 	whole, err := os.ReadFile(content)
 	require.NoError(t, err)
 	network, err := os.ReadFile(nsttest.Model(t))
@@ -317,7 +317,7 @@ func TestBadInput(t *testing.T) {
 func TestSettingsFrom(t *testing.T) {
 	nsttest.Long(t)
 	folder := t.TempDir()
-	content, style := nsttest.Demo(t, "content.png"), nsttest.Demo(t, "style.png")
+	content, style := nsttest.Content(t), nsttest.Style(t)
 	first := filepath.Join(folder, "first.png")
 	status, _, stderr := runNST(t, "stylize", content, style, "-o", first, "--size", "48", "--iterations", "3",
 		"--init", "noise", "--seed", "5",
@@ -356,8 +356,8 @@ func TestOutputFormats(t *testing.T) {
 	for _, args := range [][]string{{"a.png", "--bits", "16"}, {"a.tif", "--bits", "16"}, {"b.png"},
 		{"a.jpg", "--quality", "70"}, {"a.webp"}} {
 		out := filepath.Join(folder, args[0])
-		status, _, stderr := runNST(t, append([]string{"stylize", nsttest.Demo(t, "content.png"),
-			nsttest.Demo(t, "style.png"), "-o", out, "--size", "32", "--iterations", "2"}, args[1:]...)...)
+		status, _, stderr := runNST(t, append([]string{"stylize", nsttest.Content(t),
+			nsttest.Style(t), "-o", out, "--size", "32", "--iterations", "2"}, args[1:]...)...)
 		require.Equal(t, exitDone, status, stderr)
 		p, err := picture.Open(out)
 		require.NoError(t, err)
@@ -381,11 +381,12 @@ func TestBatch(t *testing.T) {
 	nsttest.Long(t)
 	nsttest.NoLeaks(t)
 	contents, styles, out := t.TempDir(), t.TempDir(), filepath.Join(t.TempDir(), "new", "folder")
+	content, style := nsttest.Content(t), nsttest.Style(t)
 	for _, f := range []struct{ folder, from, name string }{
-		{contents, "content.png", "a.png"}, {contents, "style.png", "b.png"}, {contents, "content.png",
-			"a.jpg.png"}, {styles, "style.png", "s.png"}, {styles, "content.png", "t.png"},
+		{contents, content, "a.png"}, {contents, style, "b.png"}, {contents, content, "a.jpg.png"},
+		{styles, style, "s.png"}, {styles, content, "t.png"},
 	} {
-		data, err := os.ReadFile(nsttest.Demo(t, f.from))
+		data, err := os.ReadFile(f.from)
 		require.NoError(t, err)
 		nsttest.Writer(t, f.folder)(f.name, data)
 	}
@@ -458,7 +459,7 @@ func TestReport(t *testing.T) {
 	nsttest.Long(t)
 	folder := t.TempDir()
 	page := filepath.Join(folder, "report.html")
-	status, _, stderr := runNST(t, "stylize", nsttest.Demo(t, "content.png"), nsttest.Demo(t, "style.png"), "-o",
+	status, _, stderr := runNST(t, "stylize", nsttest.Content(t), nsttest.Style(t), "-o",
 		filepath.Join(folder, "out.png"),
 		"--size", "64", "--scales", "32,48", "--iterations", "30", "--report", page, "--style-weight", "55.5")
 	require.Equal(t, exitDone, status, stderr)
@@ -482,7 +483,7 @@ func TestKilledRunsResume(t *testing.T) {
 	seed := nsttest.Seed(t)
 	path := func(name string) string { return filepath.Join(folder, name) }
 	for _, optimizer := range []string{"adam", "lbfgs"} {
-		base := []string{"stylize", nsttest.Demo(t, "content.png"), nsttest.Demo(t, "style.png"), "--size", "96",
+		base := []string{"stylize", nsttest.Content(t), nsttest.Style(t), "--size", "96",
 			"--scales", "64", "--style-size", "96", "--iterations", "600",
 			"--init", "noise", "--optimizer", optimizer, "--model", smallNetwork(t), "--device", "cpu", "-q"}
 		start := func(args ...string) *exec.Cmd {

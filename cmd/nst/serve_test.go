@@ -87,10 +87,10 @@ func TestServeGoesOn(t *testing.T) {
 	stop := serve()
 	var body bytes.Buffer
 	form := multipart.NewWriter(&body)
-	for part, name := range map[string]string{"content": "content.png", "style": "style.png"} {
-		w, err := form.CreateFormFile(part, name)
+	for part, path := range map[string]string{"content": nsttest.Content(t), "style": nsttest.Style(t)} {
+		w, err := form.CreateFormFile(part, path)
 		require.NoError(t, err)
-		picture, err := os.ReadFile(nsttest.Demo(t, name))
+		picture, err := os.ReadFile(path)
 		require.NoError(t, err)
 		_, _ = w.Write(picture)
 	}

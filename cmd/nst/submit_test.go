@@ -66,7 +66,7 @@ func TestSubmit(t *testing.T) {
 	tokens, token := write("tokens", []byte("ann: "+secret+"\n")), write("token", []byte(secret+"\n"))
 	address, _ := served(t, "--token-file", tokens)
 	submit, said := submitTo(t, address)
-	content, style := nsttest.Demo(t, "content.png"), nsttest.Demo(t, "style.png")
+	content, style := nsttest.Content(t), nsttest.Style(t)
 	flags := []string{content, style, "--size", "48", "--iterations", "3", "--seed", "7"}
 	with := func(more ...string) []string { return slices.Concat(flags, []string{"--token-file", token}, more) }
 
@@ -127,7 +127,7 @@ func TestSubmitClip(t *testing.T) {
 	folder := t.TempDir()
 	address, _ := served(t, "--max-clip-bytes", "100000", "--max-clip-frames", "5")
 	submit, said := submitTo(t, address)
-	clip, style := nsttest.Clip(t, 4, ".mp4"), nsttest.Demo(t, "style.png")
+	clip, style := nsttest.Clip(t, 4, ".mp4"), nsttest.Style(t)
 	flags := []string{clip, style, "--size", "64", "--iterations", "2", "--frame-iterations", "1", "--scales", "off"}
 	out := filepath.Join(folder, "out.webm")
 	status, _ := submit(append(flags, "-o", out)...)

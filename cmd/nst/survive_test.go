@@ -93,8 +93,8 @@ func (s *serving) workers() (pids []int) {
 
 func (s *serving) submit(options string) (location string) {
 	parts := []any{}
-	for part, name := range map[string]string{"content": "content.png", "style": "style.png"} {
-		data, err := os.ReadFile(nsttest.Demo(s.t, name))
+	for part, path := range map[string]string{"content": nsttest.Content(s.t), "style": nsttest.Style(s.t)} {
+		data, err := os.ReadFile(path)
 		require.NoError(s.t, err)
 		parts = append(parts, part, data)
 	}

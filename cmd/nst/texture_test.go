@@ -18,7 +18,7 @@ func TestTexture(t *testing.T) {
 	nsttest.NoLeaks(t)
 	folder := t.TempDir()
 	out, page := filepath.Join(folder, "out.png"), filepath.Join(folder, "out.html")
-	status, stdout, stderr := runNST(t, "texture", nsttest.Demo(t, "style.png"), "-o", out, "--size", "50", "--wrap",
+	status, stdout, stderr := runNST(t, "texture", nsttest.Style(t), "-o", out, "--size", "50", "--wrap",
 		"x", "--iterations", "3", "--report", page, "--json")
 	require.Equal(t, exitDone, status, stderr)
 	p, err := picture.Open(out)
@@ -39,7 +39,7 @@ func TestTexture(t *testing.T) {
 func TestCompare(t *testing.T) {
 	folder := t.TempDir()
 	page := filepath.Join(folder, "vote.html")
-	a, b := nsttest.Demo(t, "content.png"), nsttest.Demo(t, "style.png")
+	a, b := nsttest.Content(t), nsttest.Style(t)
 	order := func(seed string) (files []string, html string) {
 		status, _, stderr := runNST(t, "compare", a, b, "--html", page, "--seed", seed, "--input", a)
 		require.Equal(t, exitDone, status, stderr)
@@ -59,7 +59,7 @@ func TestCompare(t *testing.T) {
 		return files, string(text)
 	}
 	first, html := order("0")
-	assert.ElementsMatch(t, []string{"content.png", "style.png"}, first)
+	assert.ElementsMatch(t, []string{filepath.Base(a), filepath.Base(b)}, first)
 	again, _ := order("0")
 	assert.Equal(t, first, again, "the order is the seed's")
 	orders := map[string]bool{}
@@ -68,7 +68,8 @@ func TestCompare(t *testing.T) {
 		orders[files[0]] = true
 	}
 	assert.Len(t, orders, 2, "another seed has another order")
-	assert.Contains(t, html, "<figcaption>content.png</figcaption>", "an input has its name")
-	assert.NotContains(t, regexp.MustCompile(`(?s)<h2>Pictures</h2>.*?<p id="said"`).FindString(html), "style.png",
+	assert.Contains(t, html, "<figcaption>"+filepath.Base(a)+"</figcaption>", "an input has its name")
+	assert.NotContains(t, regexp.MustCompile(`(?s)<h2>Pictures</h2>.*?<p id="said"`).FindString(html),
+		filepath.Base(b),
 		"what is voted on has none")
 }

@@ -43,8 +43,8 @@ func TestTraces(t *testing.T) {
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.URL)
 	address, stop := served(t)
 	var stderr bytes.Buffer
-	require.Equal(t, exitDone, run(context.Background(), []string{"submit", nsttest.Demo(t, "content.png"),
-		nsttest.Demo(t, "style.png"), "-o", filepath.Join(t.TempDir(), "out.png"), "--size", "32", "--iterations", "3",
+	require.Equal(t, exitDone, run(context.Background(), []string{"submit", nsttest.Content(t),
+		nsttest.Style(t), "-o", filepath.Join(t.TempDir(), "out.png"), "--size", "32", "--iterations", "3",
 		"--server", "http://" + address}, io.Discard, &stderr), stderr.String())
 	stop() // which sends what is left, of the worker too
 

@@ -22,7 +22,7 @@ import (
 func TestVideo(t *testing.T) {
 	folder, in := t.TempDir(), nsttest.Clip(t, 12, ".mp4")
 	out, frames := filepath.Join(folder, "out.mp4"), filepath.Join(folder, "frames")
-	status, stdout, stderr := runNST(t, "video", in, nsttest.Demo(t, "style.png"), "-o", out, "--frames", frames,
+	status, stdout, stderr := runNST(t, "video", in, nsttest.Style(t), "-o", out, "--frames", frames,
 		"--size", "50", "--style-size", "64", "--iterations", "3", "--frame-iterations", "1", "--limit", "5", "--json",
 		"--preview", filepath.Join(folder, "now.jpg"), "--log", filepath.Join(folder, "log"))
 	require.Equal(t, exitDone, status, stderr)
@@ -50,7 +50,7 @@ func TestKilledVideosResume(t *testing.T) {
 	folder, in := t.TempDir(), nsttest.Clip(t, 12, ".mp4")
 	random := rand.New(rand.NewPCG(nsttest.Seed(t), 0))
 	start := func(name string, args ...string) *exec.Cmd {
-		c := exec.Command(os.Args[0], append([]string{"video", in, nsttest.Demo(t, "style.png"), "--frames",
+		c := exec.Command(os.Args[0], append([]string{"video", in, nsttest.Style(t), "--frames",
 			filepath.Join(folder, name), "--size", "64", "--style-size", "64", "--iterations", "20",
 			"--frame-iterations", "10", "--model", smallNetwork(t), "--device", "cpu", "-q",
 			"--log", filepath.Join(folder, name+".log")},
@@ -103,7 +103,7 @@ func TestKilledVideosResume(t *testing.T) {
 func TestInterruptedVideo(t *testing.T) {
 	folder, in := t.TempDir(), nsttest.Clip(t, 12, ".mp4")
 	out := filepath.Join(folder, "out.mp4")
-	args := []string{"video", in, nsttest.Demo(t, "style.png"), "-o", out, "--size", "64", "--style-size", "64",
+	args := []string{"video", in, nsttest.Style(t), "-o", out, "--size", "64", "--style-size", "64",
 		"--iterations", "3", "--frame-iterations", "2", "-q", "--log", filepath.Join(folder, "log")}
 	ctx, stop := context.WithCancel(context.Background())
 	go func() {
@@ -130,7 +130,7 @@ func TestInterruptedVideo(t *testing.T) {
 }
 
 func TestVideoBadInput(t *testing.T) {
-	folder, in, style := t.TempDir(), nsttest.Clip(t, 12, ".mp4"), nsttest.Demo(t, "style.png")
+	folder, in, style := t.TempDir(), nsttest.Clip(t, 12, ".mp4"), nsttest.Style(t)
 	out := filepath.Join(folder, "out.mp4")
 	for _, c := range []struct {
 		args []string

@@ -152,7 +152,7 @@ func (s *service) post(header map[string]string, parts ...any) (int, http.Header
 
 // job submits one of the demo pictures, and returns its id.
 func (s *service) job(options string) string {
-	return s.jobOf(options, jobstest.Demo(s.t, "content.png"), jobstest.Demo(s.t, "style.png"))
+	return s.jobOf(options, jobstest.Content(s.t), jobstest.Style(s.t))
 }
 
 func (s *service) jobOf(options string, content, style []byte) string {
@@ -211,7 +211,7 @@ func TestCalls(t *testing.T) {
 
 func TestIdempotencyKey(t *testing.T) {
 	s := serve(t, false, jobs.Config{}, httpapi.Config{})
-	parts := []any{"content", jobstest.Demo(t, "content.png"), "style", jobstest.Demo(t, "style.png")}
+	parts := []any{"content", jobstest.Content(t), "style", jobstest.Style(t)}
 	var ids sync.Map
 	var all sync.WaitGroup
 	for range 8 {

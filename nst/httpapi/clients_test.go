@@ -98,7 +98,7 @@ func TestProxies(t *testing.T) {
 func TestSlowSenders(t *testing.T) {
 	nsttest.Long(t)
 	s := serve(t, false, jobs.Config{}, httpapi.Config{})
-	body, kind := form(t, "content", jobstest.Demo(t, "content.png"), "style", jobstest.Demo(t, "style.png"), "options",
+	body, kind := form(t, "content", jobstest.Content(t), "style", jobstest.Style(t), "options",
 		`{"size":32}`)
 	whole := body.Bytes()
 	var slow []net.Conn
@@ -112,7 +112,7 @@ func TestSlowSenders(t *testing.T) {
 		slow = append(slow, c)
 	}
 	// Were there a slot that the slow ones hold, this one would be told to come again.
-	status, _, text := s.post(nil, "content", jobstest.Demo(t, "content.png"), "style", jobstest.Demo(t, "style.png"),
+	status, _, text := s.post(nil, "content", jobstest.Content(t), "style", jobstest.Style(t),
 		"options", `{"size":32}`)
 	require.Equal(t, 201, status, string(text))
 	// The seventeenth of one client is one too many.
@@ -133,9 +133,9 @@ func TestSlowSenders(t *testing.T) {
 // Pictures in parts, by their tags, and many at once; a client that is slow gets all.
 func TestDownloads(t *testing.T) {
 	s := serve(t, false, jobs.Config{}, httpapi.Config{})
-	content := jobstest.Demo(t, "content.png")
+	content := jobstest.Content(t)
 	large := append(bytes.Clone(content), make([]byte, 3<<20)...) // what follows a picture is kept too
-	status, header, text := s.post(nil, "content", large, "style", jobstest.Demo(t, "style.png"), "options",
+	status, header, text := s.post(nil, "content", large, "style", jobstest.Style(t), "options",
 		`{"size":32}`)
 	require.Equal(t, 201, status, string(text))
 	path := header.Get("Location") + "/content"
@@ -200,8 +200,8 @@ func TestKeyOfADeletedJob(t *testing.T) {
 	s := serve(t, false, jobs.Config{}, httpapi.Config{})
 	post := func() (int, string) {
 		status, _, text := s.post(map[string]string{"Idempotency-Key": "one"}, "content",
-			jobstest.Demo(t, "content.png"),
-			"style", jobstest.Demo(t, "style.png"), "options", `{"size":32}`)
+			jobstest.Content(t),
+			"style", jobstest.Style(t), "options", `{"size":32}`)
 		var j struct{ ID string }
 		require.NoError(t, json.Unmarshal(text, &j), string(text))
 		return status, j.ID

@@ -28,7 +28,7 @@ func clip(t testing.TB, frames int, ending string) []byte {
 func TestClip(t *testing.T) {
 	s := serve(t, true, jobs.Config{}, httpapi.Config{})
 	sent := clip(t, 4, ".webm")
-	status, header, body := s.post(nil, "options", cheap, "clip", sent, "style", jobstest.Demo(t, "style.png"))
+	status, header, body := s.post(nil, "options", cheap, "clip", sent, "style", jobstest.Style(t))
 	require.Equal(t, 201, status, string(body))
 	at := header.Get("Location")
 	j := s.until(at[len("/v1/jobs/"):], func(j jobs.Job) bool { return j.State.Finished() })
@@ -73,7 +73,7 @@ func TestClip(t *testing.T) {
 func TestClipIsRefused(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir())
 	s := serve(t, false, jobs.Config{MaxClipFrames: 5}, httpapi.Config{MaxBytes: 1 << 20, MaxClipBytes: 100_000})
-	style, good := jobstest.Demo(t, "style.png"), clip(t, 2, ".mp4")
+	style, good := jobstest.Style(t), clip(t, 2, ".mp4")
 	refused := func(status int, says string, parts ...any) {
 		t.Helper()
 		got, _, body := s.post(nil, parts...)

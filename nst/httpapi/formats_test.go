@@ -71,7 +71,7 @@ func TestResultFormats(t *testing.T) {
 // A job says which pictures were sent with it, and hands out each as it came.
 func TestPicturesOfAJob(t *testing.T) {
 	s := serve(t, false, jobs.Config{}, httpapi.Config{})
-	content, style := jobstest.Demo(t, "content.png"), jobstest.Demo(t, "style.png")
+	content, style := jobstest.Content(t), jobstest.Style(t)
 	var grey, square bytes.Buffer
 	require.NoError(t, picture.New(451, 300).Encode(&grey, picture.PNG, picture.Encoding{}))
 	require.NoError(t, picture.New(8, 8).Encode(&square, picture.PNG, picture.Encoding{}))

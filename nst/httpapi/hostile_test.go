@@ -56,7 +56,7 @@ func gifOf(width, height uint16) []byte {
 // service goes on.
 func TestHostileRequests(t *testing.T) {
 	s := serve(t, false, jobs.Config{MaxJobs: 3, MaxPixels: 4 << 20}, httpapi.Config{MaxBytes: 8 << 20, MaxStreams: 4})
-	content, style := jobstest.Demo(t, "content.png"), jobstest.Demo(t, "style.png")
+	content, style := jobstest.Content(t), jobstest.Style(t)
 	pictures := func(content, style any) []any { return []any{"content", content, "style", style} }
 	with := func(options string) []any { return append(pictures(content, style), "options", options) }
 	many := pictures(content, style)

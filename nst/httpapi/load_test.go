@@ -67,8 +67,8 @@ func load(ctx context.Context, s *service, polling, submitting int) (took []time
 			}
 		})
 	}
-	body, kind := form(s.t, "options", `{"size":64,"iterations":1}`, "content", jobstest.Demo(s.t, "content.png"),
-		"style", jobstest.Demo(s.t, "style.png"))
+	body, kind := form(s.t, "options", `{"size":64,"iterations":1}`, "content", jobstest.Content(s.t),
+		"style", jobstest.Style(s.t))
 	for range submitting {
 		all.Go(func() {
 			for ctx.Err() == nil {

@@ -33,7 +33,7 @@ func TestJobsAreTheirOwners(t *testing.T) {
 	}
 	const ann, bob, carol, nameless = "the token of ann", "the token of bob", "the token of carol",
 		"a token without a name"
-	content, style := jobstest.Demo(t, "content.png"), jobstest.Demo(t, "style.png")
+	content, style := jobstest.Content(t), jobstest.Style(t)
 	submitAs := func(who string) (int, string, http.Header) {
 		t.Helper()
 		status, header, body := s.post(map[string]string{"Authorization": "Bearer " + who}, "options",

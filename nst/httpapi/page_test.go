@@ -213,11 +213,11 @@ func TestPage(t *testing.T) {
 	p.until("document.getElementById('content-error').textContent === 'Choose a photograph.'")
 	none := nsttest.Writer(t, t.TempDir())("holiday.png", []byte("this is no picture"))
 	p.run(chromedp.SetUploadFiles("#content", []string{none}),
-		chromedp.SetUploadFiles("#style", []string{nsttest.Demo(t, "style.png")}), chromedp.Click("#start"))
+		chromedp.SetUploadFiles("#style", []string{nsttest.Style(t)}), chromedp.Click("#start"))
 	p.until("document.getElementById('content-error').textContent.includes('not a picture of a known format')")
 	assert.True(t, p.is("document.getElementById('content').getAttribute('aria-invalid') === 'true'"))
 	p.set("size", "9000000")
-	p.run(chromedp.SetUploadFiles("#content", []string{nsttest.Demo(t, "content.png")}), chromedp.Click("#start"))
+	p.run(chromedp.SetUploadFiles("#content", []string{nsttest.Content(t)}), chromedp.Click("#start"))
 	p.until("document.getElementById('size-error').textContent.includes('at most 65535 pixels')")
 	p.shoot("rejected")
 
@@ -554,7 +554,7 @@ func TestPageClip(t *testing.T) {
 	p.until("document.getElementById('content-error').textContent.includes('large.mp4 has 2 MB; clips of 1 MB')")
 	none := nsttest.Writer(t, t.TempDir())("holiday.mp4", []byte("this is no clip"))
 	p.run(chromedp.SetUploadFiles("#content", []string{none}),
-		chromedp.SetUploadFiles("#style", []string{nsttest.Demo(t, "style.png")}), chromedp.Click("#start"))
+		chromedp.SetUploadFiles("#style", []string{nsttest.Style(t)}), chromedp.Click("#start"))
 	p.until("document.getElementById('content-error').textContent.includes('The clip is no video')")
 
 	p.run(chromedp.SetUploadFiles("#content", []string{nsttest.Clip(t, 20, ".webm")}))

@@ -70,7 +70,7 @@ func TestClientGoesOn(t *testing.T) {
 	require.NoError(t, err)
 	size, iterations := 96, 400
 	j, err := c.Submit(ctx, client.Request{Options: client.Options{Size: &size, Iterations: &iterations},
-		Content: jobstest.Demo(t, "content.png"), Styles: [][]byte{jobstest.Demo(t, "style.png")}})
+		Content: jobstest.Content(t), Styles: [][]byte{jobstest.Style(t)}})
 	require.NoError(t, err)
 	assert.Len(t, s.queue.List(), 1)
 	assert.EqualValues(t, 2, posts.Load())

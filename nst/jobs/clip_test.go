@@ -27,7 +27,7 @@ func clipRequest(t testing.TB, frames, iterations int) jobs.Request {
 		Options:     nst.Options{Size: &size, Iterations: &iterations, Scales: nst.ScalesOff},
 		Clip:        nsttest.Clip(t, frames, ".mp4"),
 		ClipOptions: jobs.ClipOptions{FrameIterations: &iterations},
-		Styles:      [][]byte{jobstest.Demo(t, "style.png")},
+		Styles:      [][]byte{jobstest.Style(t)},
 	}
 }
 
@@ -206,7 +206,7 @@ func TestClipLimits(t *testing.T) {
 		"passes":        {func(r *jobs.Request) { r.ClipOptions.Passes = 11 }, "1 to 10"},
 		"container":     {func(r *jobs.Request) { r.ClipOptions.Container = "exe" }, "mp4, mov, mkv and webm"},
 		"colours alone": {func(r *jobs.Request) { r.Options.Transfer = nst.TransferColor }, "do not follow"},
-		"of a picture": {func(r *jobs.Request) { r.Clip, r.Content = "", jobstest.Demo(t, "content.png") },
+		"of a picture": {func(r *jobs.Request) { r.Clip, r.Content = "", jobstest.Content(t) },
 			"are of a clip"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -21,15 +21,15 @@ import (
 	"github.com/seed9bb5c928/nst/nst/nsttest"
 )
 
-func demo(t *testing.T, name string) []byte {
-	data, err := os.ReadFile(nsttest.Demo(t, name))
+func read(t *testing.T, path string) []byte {
+	data, err := os.ReadFile(path)
 	require.NoError(t, err)
 	return data
 }
 
 func submit(t *testing.T, q *Queue, iterations int) Job {
-	j, _, err := q.Submit(context.Background(), Request{Content: demo(t, "content.png"),
-		Styles:  [][]byte{demo(t, "style.png")},
+	j, _, err := q.Submit(context.Background(), Request{Content: read(t, nsttest.Content(t)),
+		Styles:  [][]byte{read(t, nsttest.Style(t))},
 		Options: nst.Options{Size: new(32), Iterations: &iterations}})
 	require.NoError(t, err)
 	return j
@@ -99,8 +99,8 @@ func TestTooLittleMemory(t *testing.T) {
 	nsttest.Long(t)
 	q := openQueue(t, Config{})
 	iterations := 3
-	j, _, err := q.Submit(context.Background(), Request{Content: demo(t, "content.png"),
-		Styles:  [][]byte{demo(t, "style.png")},
+	j, _, err := q.Submit(context.Background(), Request{Content: read(t, nsttest.Content(t)),
+		Styles:  [][]byte{read(t, nsttest.Style(t))},
 		Options: nst.Options{Size: new(64), Iterations: &iterations, MemoryLimit: 1}})
 	require.NoError(t, err)
 	work(t, q)
@@ -181,8 +181,8 @@ func TestRoomIsReserved(t *testing.T) {
 	assert.Positive(t, j.Reserved)
 	var err error
 	for range 20 {
-		_, _, err = q.Submit(context.Background(), Request{Content: demo(t, "content.png"),
-			Styles: [][]byte{demo(t, "style.png")}, Options: nst.Options{Size: new(32)}})
+		_, _, err = q.Submit(context.Background(), Request{Content: read(t, nsttest.Content(t)),
+			Styles: [][]byte{read(t, nsttest.Style(t))}, Options: nst.Options{Size: new(32)}})
 		if err != nil {
 			break
 		}

@@ -20,7 +20,7 @@ import (
 func request(t testing.TB, size, iterations int) jobs.Request {
 	return jobs.Request{
 		Options: nst.Options{Size: &size, Iterations: &iterations, Scales: nst.ScalesOff},
-		Content: jobstest.Demo(t, "content.png"), Styles: [][]byte{jobstest.Demo(t, "style.png")},
+		Content: jobstest.Content(t), Styles: [][]byte{jobstest.Style(t)},
 	}
 }
 
@@ -57,7 +57,7 @@ func TestJobIsMade(t *testing.T) {
 	ctx := context.Background()
 	q, e := jobstest.Open(t, jobs.Config{}), jobstest.Engine(t)
 	r := request(t, 64, 6)
-	mask := picture.New(96, 64) // none at the left, all at the right
+	mask := picture.New(96, 72) // none at the left, all at the right
 	for i := range mask.Pixels {
 		mask.Pixels[i] = float32(i % 96 / 48)
 	}

@@ -2,6 +2,7 @@ package jobs_test
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -122,7 +123,7 @@ func TestQuotas(t *testing.T) {
 	bob := jobs.Owner{Name: "bob", PixelsADay: int64(j.Width * j.Height * 3 / 2), Waiting: 10}
 	submit(t, q, of(t, bob))
 	quota := refused(bob)
-	assert.Contains(t, quota.Error(), "that bob may ask for a day 336 are left")
+	assert.Contains(t, quota.Error(), fmt.Sprintf("that bob may ask for a day %d are left", j.Width*j.Height/2))
 	assert.Positive(t, quota.Retry)
 	assert.LessOrEqual(t, quota.Retry, 24*time.Hour)
 	// A job that was not made, since the queue is full, is not counted.

@@ -85,10 +85,13 @@ func Work(t testing.TB, q *jobs.Queue, e *nst.Engine) (stop func()) {
 	return stop
 }
 
-// Demo is the file of a demo picture: see nsttest.Demo.
-func Demo(t testing.TB, name string) []byte {
+// Content and Style are the files of two small pictures.
+func Content(t testing.TB) []byte { return read(t, nsttest.Content(t)) }
+func Style(t testing.TB) []byte   { return read(t, nsttest.Style(t)) }
+
+func read(t testing.TB, path string) []byte {
 	t.Helper()
-	data, err := os.ReadFile(nsttest.Demo(t, name))
+	data, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
