@@ -38,6 +38,7 @@ var ErrFrame = errors.New("a frame does not fit the clip")
 // use.
 type Sequence struct {
 	engine  *nst.Engine
+	do      func(ctx context.Context, work func() error) error // what uses torch: the engine's
 	options Options
 	flow    Flow
 	given   []*picture.Picture // the styles
@@ -45,7 +46,9 @@ type Sequence struct {
 	styles        []*picture.Picture // as they are used
 	width, height int                // of the frames; 0 before the first
 	chroma        bool               // the results have the content's
-	past          []past             // of the shot, the newest first
+
+	past    []past  // of the shot, the newest first
+	opening float64 // where there is none: the part of the next frame that the shot before has
 }
 
 // past is a frame that was made.
@@ -109,7 +112,14 @@ func NewSequence(engine *nst.Engine, styles []*picture.Picture, o Options, flow 
 	if flow == nil {
 		flow = OwnFlow
 	}
-	return &Sequence{engine: engine, options: o, flow: flow, given: styles}, err
+	return &Sequence{engine: engine, do: engine.Do, options: o, flow: flow, given: styles}, err
+}
+
+// shot is a sequence, on any engine, for one shot of the clip whose first frame has settled
+// what depends on it. known is Made.Known of the shot's first frame, which the clip knew.
+func (s *Sequence) shot(engine *nst.Engine, known float64) *Sequence {
+	return &Sequence{engine: engine, do: engine.Do, options: s.options, flow: s.flow, styles: s.styles,
+		width: s.width, height: s.height, chroma: s.chroma, opening: known}
 }
 
 // maxLongTerm is the largest of Options.LongTerm: so many frames are held.
@@ -167,7 +177,7 @@ func (s *Sequence) content(ctx context.Context, in Input) (Numbered, error) {
 		return Numbered{in.Index, p}, nil
 	}
 	out := &picture.Picture{Width: s.width, Height: s.height}
-	err := s.engine.Do(ctx, func() error {
+	err := s.do(ctx, func() error {
 		out.Pixels = torch.ResizeFloats(p.Pixels, p.Height, p.Width, s.height, s.width, torch.Wrap{})
 		return nil
 	})
@@ -193,7 +203,7 @@ func (s *Sequence) Next(ctx context.Context, in Input, h nst.Hooks) (*Made, erro
 	}
 	made := &Made{Index: in.Index}
 	var o nst.Options
-	err = s.engine.Do(ctx, func() (err error) {
+	err = s.do(ctx, func() (err error) {
 		o, err = s.following(ctx, content, in.Before, made)
 		return err
 	})
@@ -215,6 +225,24 @@ func (s *Sequence) Next(ctx context.Context, in Input, h nst.Hooks) (*Made, erro
 	}
 	s.remember(content, made.Cut, func() (*picture.Picture, error) { return made.Result, nil })
 	return made, nil
+}
+
+// look finds out whether a shot begins with the next frame, which it does not make: there is
+// no result that a later one could go on from.
+func (s *Sequence) look(ctx context.Context, in Input) (made Made, err error) {
+	content, err := s.content(ctx, in)
+	if err != nil {
+		return made, err
+	}
+	made.Index = in.Index
+	err = s.do(ctx, func() error {
+		_, err := s.nearest(ctx, content, &made)
+		return err
+	})
+	if err == nil {
+		s.remember(content, made.Cut, nil)
+	}
+	return made, err
 }
 
 // Restore has the sequence know of a frame that was made before. Its result is asked for if
@@ -281,8 +309,8 @@ func (s *Sequence) tieTo(ctx context.Context, content Numbered, n int) (tie, err
 // does not go so far back, of its first frame. It says in made whether a shot begins here
 // instead. What it goes by is the clip's frames since the last cut: no result.
 func (s *Sequence) nearest(ctx context.Context, content Numbered, made *Made) (t tie, err error) {
-	made.Cut = true
 	if len(s.past) == 0 {
+		made.Cut, made.Known = true, s.opening
 		return t, nil
 	}
 	if t, err = s.tieTo(ctx, content, min(s.options.LongTerm[0], len(s.past))); err != nil {
