@@ -44,7 +44,20 @@ type OpenOptions struct {
 // later. Options.MemoryLimit on the CPU counts the tensors of the whole process,
 // Result.PeakMemory is the device's, begun anew by each run, and on CUDA engines of
 // different precisions take turns in sending work.
-func Open(ctx context.Context, model string, o OpenOptions) (e *Engine, err error) {
+func Open(ctx context.Context, model string, o OpenOptions) (*Engine, error) {
+	return open(ctx, model, o.devices(), o.LowPriority)
+}
+
+// devices are the names of Device.
+func (o OpenOptions) devices() []string {
+	if o.Device == "" {
+		return []string{"auto"}
+	}
+	return strings.Split(o.Device, ",")
+}
+
+// open opens one engine on all the devices.
+func open(ctx context.Context, model string, devices []string, lowPriority bool) (e *Engine, err error) {
 	e = &Engine{styles: newStyleCache()}
 	e.networkID = sync.OnceValues(func() (string, error) { return vgg19.FileHash(model) })
 	defer func() {
@@ -53,11 +66,8 @@ func Open(ctx context.Context, model string, o OpenOptions) (e *Engine, err erro
 			e = nil
 		}
 	}()
-	if o.Device == "" {
-		o.Device = "auto"
-	}
-	for name := range strings.SplitSeq(o.Device, ",") {
-		if err := e.addWorkers(name, o.LowPriority); err != nil {
+	for _, name := range devices {
+		if err := e.addWorkers(name, lowPriority); err != nil {
 			return e, err
 		}
 	}
@@ -75,6 +85,31 @@ func Open(ctx context.Context, model string, o OpenOptions) (e *Engine, err erro
 		}
 	}
 	return e, nil
+}
+
+// OpenEach is Open for several devices that do not share pictures: an engine, with a network of
+// its own, for each that o.Device names. ("cpu:N" is one.)
+func OpenEach(ctx context.Context, model string, o OpenOptions) (all []*Engine, err error) {
+	defer func() {
+		if err != nil {
+			for _, e := range all {
+				e.Close()
+			}
+			all = nil
+		}
+	}()
+	for _, name := range o.devices() {
+		e, err := open(ctx, model, []string{name}, o.LowPriority)
+		if err != nil {
+			return all, err
+		}
+		d := e.Device()
+		twice := d != torch.CPU && slices.ContainsFunc(all, func(other *Engine) bool { return other.Device() == d })
+		if all = append(all, e); twice {
+			return all, fmt.Errorf("%w: %s is named twice", torch.ErrDevice, d)
+		}
+	}
+	return all, nil
 }
 
 // addWorkers adds the workers of a device's name: one, or for "cpu:N" several.

@@ -172,6 +172,29 @@ func TestWhatIsShared(t *testing.T) {
 	assert.Equal(t, 2, run("pretend:0,pretend:1", TileAuto).Tiles)
 }
 
+// Devices that share no picture have an engine each.
+func TestOpenEach(t *testing.T) {
+	nsttest.NoLeaks(t)
+	model := nsttest.Slim(t)
+	all, err := OpenEach(context.Background(), model, OpenOptions{Device: "pretend:0,cpu,pretend:1,cpu"})
+	require.NoError(t, err)
+	var devices []torch.Device
+	for _, e := range all {
+		devices = append(devices, e.Devices()...)
+		e.Close()
+	}
+	assert.Equal(t, []torch.Device{"pretend:0", "cpu", "pretend:1", "cpu"}, devices)
+	all, err = OpenEach(context.Background(), model, OpenOptions{})
+	require.NoError(t, err)
+	require.Len(t, all, 1)
+	all[0].Close()
+	for device, says := range map[string]string{"pretend:0,pretend:0": "pretend:0 is named twice", "cpu,": `""`} {
+		_, err := OpenEach(context.Background(), model, OpenOptions{Device: device})
+		require.ErrorIs(t, err, torch.ErrDevice, device)
+		assert.ErrorContains(t, err, says)
+	}
+}
+
 // With less and less memory a picture is made in smaller and smaller tiles, until
 // there is not enough for the smallest.
 func TestLessAndLessMemory(t *testing.T) {

@@ -279,26 +279,35 @@ func (o *stylizeOptions) tell(device torch.Device, r *nst.Result, page *page, se
 	return nil
 }
 
-// open readies the device and the network.
+// open readies the device, or several that share tiles, and the network.
 func (t *transferFlags) open(ctx context.Context, stderr io.Writer) (*nst.Engine, error) {
+	return openBy(ctx, t, stderr, nst.Open)
+}
+
+// openEach readies several devices that do not share tiles.
+func (t *transferFlags) openEach(ctx context.Context, stderr io.Writer) ([]*nst.Engine, error) {
+	return openBy(ctx, t, stderr, nst.OpenEach)
+}
+
+func openBy[E any](ctx context.Context, t *transferFlags, stderr io.Writer,
+	open func(context.Context, string, nst.OpenOptions) (E, error)) (opened E, err error) {
 	model := t.model
 	if model == "" {
-		var err error
 		if model, err = defaultModel(); err != nil {
-			return nil, err
+			return opened, err
 		}
 	}
-	engine, err := nst.Open(ctx, model, nst.OpenOptions{Device: t.device, LowPriority: t.lowPriority})
+	opened, err = open(ctx, model, nst.OpenOptions{Device: t.device, LowPriority: t.lowPriority})
 	if err != nil {
 		if errors.Is(err, torch.ErrDevice) {
-			return nil, fmt.Errorf("--device: %w", err)
+			return opened, fmt.Errorf("--device: %w", err)
 		}
-		return nil, modelError(model, err)
+		return opened, modelError(model, err)
 	}
 	if why := torch.AutoFallback(); t.device == "auto" && why != nil {
 		fmt.Fprintf(stderr, "nst: the CPU is used: %s\n", oneLine(why))
 	}
-	return engine, nil
+	return opened, nil
 }
 
 // stateEvery is nst.Hooks.StateEvery: every how many iterations something is to

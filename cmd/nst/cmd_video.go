@@ -31,6 +31,7 @@ type videoOptions struct {
 	clipFlags
 	limit           int
 	flow, flowModel string
+	share           string
 	store           string
 	resume, keep    bool
 	preview, log    string
@@ -69,6 +70,8 @@ func newVideoCommand() *cobra.Command {
 		"torchvision's RAFT")
 	f.StringVar(&o.encoding.Codec, "codec", "", "ffmpeg's encoder (default: H.264, for .webm VP9)")
 	f.IntVar(&o.limit, "limit", 0, "make the first N frames alone; 0: all")
+	f.StringVar(&o.share, "share", shareTiles, "what several devices of --device share: tiles, of each frame, or "+
+		"shots, which are then made at the same time")
 	f.StringVar(&o.store, "store", "", "the file that keeps the frames which are done until all are (default: OUT.nst)")
 	f.BoolVar(&o.resume, "resume", false, "go on with the frames that an earlier run has left, if there are any")
 	f.BoolVar(&o.keep, "keep-store", false, "leave that file when all is done")
@@ -80,6 +83,12 @@ func newVideoCommand() *cobra.Command {
 	f.Lookup("quality").Usage = "of the encoder, 1 to 100 (default 65)"
 	return c
 }
+
+// Values of --share.
+const (
+	shareTiles = "tiles"
+	shareShots = "shots"
+)
 
 // clipFlags are what can be asked of a clip, made here or by a service, beside a picture's.
 type clipFlags struct {
@@ -130,6 +139,9 @@ func (o *videoOptions) inputs(ctx context.Context) (in videoInputs, err error) {
 	}
 	if o.limit < 0 || o.passes < 1 {
 		return in, usage("--limit is %d and --passes %d; 0 or more, and 1 or more will do", o.limit, o.passes)
+	}
+	if o.share != shareTiles && o.share != shareShots {
+		return in, usage("--share is %q; %s or %s will do", o.share, shareTiles, shareShots)
 	}
 	if o.bits != 8 {
 		return in, usage("--bits is %d; the frames of a video have 8", o.bits)
@@ -207,12 +219,15 @@ func (o *videoOptions) run(ctx context.Context, stdout, stderr io.Writer) (err e
 	if err != nil {
 		return err
 	}
-	engine, err := o.open(ctx, stderr)
+	engines, err := o.openEngines(ctx, stderr)
 	if err != nil {
 		return err
 	}
-	defer engine.Close()
-	flow, closeFlow, err := o.openFlow(ctx, engine.Device())
+	for _, e := range engines {
+		defer e.Close()
+	}
+	device := engines[0].Device()
+	flow, closeFlow, err := o.openFlow(ctx, device)
 	if err != nil {
 		return err
 	}
@@ -232,9 +247,12 @@ func (o *videoOptions) run(ctx context.Context, stdout, stderr io.Writer) (err e
 	made := 0
 	var saving error // of what is written on the way: the run goes on
 	warn := func(message string) { fmt.Fprintf(stderr, "nst: %s\n", message) }
-	run := &video.Run{Engine: engine, Clip: in.clip, Styles: in.styles, Options: in.options, Flow: flow, Store: store,
-		Passes: o.passes, Limit: o.limit, Warn: warn,
-		Hooks: nst.Hooks{Warn: warn, Progress: show.within},
+	hooks := nst.Hooks{Warn: warn}
+	if len(engines) == 1 { // else one line would tell of several frames
+		hooks.Progress = show.within
+	}
+	run := &video.Run{Engine: engines[0], Beside: engines[1:], Clip: in.clip, Styles: in.styles, Options: in.options,
+		Flow: flow, Store: store, Passes: o.passes, Limit: o.limit, Warn: warn, Hooks: hooks,
 		Progress: func(p video.Progress) {
 			made++
 			show.update(p)
@@ -250,7 +268,7 @@ func (o *videoOptions) run(ctx context.Context, stdout, stderr io.Writer) (err e
 		return err
 	}
 	s := videoSummary{Output: o.output, FramesFolder: o.frames, Width: in.width, Height: in.height,
-		Seconds: time.Since(began).Seconds(), Device: engine.Device()}
+		Seconds: time.Since(began).Seconds(), Device: device}
 	s.SecondsPerFrame = s.Seconds / float64(max(1, made))
 	s.Frames, s.Shots = store.Count()
 	if err := o.write(ctx, run, func(n int) { show.written(n, s.Frames) }); err != nil {
@@ -297,6 +315,15 @@ func (o *videoOptions) leave(store *video.Store, failed error, stderr io.Writer)
 		return store.Close()
 	}
 	return store.Remove()
+}
+
+// openEngines readies the devices: one engine of all, or one of each, by --share.
+func (o *videoOptions) openEngines(ctx context.Context, stderr io.Writer) ([]*nst.Engine, error) {
+	if o.share == shareShots {
+		return o.openEach(ctx, stderr)
+	}
+	engine, err := o.open(ctx, stderr)
+	return []*nst.Engine{engine}, err
 }
 
 // openFlow is where the optical flow comes from.

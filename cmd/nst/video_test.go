@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -44,11 +45,24 @@ func TestVideo(t *testing.T) {
 }
 
 // Killed after a frame or two, as often as it takes, a run that goes on makes the frames of
-// one that never was.
+// one that never was, also where devices share shots every other time.
 func TestKilledVideosResume(t *testing.T) {
 	nsttest.Long(t)
-	folder, in := t.TempDir(), nsttest.Clip(t, 12, ".mp4")
 	random := rand.New(rand.NewPCG(nsttest.Seed(t), 0))
+	for name, c := range map[string]struct {
+		clip   string
+		frames int
+		other  []string // every other time
+	}{
+		"one device": {nsttest.Clip(t, 12, ".mp4"), 12, nil},
+		"shots":      {nsttest.Shots(t, ".mp4"), 8, []string{"--device", "cpu,cpu", "--share", "shots"}},
+	} {
+		t.Run(name, func(t *testing.T) { resumeKilled(t, random, c.clip, c.frames, c.other) })
+	}
+}
+
+func resumeKilled(t *testing.T, random *rand.Rand, in string, frames int, other []string) {
+	folder := t.TempDir()
 	start := func(name string, args ...string) *exec.Cmd {
 		c := exec.Command(os.Args[0], append([]string{"video", in, nsttest.Style(t), "--frames",
 			filepath.Join(folder, name), "--size", "64", "--style-size", "64", "--iterations", "20",
@@ -62,7 +76,11 @@ func TestKilledVideosResume(t *testing.T) {
 	require.NoError(t, start("whole").Wait())
 	kills := 0
 	for ended := false; !ended; {
-		c := start("parts", "--resume")
+		args := []string{"--resume"}
+		if kills%2 == 0 {
+			args = append(args, other...)
+		}
+		c := start("parts", args...)
 		done := make(chan error, 1)
 		go func() { done <- c.Wait() }()
 		log := filepath.Join(folder, "parts.log")
@@ -84,19 +102,22 @@ func TestKilledVideosResume(t *testing.T) {
 		}
 	}
 	t.Logf("killed %d times", kills)
-	assert.Greater(t, kills, 2)
-	for i := range 12 {
-		name := "00000" + string(rune('1'+i)) + ".png"
-		if i > 8 {
-			name = "00001" + string(rune('0'+i-9)) + ".png"
-		}
-		want, err := os.ReadFile(filepath.Join(folder, "whole", name))
-		require.NoError(t, err)
-		got, err := os.ReadFile(filepath.Join(folder, "parts", name))
-		require.NoError(t, err)
-		assert.Equal(t, want, got, name)
-	}
+	assert.Greater(t, kills, 1)
+	sameFrames(t, frames, filepath.Join(folder, "whole"), filepath.Join(folder, "parts"))
 	assert.NoFileExists(t, filepath.Join(folder, "parts.nst"))
+}
+
+// sameFrames says whether two folders have the same frames.
+func sameFrames(t *testing.T, frames int, want, got string) {
+	t.Helper()
+	for i := range frames {
+		name := fmt.Sprintf("%06d.png", i+1)
+		a, err := os.ReadFile(filepath.Join(want, name))
+		require.NoError(t, err)
+		b, err := os.ReadFile(filepath.Join(got, name))
+		require.NoError(t, err)
+		assert.Equal(t, a, b, name)
+	}
 }
 
 // An interrupted run says how it is gone on with, and is refused if that is forgotten.
@@ -122,11 +143,29 @@ func TestInterruptedVideo(t *testing.T) {
 	status, _, stderr = runNST(t, append(args, "--resume", "--style-weight", "7")...)
 	assert.Equal(t, exitUsage, status)
 	assert.Contains(t, stderr, "was made with style_weight")
-	status, _, stderr = runNST(t, append(args, "--resume")...)
+	status, _, stderr = runNST(t, append(args, "--resume", "--share", "shots", "--device", "cpu,cpu")...)
 	require.Equal(t, exitDone, status, stderr)
 	made, err := video.Probe(context.Background(), out)
 	require.NoError(t, err)
 	assert.Equal(t, 12, made.Frames)
+}
+
+// Devices that share shots make the frames that one makes.
+func TestVideoSharesShots(t *testing.T) {
+	nsttest.NoLeaks(t)
+	folder, in := t.TempDir(), nsttest.Shots(t, ".mp4")
+	for _, device := range []string{"cpu", "cpu,cpu"} {
+		status, stdout, stderr := runNST(t, "video", in, nsttest.Demo(t, "style.png"), "--frames",
+			filepath.Join(folder, device), "--size", "64", "--style-size", "64", "--iterations", "3",
+			"--frame-iterations", "2", "--model", smallNetwork(t), "--share", "shots", "--device", device,
+			"--json", "--log", filepath.Join(folder, device+".log"))
+		require.Equal(t, exitDone, status, stderr)
+		var s videoSummary
+		require.NoError(t, json.Unmarshal([]byte(stdout), &s))
+		assert.Equal(t, [2]int{8, 3}, [2]int{s.Frames, s.Shots})
+		assert.Equal(t, 8, lines(filepath.Join(folder, device+".log")))
+	}
+	sameFrames(t, 8, filepath.Join(folder, "cpu"), filepath.Join(folder, "cpu,cpu"))
 }
 
 func TestVideoBadInput(t *testing.T) {
@@ -151,6 +190,8 @@ func TestVideoBadInput(t *testing.T) {
 		{[]string{in, filepath.Join(folder, "none.png"), "-o", out}, "none.png"},
 		{[]string{in, style, "-o", out, "--passes", "0"}, "--passes 0"},
 		{[]string{in, style, "-o", out, "--limit", "-1"}, "--limit is -1"},
+		{[]string{in, style, "-o", out, "--share", "frames"}, `--share is "frames"; tiles or shots will do`},
+		{[]string{in, style, "-o", out, "--share", "shots", "--device", "cpu,cpu,pretend:0,pretend:0"}, "named twice"},
 		{[]string{in, style, "-o", out, "--long-term", "2,1"}, "--long-term is [2 1]"},
 		{[]string{in, style, "-o", out, "--frame-iterations", "-1"}, "--frame-iterations is -1"},
 		{[]string{in, style, "-o", out, "--temporal-weight", "-1"}, "--temporal-weight is -1"},

@@ -6,15 +6,20 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/seed9bb5c928/nst/nst"
 	"github.com/seed9bb5c928/nst/nst/picture"
 )
 
-// Run makes a clip of a clip.
+// Run makes a clip of a clip. Its callbacks, Hooks among them, never run at the same time.
 type Run struct {
-	Engine  *nst.Engine
+	Engine *nst.Engine
+	// Beside are more engines, each with devices of its own. With them shots are made at the
+	// same time, each by one engine. The frames are the same, bit for bit, as those of one
+	// engine on such a device.
+	Beside  []*nst.Engine
 	Clip    *Clip
 	Styles  []*picture.Picture
 	Options Options
@@ -59,22 +64,61 @@ func (r *Run) passes() int { return max(1, r.Passes) }
 // Make makes the frames that the store does not have. When it returns an error, among them
 // ctx's, the store has those that were done before.
 func (r *Run) Make(ctx context.Context) error {
-	count, shots, err := r.firstPass(ctx)
+	sequence, err := NewSequence(r.Engine, r.Styles, r.Options, r.Flow)
 	if err != nil {
 		return err
 	}
-	for pass := 2; pass <= r.passes(); pass++ {
-		for i, begin := range shots {
-			end := count
-			if i+1 < len(shots) {
-				end = shots[i+1]
-			}
-			if err := r.laterPass(ctx, pass, begin, end, count); err != nil {
-				return err
-			}
+	r = r.serial()
+	shots := newShots()
+	if len(r.Beside) == 0 {
+		err = r.firstPass(ctx, sequence, shots)
+	} else {
+		err = r.firstPassApart(ctx, sequence, shots)
+	}
+	for pass := 2; err == nil && pass <= r.passes(); pass++ {
+		shots.again()
+		err = r.onEach(ctx, func(ctx context.Context, engine *nst.Engine) error {
+			return r.laterPass(ctx, engine, sequence, pass, shots)
+		})
+	}
+	return err
+}
+
+// serial is the run with callbacks of which one runs at a time. Progress is told how many frames
+// are done.
+func (r *Run) serial() *Run {
+	var turn sync.Mutex
+	done := r.Store.done(r.Limit)
+	all := *r
+	if r.Progress != nil {
+		all.Progress = inTurn(&turn, func(p Progress) {
+			done++
+			p.Done = done
+			r.Progress(p)
+		})
+	}
+	all.Reading, all.Warn = inTurn(&turn, r.Reading), inTurn(&turn, r.Warn)
+	all.Hooks.Progress, all.Hooks.Warn = inTurn(&turn, r.Hooks.Progress), inTurn(&turn, r.Hooks.Warn)
+	if r.Hooks.Tile != nil {
+		all.Hooks.Tile = func(done, of int) {
+			turn.Lock()
+			defer turn.Unlock()
+			r.Hooks.Tile(done, of)
 		}
 	}
-	return nil
+	return &all
+}
+
+// inTurn is a callback that waits for others with the same turn.
+func inTurn[T any](turn *sync.Mutex, call func(T)) func(T) {
+	if call == nil {
+		return nil
+	}
+	return func(v T) {
+		turn.Lock()
+		defer turn.Unlock()
+		call(v)
+	}
 }
 
 // frames calls do for each frame of the clip, up to the limit. It returns how many there are.
@@ -116,57 +160,47 @@ func (r *Run) total() int {
 	return r.Clip.Frames
 }
 
-// firstPass makes the frames one after the other. It returns how many there are, and where
-// shots begin.
-func (r *Run) firstPass(ctx context.Context) (count int, shots []int, err error) {
-	sequence, err := NewSequence(r.Engine, r.Styles, r.Options, r.Flow)
-	if err != nil {
-		return 0, nil, err
-	}
-	count, err = r.frames(ctx, func(i int, f *Frame) error {
-		made, err := r.one(ctx, sequence, 1, Input{Index: i, Picture: f.Picture}, r.total(), i+1)
-		if err == nil && made.Cut {
-			shots = append(shots, i)
+// firstPass makes the frames one after the other, which finds the shots.
+func (r *Run) firstPass(ctx context.Context, sequence *Sequence, shots *shots) error {
+	defer shots.close()
+	_, err := r.frames(ctx, func(i int, f *Frame) error {
+		made, err := r.one(ctx, sequence, 1, Input{Index: i, Picture: f.Picture}, r.total())
+		if err == nil {
+			shots.add(made)
 		}
 		return err
 	})
-	return count, shots, err
+	return err
 }
 
-// laterPass goes once more through a shot of a clip of count frames: backwards, where the
-// pass is even.
-func (r *Run) laterPass(ctx context.Context, pass, begin, end, count int) error {
-	sequence, err := NewSequence(r.Engine, r.Styles, r.Options, r.Flow)
-	if err != nil {
-		return err
-	}
-	for k := range end - begin {
-		i := begin + k
-		if pass%2 == 0 {
-			i = end - 1 - k
-		}
-		frame, err := r.Store.Result(contentPass, i)
-		if err != nil {
-			return err
-		}
-		before, err := r.Store.Result(pass-1, i)
-		if err != nil {
-			return err
-		}
-		done := (pass-1)*count + begin + k + 1
-		in := Input{Index: i, Picture: frame, Before: before}
-		if _, err := r.one(ctx, sequence, pass, in, count, done); err != nil {
-			return err
+// laterPass goes once more through one shot after the other on an engine, until all are taken:
+// backwards, where the pass is even.
+func (r *Run) laterPass(ctx context.Context, engine *nst.Engine, settled *Sequence, pass int, shots *shots) error {
+	for s, ok := shots.next(); ok; s, ok = shots.next() {
+		sequence := settled.shot(engine, 0)
+		end := shots.end(s)
+		for i := s.begin; i < end; i++ {
+			in := Input{Index: i}
+			if pass%2 == 0 {
+				in.Index = end - 1 - (i - s.begin)
+			}
+			var err error
+			if in.Picture, err = r.Store.Result(contentPass, in.Index); err != nil {
+				return err
+			}
+			if in.Before, err = r.Store.Result(pass-1, in.Index); err != nil {
+				return err
+			}
+			if _, err := r.one(ctx, sequence, pass, in, shots.frames); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
-// contentPass is the place of the clip's own frames in the store, if there are later passes.
-const contentPass = 0
-
 // one makes a frame, if it is not there yet.
-func (r *Run) one(ctx context.Context, sequence *Sequence, pass int, in Input, total, done int) (Made, error) {
+func (r *Run) one(ctx context.Context, sequence *Sequence, pass int, in Input, total int) (Made, error) {
 	if made, ok := r.Store.Made(pass, in.Index); ok {
 		return made, sequence.Restore(ctx, in, made, func() (*picture.Picture, error) {
 			return r.Store.Result(pass, in.Index)
@@ -194,7 +228,7 @@ func (r *Run) one(ctx context.Context, sequence *Sequence, pass int, in Input, t
 	}
 	shown, err := sequence.Finish(ctx, in, made.Result)
 	if err == nil {
-		r.Progress(Progress{Made: *made, Pass: pass, Passes: r.passes(), Frames: total, Done: done,
+		r.Progress(Progress{Made: *made, Pass: pass, Passes: r.passes(), Frames: total,
 			Seconds: time.Since(began).Seconds(), Picture: shown})
 	}
 	return *made, err

@@ -22,8 +22,9 @@ type Options struct {
 	// FrameIterations is the number of steps of a frame that follows another; nil means
 	// DefaultFrameIterations. Iterations is that of the first frame of a shot.
 	FrameIterations *int `json:"frame_iterations,omitempty"`
-	// LongTerm is how many frames back a frame is held to: to the first of them, and where
-	// that is not known to the next. Empty: 1, 2, 4.
+	// LongTerm is how many frames back a frame is held to: to the first of them (or, where its
+	// shot does not go so far back, to that one's first frame), and where that is not known to
+	// the next. Empty: 1, 2, 4.
 	LongTerm []int `json:"long_term,omitempty"`
 }
 
@@ -37,6 +38,7 @@ var ErrFrame = errors.New("a frame does not fit the clip")
 // use.
 type Sequence struct {
 	engine  *nst.Engine
+	do      func(ctx context.Context, work func() error) error // what uses torch: the engine's
 	options Options
 	flow    Flow
 	given   []*picture.Picture // the styles
@@ -44,7 +46,9 @@ type Sequence struct {
 	styles        []*picture.Picture // as they are used
 	width, height int                // of the frames; 0 before the first
 	chroma        bool               // the results have the content's
-	past          []past             // of the shot, the newest first
+
+	past    []past  // of the shot, the newest first
+	opening float64 // where there is none: the part of the next frame that the shot before has
 }
 
 // past is a frame that was made.
@@ -108,7 +112,14 @@ func NewSequence(engine *nst.Engine, styles []*picture.Picture, o Options, flow 
 	if flow == nil {
 		flow = OwnFlow
 	}
-	return &Sequence{engine: engine, options: o, flow: flow, given: styles}, err
+	return &Sequence{engine: engine, do: engine.Do, options: o, flow: flow, given: styles}, err
+}
+
+// shot is a sequence, on any engine, for one shot of the clip whose first frame has settled
+// what depends on it. known is Made.Known of the shot's first frame, which the clip knew.
+func (s *Sequence) shot(engine *nst.Engine, known float64) *Sequence {
+	return &Sequence{engine: engine, do: engine.Do, options: s.options, flow: s.flow, styles: s.styles,
+		width: s.width, height: s.height, chroma: s.chroma, opening: known}
 }
 
 // maxLongTerm is the largest of Options.LongTerm: so many frames are held.
@@ -166,7 +177,7 @@ func (s *Sequence) content(ctx context.Context, in Input) (Numbered, error) {
 		return Numbered{in.Index, p}, nil
 	}
 	out := &picture.Picture{Width: s.width, Height: s.height}
-	err := s.engine.Do(ctx, func() error {
+	err := s.do(ctx, func() error {
 		out.Pixels = torch.ResizeFloats(p.Pixels, p.Height, p.Width, s.height, s.width, torch.Wrap{})
 		return nil
 	})
@@ -192,7 +203,7 @@ func (s *Sequence) Next(ctx context.Context, in Input, h nst.Hooks) (*Made, erro
 	}
 	made := &Made{Index: in.Index}
 	var o nst.Options
-	err = s.engine.Do(ctx, func() (err error) {
+	err = s.do(ctx, func() (err error) {
 		o, err = s.following(ctx, content, in.Before, made)
 		return err
 	})
@@ -214,6 +225,24 @@ func (s *Sequence) Next(ctx context.Context, in Input, h nst.Hooks) (*Made, erro
 	}
 	s.remember(content, made.Cut, func() (*picture.Picture, error) { return made.Result, nil })
 	return made, nil
+}
+
+// look finds out whether a shot begins with the next frame, which it does not make: there is
+// no result that a later one could go on from.
+func (s *Sequence) look(ctx context.Context, in Input) (made Made, err error) {
+	content, err := s.content(ctx, in)
+	if err != nil {
+		return made, err
+	}
+	made.Index = in.Index
+	err = s.do(ctx, func() error {
+		_, err := s.nearest(ctx, content, &made)
+		return err
+	})
+	if err == nil {
+		s.remember(content, made.Cut, nil)
+	}
+	return made, err
 }
 
 // Restore has the sequence know of a frame that was made before. Its result is asked for if
@@ -259,60 +288,54 @@ const (
 	cutNearly = 0.1
 )
 
+// tie is what a frame has of an earlier one.
+type tie struct {
+	to      past
+	back    []float32 // the flow to it
+	weights []float32 // where that can be relied on
+}
+
+// tieTo finds what a frame has of the one that was made n before it.
+func (s *Sequence) tieTo(ctx context.Context, content Numbered, n int) (tie, error) {
+	to := s.past[n-1]
+	back, forth, err := s.flows(ctx, content, to.content)
+	if err != nil {
+		return tie{}, err
+	}
+	return tie{to, back, reliable(back, forth, s.width, s.height)}, nil
+}
+
+// nearest finds what a frame has of the first of those that it is held to, or where the shot
+// does not go so far back, of its first frame. It says in made whether a shot begins here
+// instead. What it goes by is the clip's frames since the last cut: no result.
+func (s *Sequence) nearest(ctx context.Context, content Numbered, made *Made) (t tie, err error) {
+	if len(s.past) == 0 {
+		made.Cut, made.Known = true, s.opening
+		return t, nil
+	}
+	if t, err = s.tieTo(ctx, content, min(s.options.LongTerm[0], len(s.past))); err != nil {
+		return t, err
+	}
+	made.Known = mean(t.weights)
+	changed := apart(histogram(content.Picture), histogram(t.to.content.Picture))
+	made.Cut = made.Known < cutNearly || made.Known < cutKnown && changed > cutApart
+	return t, nil
+}
+
 // following are the options of a frame: held to those before, or, where a shot begins,
 // without. It says in made what it found out.
 func (s *Sequence) following(ctx context.Context, content Numbered, before *picture.Picture, made *Made) (
 	o nst.Options, err error) {
 	o = s.options.Options
-	made.Cut = true
-	if len(s.past) == 0 {
-		return o, nil
+	nearest, err := s.nearest(ctx, content, made)
+	if err != nil || made.Cut {
+		return o, err
 	}
-	var sum, last *picture.Picture // the pictures, each times its weights; the last one alone
-	var weights []float32
-	for _, n := range s.options.LongTerm {
-		if n > len(s.past) || weights != nil && mean(weights) > enough {
-			break
-		}
-		p := s.past[n-1]
-		result, err := p.result()
-		if err != nil {
-			return o, err
-		}
-		back, forth, err := s.flows(ctx, content, p.content)
-		if weights != nil && errors.Is(err, ErrNoFlow) {
-			continue
-		}
-		if err != nil {
-			return o, err
-		}
-		moved := warped(result, back)
-		w := reliable(back, forth, s.width, s.height)
-		if weights == nil {
-			made.Known = mean(w)
-			changed := apart(histogram(content.Picture), histogram(p.content.Picture))
-			if made.Known < cutNearly || made.Known < cutKnown && changed > cutApart {
-				return o, nil
-			}
-			sum, weights, last = picture.New(s.width, s.height), make([]float32, len(w)), moved
-		}
-		for i, c := range w {
-			c = max(0, c-weights[i]) // what the nearer frames leave
-			weights[i] += c
-			for k := i; k < len(sum.Pixels); k += len(w) {
-				sum.Pixels[k] += c * moved.Pixels[k]
-			}
-		}
+	target, weights, err := s.moved(ctx, content, nearest)
+	if err != nil {
+		return o, err
 	}
-	made.Cut, made.Known = false, mean(weights)
-	target := picture.New(s.width, s.height)
-	for i, w := range weights {
-		for k := i; k < len(target.Pixels); k += len(weights) {
-			if target.Pixels[k] = last.Pixels[k]; w > 0 {
-				target.Pixels[k] = sum.Pixels[k] / w
-			}
-		}
-	}
+	made.Known = mean(weights)
 	o.Previous = &nst.Previous{Picture: target, Weights: weights}
 	o.Start, o.Picture = nst.StartPicture, target
 	if before != nil { // half of what moved here, where that is known
@@ -324,6 +347,54 @@ func (s *Sequence) following(ctx context.Context, content Numbered, before *pict
 	}
 	o.Iterations = s.options.FrameIterations
 	return o, nil
+}
+
+// moved is what the results before have of a frame, and where: of the nearest first, and of
+// each that is farther back what the nearer ones leave. Where none has anything it is the
+// nearest's guess.
+func (s *Sequence) moved(ctx context.Context, content Numbered, nearest tie) (
+	target *picture.Picture, weights []float32, err error) {
+	sum := picture.New(s.width, s.height)
+	weights = make([]float32, s.width*s.height)
+	add := func(t tie) (*picture.Picture, error) {
+		result, err := t.to.result()
+		if err != nil {
+			return nil, err
+		}
+		moved := warped(result, t.back)
+		for i, c := range t.weights {
+			c = max(0, c-weights[i])
+			weights[i] += c
+			for k := i; k < len(sum.Pixels); k += len(weights) {
+				sum.Pixels[k] += c * moved.Pixels[k]
+			}
+		}
+		return moved, nil
+	}
+	if target, err = add(nearest); err != nil {
+		return nil, nil, err
+	}
+	for _, n := range s.options.LongTerm[1:] {
+		if n > len(s.past) || mean(weights) > enough {
+			break
+		}
+		t, err := s.tieTo(ctx, content, n)
+		if errors.Is(err, ErrNoFlow) {
+			continue
+		}
+		if err == nil {
+			_, err = add(t)
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+	}
+	for i, w := range weights {
+		for k := i; k < len(sum.Pixels) && w > 0; k += len(weights) {
+			target.Pixels[k] = sum.Pixels[k] / w
+		}
+	}
+	return target, weights, nil
 }
 
 // enough is the part of a frame's pixels that is known by frames so near that those farther

@@ -194,6 +194,25 @@ func TestLongTerm(t *testing.T) {
 	}
 }
 
+// A frame is held to one some frames back also where the shot is not so old yet.
+func TestLongTermFarBack(t *testing.T) {
+	o := quick()
+	o.LongTerm = []int{3, 5}
+	var asked [][2]int
+	flow := func(_ context.Context, from, to Numbered) ([]float32, error) {
+		asked = append(asked, [2]int{from.Index, to.Index})
+		return constant(64, 48, 0, 0), nil
+	}
+	s, err := NewSequence(slim(t), []*picture.Picture{waves(64, 64, 3, 9)}, o, flow)
+	require.NoError(t, err)
+	for i := range 5 {
+		made, err := s.Next(context.Background(), Input{Index: i, Picture: waves(64, 48, 0, 0)}, nst.Hooks{})
+		require.NoError(t, err)
+		assert.Equal(t, i == 0, made.Cut, "frame %d", i)
+	}
+	assert.Equal(t, [][2]int{{1, 0}, {0, 1}, {2, 0}, {0, 2}, {3, 0}, {0, 3}, {4, 1}, {1, 4}}, asked)
+}
+
 func TestSequenceErrors(t *testing.T) {
 	e, styles := slim(t), []*picture.Picture{waves(64, 64, 3, 9)}
 	for says, change := range map[string]func(*Options){

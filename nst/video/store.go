@@ -12,6 +12,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/seed9bb5c928/nst/nst/picture"
@@ -23,10 +24,13 @@ var ErrStore = errors.New("unusable frames of an earlier run")
 
 // Store is the frames that are done, in a file: a tar archive of PNG files, to which one
 // after the other is added. Whatever happens to the program or the machine, the frames that
-// were added are there. One program at a time uses it: others are refused.
+// were added are there. One program at a time uses it: others are refused. It is safe for
+// concurrent use.
 type Store struct {
-	file   *os.File
-	path   string
+	file *os.File
+	path string
+
+	mutex  sync.Mutex // of what follows, and of writing
 	frames map[string]stored
 	end    int64 // of the last entry that is whole
 }
@@ -192,8 +196,14 @@ func (s *Store) add(header *tar.Header, data []byte) error {
 	return s.file.Sync()
 }
 
+// contentPass is the place of the clip's own frames, if there are later passes.
+const contentPass = 0
+
+// passName is what the names of a pass's entries begin with.
+func passName(pass int) string { return fmt.Sprintf("pass-%d/", pass) }
+
 // frameName is an entry's name.
-func frameName(pass, index int) string { return fmt.Sprintf("pass-%d/%06d.png", pass, index+1) }
+func frameName(pass, index int) string { return fmt.Sprintf("%s%06d.png", passName(pass), index+1) }
 
 // Add adds a frame of a pass.
 func (s *Store) Add(pass int, m *Made) error {
@@ -206,6 +216,8 @@ func (s *Store) Add(pass int, m *Made) error {
 		return err
 	}
 	name := frameName(pass, m.Index)
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
 	err = s.add(&tar.Header{Name: name, PAXRecords: map[string]string{storeMade: string(record)}}, data.Bytes())
 	if err == nil {
 		size := int64(data.Len())
@@ -216,15 +228,23 @@ func (s *Store) Add(pass int, m *Made) error {
 	return err
 }
 
+// frame is where a frame's entry is.
+func (s *Store) frame(pass, index int) (f stored, ok bool) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	f, ok = s.frames[frameName(pass, index)]
+	return f, ok
+}
+
 // Made is what there is of a frame, without its pictures.
 func (s *Store) Made(pass, index int) (m Made, ok bool) {
-	f, ok := s.frames[frameName(pass, index)]
+	f, ok := s.frame(pass, index)
 	return f.made, ok
 }
 
 // Result is a frame's picture.
 func (s *Store) Result(pass, index int) (*picture.Picture, error) {
-	f, ok := s.frames[frameName(pass, index)]
+	f, ok := s.frame(pass, index)
 	if !ok {
 		return nil, fmt.Errorf("%w: %s has no frame %d of pass %d", ErrStore, s.path, index+1, pass)
 	}
@@ -238,8 +258,10 @@ func (s *Store) Result(pass, index int) (*picture.Picture, error) {
 
 // Count is how many frames of the first pass there are, and how many shots they make.
 func (s *Store) Count() (frames, shots int) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
 	for name, f := range s.frames {
-		if strings.HasPrefix(name, "pass-1/") {
+		if strings.HasPrefix(name, passName(1)) {
 			frames++
 			if f.made.Cut {
 				shots++
@@ -249,8 +271,24 @@ func (s *Store) Count() (frames, shots int) {
 	return frames, shots
 }
 
+// done is how many frames there are in all passes, of the first so many of the clip; 0: of all.
+func (s *Store) done(limit int) (frames int) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	for name, f := range s.frames {
+		if !strings.HasPrefix(name, passName(contentPass)) && (limit == 0 || f.made.Index < limit) {
+			frames++
+		}
+	}
+	return frames
+}
+
 // Bytes is how large the file is.
-func (s *Store) Bytes() int64 { return s.end }
+func (s *Store) Bytes() int64 {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	return s.end
+}
 
 // Close closes the file.
 func (s *Store) Close() error { return s.file.Close() }
