@@ -74,7 +74,7 @@ func TestStylize(t *testing.T) {
 	require.Equal(t, exitDone, status, stderr)
 	p, err := picture.Open(out)
 	require.NoError(t, err)
-	assert.Equal(t, [2]int{48, 32}, [2]int{p.Width, p.Height})
+	assert.Equal(t, [2]int{48, 36}, [2]int{p.Width, p.Height})
 	assert.FileExists(t, filepath.Join(folder, "out-000002.png"))
 	entries, err := os.ReadDir(folder)
 	require.NoError(t, err)
@@ -82,7 +82,7 @@ func TestStylize(t *testing.T) {
 
 	var s map[string]any
 	require.NoError(t, json.Unmarshal([]byte(stdout), &s))
-	for key, want := range map[string]any{"output": out, "width": 48., "height": 32., "iterations": 4., "device": "cpu",
+	for key, want := range map[string]any{"output": out, "width": 48., "height": 36., "iterations": 4., "device": "cpu",
 		"precision": "fast", "tiles": 1.} {
 		assert.Equal(t, want, s[key], key)
 	}
@@ -113,7 +113,7 @@ func TestStylize(t *testing.T) {
 		"--init", out)
 	assert.Equal(t, exitDone, status, stderr)
 	assert.Empty(t, stdout)
-	assert.Contains(t, stderr, "48×32, 0 iterations")
+	assert.Contains(t, stderr, "48×36, 0 iterations")
 	again, err := picture.Open(out)
 	require.NoError(t, err)
 	assert.Equal(t, p, again, "no iteration changes nothing")
@@ -205,7 +205,7 @@ func TestBadInput(t *testing.T) {
 		"huge picture":       {stylize(write("huge.png", pngHeader(60000, 60000))), "claims 60000×60000 pixels"},
 		"bad style": {[]string{"stylize", content, filepath.Join(folder, "none.jpg"), "-o", out},
 			"none.jpg cannot be opened"},
-		"too small": {good("--size", "10"), "relu4_2 needs at least 8×8"},
+		"too small": {good("--size", "9"), "relu4_2 needs at least 8×8"},
 		"layer":     {good("--style-layers", "relu7_1"), `--style-layers names an unknown layer "relu7_1"`},
 		"layer's weight": {good("--content-layers", "relu4_2=x"),
 			`--content-layers: the weight in "relu4_2=x" is no number`},
@@ -467,7 +467,7 @@ func TestReport(t *testing.T) {
 	require.NoError(t, err)
 	text := string(data)
 	for _, part := range []string{"<svg", "total", "style relu4_1", "Content: content.png", "Style: style.png",
-		"Result, 64×43", "&#34;style_weight&#34;: 55.5", "<td>32</td>", "<td>64</td>", "30 iterations",
+		"Result, 64×48", "&#34;style_weight&#34;: 55.5", "<td>32</td>", "<td>64</td>", "30 iterations",
 		"Iteration 0, 32 px"} {
 		assert.Contains(t, text, part)
 	}
@@ -484,7 +484,7 @@ func TestKilledRunsResume(t *testing.T) {
 	path := func(name string) string { return filepath.Join(folder, name) }
 	for _, optimizer := range []string{"adam", "lbfgs"} {
 		base := []string{"stylize", nsttest.Content(t), nsttest.Style(t), "--size", "96",
-			"--scales", "64", "--style-size", "96", "--iterations", "600",
+			"--scales", "64", "--style-size", "96", "--iterations", "300",
 			"--init", "noise", "--optimizer", optimizer, "--model", smallNetwork(t), "--device", "cpu", "-q"}
 		start := func(args ...string) *exec.Cmd {
 			c := exec.Command(os.Args[0], append(base, args...)...)
@@ -496,7 +496,7 @@ func TestKilledRunsResume(t *testing.T) {
 		random := rand.New(rand.NewPCG(seed, uint64(len(optimizer))))
 		state, log, out := path(optimizer+".state"), path(optimizer+".log"), path(optimizer+".png")
 		kills, resumes := 0, 0
-		for kills < 10 {
+		for kills < 6 {
 			args := []string{"-o", out, "--log", log, "--checkpoint", state, "--checkpoint-every", "3"}
 			resumed := 0
 			if _, err := os.Stat(state); err == nil {
@@ -529,7 +529,7 @@ func TestKilledRunsResume(t *testing.T) {
 			kills++
 		}
 		t.Logf("%s: killed %d times, resumed %d times", optimizer, kills, resumes)
-		assert.Greater(t, kills, 3)
+		assert.Greater(t, kills, 2)
 		assert.Positive(t, resumes)
 		args := []string{"-o", out, "--log", log}
 		if _, err := os.Stat(state); err == nil {

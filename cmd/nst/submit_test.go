@@ -73,7 +73,7 @@ func TestSubmit(t *testing.T) {
 	there, here := filepath.Join(folder, "there.png"), filepath.Join(folder, "here.png")
 	status, _ := submit(with("-o", there)...)
 	require.Equal(t, exitDone, status, said.String())
-	assert.Contains(t, said.String(), "there.png: 48×32, 3 iterations in ")
+	assert.Contains(t, said.String(), "there.png: 48×36, 3 iterations in ")
 	require.Equal(t, exitDone, run(context.Background(), append([]string{"stylize", "-q", "-o", here, "--model",
 		nsttest.Slim(t), "--device", "cpu"}, flags...), io.Discard, said), said.String())
 	theirs, err := picture.Open(there)

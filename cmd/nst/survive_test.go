@@ -39,7 +39,7 @@ func startServing(t testing.TB, args ...string) *serving {
 	address := nsttest.Address(t)
 	s := &serving{t: t, url: "http://" + address, log: filepath.Join(t.TempDir(), "log"),
 		args: append([]string{"serve", "--addr", address, "--data", filepath.Join(t.TempDir(), "data"), "--model",
-			nsttest.Model(t), "--device", "cpu"}, args...)}
+			nsttest.Slim(t), "--device", "cpu"}, args...)}
 	s.start()
 	t.Cleanup(func() {
 		_ = s.cmd.Process.Signal(syscall.SIGTERM)
@@ -155,7 +155,7 @@ func (s *serving) result(location string) *picture.Picture {
 // job is made, as if nothing had happened. NST_KILLS says how often, NST_SEED which.
 func TestServeSurvives(t *testing.T) {
 	nsttest.Long(t)
-	kills := 8
+	kills := 6
 	if text := os.Getenv("NST_KILLS"); text != "" {
 		kills, _ = strconv.Atoi(text)
 	}

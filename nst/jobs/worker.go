@@ -190,7 +190,7 @@ func (w *worker) take(ctx context.Context, m jetstream.Msg) error {
 		err = w.insist(ctx, func(ctx context.Context) error { return m.DoubleAck(ctx) })
 	case errors.Is(err, ErrStuck):
 		log.Error("it hangs; this worker ends", "stall", w.queue.config.Stall.String())
-		_ = m.Nak()
+		_ = w.giveBack(m)
 		return err
 	case errors.Is(err, errLost):
 		log.Info("lost to another worker")
@@ -200,7 +200,7 @@ func (w *worker) take(ctx context.Context, m jetstream.Msg) error {
 		err = m.NakWithDelay(newerDelay)
 	case ctx.Err() != nil:
 		log.Info("given back, with its checkpoint")
-		err = m.Nak()
+		err = w.giveBack(m)
 	default:
 		log.Warn("it will be tried again", "error", err)
 		err = m.NakWithDelay(time.Duration(1+len(j.Failures)) * time.Second)
@@ -209,6 +209,15 @@ func (w *worker) take(ctx context.Context, m jetstream.Msg) error {
 		log.Warn("the server was not told", "error", err)
 	}
 	return nil
+}
+
+// giveBack has a message delivered again, and returns when the server knows: it may end with
+// this process. Without a delay a server would not store it, and one that is started again
+// would deliver the message when the patience is over.
+func (w *worker) giveBack(m jetstream.Msg) error {
+	ctx, cancel := context.WithTimeout(context.Background(), answerWait)
+	defer cancel()
+	return errors.Join(m.NakWithDelay(time.Millisecond), w.queue.js.Conn().FlushWithContext(ctx))
 }
 
 // insist does something again until it succeeds, while a server may be away; even
