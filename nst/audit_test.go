@@ -273,7 +273,7 @@ func TestRoundingOfPrecisions(t *testing.T) {
 	content, style := open(t, nsttest.Demo(t, "content.png")), open(t, nsttest.Demo(t, "style.png"))
 	evaluate := func(e *nst.Engine, p nst.Precision) (nst.Costs, []float32) {
 		costs, gradient, err := e.Evaluate(context.Background(), content, style,
-			nst.Options{Size: new(128), Precision: p})
+			nst.Options{Size: new(64), Precision: p})
 		require.NoError(t, err)
 		return costs, gradient
 	}

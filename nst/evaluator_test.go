@@ -37,7 +37,7 @@ func TestPrecisionsAgree(t *testing.T) {
 	}
 	content, style := open("content.png"), open("style.png")
 	gradient := func(p Precision) ([]float32, Costs) {
-		costs, out, err := e.Evaluate(context.Background(), content, style, Options{Precision: p, Size: new(320)})
+		costs, out, err := e.Evaluate(context.Background(), content, style, Options{Precision: p, Size: new(192)})
 		require.NoError(t, err)
 		return out, costs
 	}

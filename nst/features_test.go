@@ -110,8 +110,6 @@ func TestMasks(t *testing.T) {
 			nst.GramLoss},
 		"two pictures": {[]*picture.Picture{one, other}, []*picture.Picture{bands(8, 8, 30), bands(8, 8, 220)},
 			nst.GramLoss},
-		"moments": {[]*picture.Picture{one, other}, []*picture.Picture{bands(8, 8, 30), bands(8, 8, 220)},
-			nst.MomentsLoss},
 		"nearest neighbours": {[]*picture.Picture{one, other}, []*picture.Picture{bands(8, 8, 30), bands(8, 8, 220)},
 			nst.NeighboursLoss},
 	} {

@@ -280,7 +280,7 @@ func TestMemoryGoesAway(t *testing.T) {
 		o := Options{Size: new(0), Scales: ScalesOff, Iterations: new(3), Optimizer: Adam, Tile: "64",
 			StyleLayers: []LayerWeight{{Layer: "relu1_1"},
 				{Layer: "relu3_1"}}, ContentLayers: []LayerWeight{{Layer: "relu2_2"}}}
-		r, err := e.Stylize(context.Background(), noise(1, 256, 128), []*picture.Picture{noise(2, 60, 60)}, o,
+		r, err := e.Stylize(context.Background(), noise(1, 128, 128), []*picture.Picture{noise(2, 60, 60)}, o,
 			Hooks{Warn: func(w string) { warnings = append(warnings, w) }, Progress: func(p Progress) {
 				if p.Iteration == 1 && left > 0 {
 					limit(m.Allocated + left)
@@ -291,7 +291,7 @@ func TestMemoryGoesAway(t *testing.T) {
 		return r, warnings
 	}
 	want, warnings := run(0)
-	assert.Equal(t, 8, want.Tiles)
+	assert.Equal(t, 4, want.Tiles)
 	assert.Empty(t, warnings)
 	kept := 0
 	for left := want.PeakMemory - m.Allocated; left > 0; left = left * 4 / 5 {

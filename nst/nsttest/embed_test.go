@@ -17,12 +17,12 @@ import (
 	"github.com/seed9bb5c928/nst/nst/nsttest"
 )
 
-// Programs of another module embed the queue and the service.
+// Programs of another module embed the engine, the queue and the service.
 func TestEmbedding(t *testing.T) {
 	nsttest.Long(t)
 	root, dir := nsttest.Root(t), t.TempDir()
 	write := nsttest.Writer(t, dir)
-	for _, name := range []string{"service", "queue"} {
+	for _, name := range []string{"service", "queue", "picture"} {
 		require.NoError(t, os.CopyFS(filepath.Join(dir, name), os.DirFS(filepath.Join("testdata", name))))
 	}
 	// The module needs what this one does.
@@ -44,8 +44,16 @@ func TestEmbedding(t *testing.T) {
 		"-droptool", "github.com/mgechev/revive",
 		"-require", module+"@v0.0.0", "-replace", module+"="+root)
 	run("build", "-o", dir+"/bin/", "./...")
+	made := func(program string, args ...string) string {
+		args = append([]string{nsttest.Model(t), nsttest.Content(t), nsttest.Style(t)}, args...)
+		out, err := exec.Command(filepath.Join(dir, program), args...).CombinedOutput()
+		require.NoError(t, err, string(out))
+		return string(out)
+	}
+	assert.Equal(t, "done true\n", made("bin/queue", t.TempDir()))
 
-	// Installed by CMake, the libraries need no scripts/env: what pkg-config says will do.
+	// Installed by CMake, the libraries need no scripts/env: what pkg-config says will do. (With
+	// other flags all is compiled anew that stands on cgo: of the queue that would be much.)
 	prefix := t.TempDir()
 	build := filepath.Join(root, "build", "native")
 	out, err := exec.Command("cmake", "--install", build, "--prefix", prefix).CombinedOutput()
@@ -58,12 +66,9 @@ func TestEmbedding(t *testing.T) {
 	libs := regexp.MustCompile(`(?m)^Libs: (.*)$`).FindStringSubmatch(string(pc))
 	require.Len(t, libs, 2)
 	t.Setenv("CGO_LDFLAGS", strings.ReplaceAll(libs[1], "${libdir}", filepath.Dir(filepath.Dir(found[0]))))
-	run("build", "-o", dir+"/installed/", "./queue")
+	run("build", "-o", dir+"/installed/", "./picture")
 	for _, built := range []string{"bin", "installed"} {
-		out, err := exec.Command(filepath.Join(dir, built, "queue"), nsttest.Model(t), nsttest.Demo(t, "content.png"),
-			nsttest.Demo(t, "style.png"), t.TempDir()).CombinedOutput()
-		require.NoError(t, err, string(out))
-		assert.Equal(t, "done true\n", string(out))
+		assert.Equal(t, "64 48\n", made(built+"/picture"))
 	}
 
 	address := nsttest.Address(t)

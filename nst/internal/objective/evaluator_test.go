@@ -1014,7 +1014,7 @@ func TestMemoryEstimate(t *testing.T) {
 		width, height, side, passes int
 		hows                        []string
 	}{
-		{400, 300, 0, 1, []string{"fast", "exact", "avg", "few layers"}},
+		{320, 240, 0, 1, []string{"fast", "exact", "avg", "few layers"}},
 		{400, 240, 160, 1, []string{"fast", "exact"}},
 		{400, 240, 160, 100, []string{"fast", "few layers"}},
 	} {
