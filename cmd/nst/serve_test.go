@@ -73,7 +73,8 @@ func TestServeGoesOn(t *testing.T) {
 		done.Go(func() {
 			var stderr bytes.Buffer
 			assert.Equal(t, exitDone, run(ctx, []string{"serve", "--addr", address, "--data", data, "--model",
-				nsttest.Model(t), "--device", "cpu", "--json-log", "--patience", "1h"}, io.Discard, &stderr), "%s", &stderr)
+				nsttest.Model(t), "--device", "cpu", "--json-log", "--patience", "1h"}, io.Discard, &stderr), "%s",
+				&stderr)
 		})
 		require.Eventually(t, func() bool {
 			answer, err := http.Get("http://" + address + "/readyz")

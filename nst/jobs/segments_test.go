@@ -101,7 +101,8 @@ func TestSegmentsOfACancelledJob(t *testing.T) {
 	work(t, q)
 	iterations := 10
 	for segments := range 3 {
-		j, _, err := q.Submit(ctx, Request{Clip: nsttest.Clip(t, 50, ".mp4"), Styles: [][]byte{read(t, nsttest.Style(t))},
+		j, _, err := q.Submit(ctx, Request{Clip: nsttest.Clip(t, 50, ".mp4"),
+			Styles:      [][]byte{read(t, nsttest.Style(t))},
 			ClipOptions: ClipOptions{FrameIterations: &iterations},
 			Options:     nst.Options{Size: new(64), Iterations: &iterations, Scales: nst.ScalesOff}})
 		require.NoError(t, err)

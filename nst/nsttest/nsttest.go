@@ -54,10 +54,12 @@ func Reference(t testing.TB, name string) string {
 	return filepath.Join(Root(t), "nst", "testdata", "reference", name)
 }
 
-// Content and Style are the paths of two small pictures, for tests that any picture suits:
-// of 128×96 and 120×96 pixels, which the race detector decodes in no time.
+// Content is the path of a small picture, of 128×96 pixels, for tests that any suits: it is
+// decoded in no time, even beside the race detector.
 func Content(t testing.TB) string { return Reference(t, "content-128x96.png") }
-func Style(t testing.TB) string   { return Reference(t, "style-120x96.png") }
+
+// Style is the path of another, of 120×96 pixels.
+func Style(t testing.TB) string { return Reference(t, "style-120x96.png") }
 
 // Long marks a test that takes long: go test -short, and with it scripts/test quick, leave
 // it out; scripts/test runs it.

@@ -85,9 +85,11 @@ func Work(t testing.TB, q *jobs.Queue, e *nst.Engine) (stop func()) {
 	return stop
 }
 
-// Content and Style are the files of two small pictures.
+// Content is the file of nsttest.Content.
 func Content(t testing.TB) []byte { return read(t, nsttest.Content(t)) }
-func Style(t testing.TB) []byte   { return read(t, nsttest.Style(t)) }
+
+// Style is the file of nsttest.Style.
+func Style(t testing.TB) []byte { return read(t, nsttest.Style(t)) }
 
 func read(t testing.TB, path string) []byte {
 	t.Helper()
