@@ -467,7 +467,8 @@ func TestReport(t *testing.T) {
 	require.NoError(t, err)
 	text := string(data)
 	for _, part := range []string{"<svg", "total", "style relu4_1", "Content: content-128x96.png",
-		"Style: style-120x96.png", "Result, 64×48", "&#34;style_weight&#34;: 55.5", "<td>32</td>", "<td>64</td>", "30 iterations",
+		"Style: style-120x96.png", "Result, 64×48", "&#34;style_weight&#34;: 55.5", "<td>32</td>", "<td>64</td>",
+		"30 iterations",
 		"Iteration 0, 32 px"} {
 		assert.Contains(t, text, part)
 	}
