@@ -477,6 +477,9 @@ func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if p.Status == 401 {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="nst"`)
 	}
+	if r.Body != http.NoBody { // else net/http answers when a small one has come, however slowly
+		w.Header().Set("Connection", "close")
+	}
 	writeAs(w, "application/problem+json", p.Status, p)
 }
 

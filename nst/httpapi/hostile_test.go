@@ -251,6 +251,8 @@ func TestHostileConnections(t *testing.T) {
 			"boundary=x\r\nContent-Length: 99999999999\r\n\r\n", "HTTP/1.1 413 Request Entity Too Large"},
 		"a header of newlines": {"GET /v1/jobs HTTP/1.1\r\nHost: localhost\r\nX: a\nb\r\n\r\n",
 			"HTTP/1.1 400 Bad Request"},
+		"a body that does not come": {"POST /v1/nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n",
+			"HTTP/1.1 404 Not Found"},
 		"a slow loris": {"GET /v1/jobs HTTP/1.1\r\nHost: localhost\r\nX-Slow: ", "EOF"}, // cut off
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -111,7 +111,6 @@ func (s *shares) wait(ctx context.Context, client string) (leave func(), err err
 func (a *API) receive(w http.ResponseWriter, r *http.Request) (s *sent, err error) {
 	leave, err := a.senders.enter(a.group(r))
 	if err != nil {
-		w.Header().Set("Connection", "close") // else net/http waits for a small body before it answers
 		return nil, err
 	}
 	defer leave()
