@@ -13,7 +13,7 @@ const ofClips = ["frame_iterations", "long_term", "passes", "container", "tempor
 const transfers = { luminance: "luminance", only: "color" };
 // The options that the form has fields for.
 const own = ["size", "preset", "seed", "color", "transfer", "strength", "iterations", "frame_iterations",
-  "style_weights"];
+  "passes", "container", "style_weights"];
 
 // What a job that is run again had beyond the form: options, and pictures by their part.
 let kept = { options: {}, parts: {} };
@@ -48,6 +48,8 @@ function options() {
   if (strength() !== 0.5) o.strength = strength();
   if ($("iterations").value !== "") o.iterations = Number($("iterations").value);
   if ($("frame_iterations").value !== "") o.frame_iterations = Number($("frame_iterations").value);
+  if ($("passes").value !== "") o.passes = Number($("passes").value);
+  if ($("container").value !== "mp4") o.container = $("container").value;
   if (!isClip()) for (const name of ofClips) delete o[name];
   if (!$("regions").checked && weights.some((w) => w !== weights[0])) o.style_weights = weights.map((w) => w / 100);
   return o;
@@ -56,11 +58,11 @@ function options() {
 // A clip is small where nothing else is said: its frames are many.
 let wasClip = false;
 function follow() {
+  if (!chosen.content) return;
   const clip = isClip(), [before, now] = clip ? [512, 256] : [256, 512];
-  if (!chosen.content || clip === wasClip) return;
+  if (clip !== wasClip && size() === before) setSize(now);
   wasClip = clip;
-  if (size() === before) setSize(now);
-  show($("frame-iterations-field"), clip);
+  for (const field of document.querySelectorAll(".of-clips")) show(field, clip);
   show($("color").querySelector("[value=only]"), !clip);
   if (clip && $("color").value === "only") $("color").value = "style";
 }
@@ -101,8 +103,8 @@ function secondsFor(longest) {
   const pixels = longest * longest * Math.min(width, height) / Math.max(width, height);
   let iterations = Number($("iterations").value) || iterationsOf[preset];
   if (isClip()) {
-    const each = $("frame_iterations");
-    iterations += (frames() - 1) * Number(each.value || each.placeholder);
+    const each = $("frame_iterations"), passes = Number($("passes").value) || 1;
+    iterations += (passes * frames() - 1) * Number(each.value || each.placeholder);
   }
   const far = (job) => Math.abs(Math.log(job.width * job.height / pixels));
   const like = made().filter((job) => job.state === "done" && job.result?.iterations > 0 &&
@@ -150,7 +152,7 @@ function wrong() {
   if (!chosen.styles.length) return { part: "style", detail: "choose a painting" };
   if (!chosen.styles.some((s) => s.weight)) return { part: "style", detail: "give one painting a weight" };
   for (const [id, least, needed] of [["size", 16, scale() === "own"], ["seed", 0, true], ["iterations", 1, false],
-    ["frame_iterations", 0, false]]) {
+    ["frame_iterations", 0, false], ["passes", 1, false]]) {
     const { value, validity } = $(id);
     if (!needed && value === "" && validity.valid) continue;
     if (value === "" || !Number.isInteger(Number(value)) || Number(value) < least) {
@@ -216,10 +218,11 @@ export async function fill(job) {
   $("strength").value = o.strength ?? 0.5;
   $("iterations").value = o.iterations ?? "";
   $("frame_iterations").value = o.frame_iterations ?? "";
+  $("passes").value = o.passes ?? "";
+  $("container").value = o.container ?? "mp4";
   $("seed").value = o.seed ?? 0;
-  $("more").open = o.iterations !== undefined || o.frame_iterations !== undefined || !!o.seed ||
-    $("color").value !== "style" ||
-    $("preset").value !== "balanced";
+  $("more").open = ["iterations", "frame_iterations", "passes", "container"].some((name) => o[name] !== undefined) ||
+    !!o.seed || $("color").value !== "style" || $("preset").value !== "balanced";
   wasClip = clip; // the size is the job's
   await setContent(content, clip ? "The clip" : "The photograph", undefined, clip);
   await addStyles(paintings.map((file, i) => ({ file, name: `Painting ${i + 1}` })));
