@@ -219,7 +219,7 @@ func (o *videoOptions) run(ctx context.Context, stdout, stderr io.Writer) (err e
 	if err != nil {
 		return err
 	}
-	engines, err := o.openEngines(ctx, stderr)
+	engines, err := o.openEngines(ctx, in.options.MemoryLimit > 0, stderr)
 	if err != nil {
 		return err
 	}
@@ -248,8 +248,9 @@ func (o *videoOptions) run(ctx context.Context, stdout, stderr io.Writer) (err e
 	var saving error // of what is written on the way: the run goes on
 	warn := func(message string) { fmt.Fprintf(stderr, "nst: %s\n", message) }
 	hooks := nst.Hooks{Warn: warn}
-	if len(engines) == 1 { // else one line would tell of several frames
-		hooks.Progress = show.within
+	hooks.Progress = show.within
+	if len(engines) > 1 { // one line does not tell of several frames
+		hooks.Progress = func(nst.Progress) { show.show() }
 	}
 	run := &video.Run{Engine: engines[0], Beside: engines[1:], Clip: in.clip, Styles: in.styles, Options: in.options,
 		Flow: flow, Store: store, Passes: o.passes, Limit: o.limit, Warn: warn, Hooks: hooks,
@@ -270,7 +271,7 @@ func (o *videoOptions) run(ctx context.Context, stdout, stderr io.Writer) (err e
 	s := videoSummary{Output: o.output, FramesFolder: o.frames, Width: in.width, Height: in.height,
 		Seconds: time.Since(began).Seconds(), Device: device}
 	s.SecondsPerFrame = s.Seconds / float64(max(1, made))
-	s.Frames, s.Shots = store.Count()
+	s.Frames, s.Shots = store.Count(o.limit)
 	if err := o.write(ctx, run, func(n int) { show.written(n, s.Frames) }); err != nil {
 		return err
 	}
@@ -306,7 +307,7 @@ var errOnTheWay = errors.New("the result is written")
 // leave is the end of a run, however it ended: the frames that are done stay unless all are,
 // or none is.
 func (o *videoOptions) leave(store *video.Store, failed error, stderr io.Writer) error {
-	frames, _ := store.Count()
+	frames, _ := store.Count(0)
 	if failed != nil && frames > 0 && !errors.Is(failed, video.ErrStore) && !errors.Is(failed, errOnTheWay) {
 		fmt.Fprintf(stderr, "nst: %d frames that are done are in %s: the same command with --resume goes on\n", frames,
 			o.storePath())
@@ -318,9 +319,23 @@ func (o *videoOptions) leave(store *video.Store, failed error, stderr io.Writer)
 }
 
 // openEngines readies the devices: one engine of all, or one of each, by --share.
-func (o *videoOptions) openEngines(ctx context.Context, stderr io.Writer) ([]*nst.Engine, error) {
+func (o *videoOptions) openEngines(ctx context.Context, limited bool, stderr io.Writer) ([]*nst.Engine, error) {
 	if o.share == shareShots {
-		return o.openEach(ctx, stderr)
+		engines, err := o.openEach(ctx, stderr)
+		onCPU := 0
+		for _, e := range engines {
+			if e.Device() == torch.CPU {
+				onCPU++
+			}
+		}
+		if err == nil && onCPU > 1 && limited {
+			for _, e := range engines {
+				e.Close()
+			}
+			return nil, usage("--memory-limit is the whole process's on the CPU, and --share shots has %d engines "+
+				"there: leave one of them out", onCPU)
+		}
+		return engines, err
 	}
 	engine, err := o.open(ctx, stderr)
 	return []*nst.Engine{engine}, err

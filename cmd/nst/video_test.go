@@ -192,6 +192,8 @@ func TestVideoBadInput(t *testing.T) {
 		{[]string{in, style, "-o", out, "--limit", "-1"}, "--limit is -1"},
 		{[]string{in, style, "-o", out, "--share", "frames"}, `--share is "frames"; tiles or shots will do`},
 		{[]string{in, style, "-o", out, "--share", "shots", "--device", "cpu,cpu,pretend:0,pretend:0"}, "named twice"},
+		{[]string{in, style, "-o", out, "--share", "shots", "--device", "cpu,cpu", "--memory-limit", "1G"},
+			"--share shots has 2 engines there"},
 		{[]string{in, style, "-o", out, "--long-term", "2,1"}, "--long-term is [2 1]"},
 		{[]string{in, style, "-o", out, "--frame-iterations", "-1"}, "--frame-iterations is -1"},
 		{[]string{in, style, "-o", out, "--temporal-weight", "-1"}, "--temporal-weight is -1"},

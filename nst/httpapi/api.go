@@ -262,6 +262,9 @@ func (a *API) shield(next http.Handler) http.Handler {
 		control := http.NewResponseController(w)
 		if r.Body != http.NoBody { // net/http takes one that passes for a client that has gone
 			_ = control.SetReadDeadline(time.Now().Add(readTime))
+			if r.ProtoMajor == 1 { // until it is read: else net/http answers when a small one has come, however slowly
+				h.Set("Connection", "close")
+			}
 		}
 		_ = control.SetWriteDeadline(time.Now().Add(readTime + writeTime))
 		began := time.Now()
@@ -476,9 +479,6 @@ func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	if p.Status == 401 {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="nst"`)
-	}
-	if r.Body != http.NoBody { // else net/http answers when a small one has come, however slowly
-		w.Header().Set("Connection", "close")
 	}
 	writeAs(w, "application/problem+json", p.Status, p)
 }

@@ -36,6 +36,7 @@ type service struct {
 	t     testing.TB
 	url   string
 	queue *jobs.Queue
+	api   *httpapi.API
 	docs  routers.Router // nil: answers are not validated
 	token string
 
@@ -52,7 +53,7 @@ func serve(t testing.TB, worker bool, qc jobs.Config, c httpapi.Config, options 
 	web.Config = api.Server()
 	web.Start()
 	t.Cleanup(func() { api.Close(); web.Close() })
-	s := &service{t: t, url: web.URL, queue: q, docs: documented(t)}
+	s := &service{t: t, url: web.URL, api: api, queue: q, docs: documented(t)}
 	if len(c.Tokens) > 0 {
 		s.token = c.Tokens[0].Secret
 	}

@@ -171,6 +171,7 @@ func (g *guests) login(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	w.Header().Del("Connection")
 	if json.Unmarshal(data, &given) != nil {
 		return bad(`{"token": "…"} is wanted`)
 	}

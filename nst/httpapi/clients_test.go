@@ -2,6 +2,7 @@ package httpapi_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
 	"net/netip"
 	"strings"
 	"sync"
@@ -127,6 +129,46 @@ func TestSlowSenders(t *testing.T) {
 	assert.Contains(t, <-answers, "408", "who sends nothing for 15 seconds")
 	for _, c := range slow {
 		c.Close()
+	}
+}
+
+// A connection is closed when a request is refused before its body was looked at, in HTTP/1;
+// one whose pictures have come keeps it.
+func TestRefusedKeepTheirConnection(t *testing.T) {
+	s := serve(t, false, jobs.Config{}, httpapi.Config{})
+	for name, c := range map[string]struct {
+		http2 bool
+		path  string
+		size  int
+		kept  bool
+	}{
+		"another path":            {false, "/v1/nothing", 300 << 10, false},
+		"another path, by HTTP/2": {true, "/v1/nothing", 300 << 10, true},
+		"a wrong option":          {false, "/v1/jobs", 0, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			web := httptest.NewUnstartedServer(s.api)
+			web.EnableHTTP2 = c.http2
+			web.StartTLS()
+			defer web.Close()
+			body, kind := form(t, "content", jobstest.Content(t), "style", append(jobstest.Style(t),
+				make([]byte, c.size)...), "options", `{"size":-1}`)
+			answer, err := web.Client().Post(web.URL+c.path, kind, body)
+			require.NoError(t, err)
+			_, err = io.Copy(io.Discard, answer.Body)
+			require.NoError(t, err)
+			answer.Body.Close()
+			assert.GreaterOrEqual(t, answer.StatusCode, 400)
+			kept := false
+			trace := &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { kept = i.Reused }}
+			r, err := http.NewRequestWithContext(httptrace.WithClientTrace(context.Background(), trace), "GET",
+				web.URL+"/healthz", nil)
+			require.NoError(t, err)
+			answer, err = web.Client().Do(r)
+			require.NoError(t, err)
+			answer.Body.Close()
+			assert.Equal(t, c.kept, kept)
+		})
 	}
 }
 

@@ -158,7 +158,7 @@ func TestSoak(t *testing.T) {
 	run(40)
 	after := resident()
 	t.Logf("resident after 40, 80 and 120 jobs: %d, %d and %d MB", before>>20, middle>>20, after>>20)
-	assert.Less(t, after-before, int64(50<<20))
+	assert.Less(t, after-before, int64(30<<20))
 	assert.Equal(t, tensors, torch.Live())
 	var list struct{ Total int }
 	_, _, body := s.get("/v1/jobs")

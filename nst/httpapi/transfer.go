@@ -114,6 +114,7 @@ func (a *API) receive(w http.ResponseWriter, r *http.Request) (s *sent, err erro
 		return nil, err
 	}
 	defer leave()
+	w.Header().Del("Connection")
 	control := http.NewResponseController(w)
 	most := a.config.MaxBytes + a.config.MaxClipBytes
 	r.Body = &arriving{ReadCloser: http.MaxBytesReader(w, r.Body, most), control: control, began: time.Now()}

@@ -343,7 +343,7 @@ func (c *clipRun) keep(end int64) func(context.Context) error {
 func (c *clipRun) note(j *Job, size int64) {
 	r := &Result{Type: Containers[j.Clip.container()], Bytes: int(size),
 		Seconds: c.spent + time.Since(c.began).Seconds()}
-	r.Frames, r.Shots = c.run.Store.Count()
+	r.Frames, r.Shots = c.run.Store.Count(0)
 	for pass := range c.run.Passes {
 		for i := range r.Frames {
 			made, _ := c.run.Store.Made(pass+1, i)

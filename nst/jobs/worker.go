@@ -211,8 +211,8 @@ func (w *worker) take(ctx context.Context, m jetstream.Msg) error {
 	return nil
 }
 
-// giveBack has a message delivered again, and returns when the server knows: it may end with
-// this process. Without a delay a server would not store it, and one that is started again
+// giveBack has a message delivered again, and returns when the server has read that: it may end
+// with this process. Without a delay a server would not store it, and one that is started again
 // would deliver the message when the patience is over.
 func (w *worker) giveBack(m jetstream.Msg) error {
 	ctx, cancel := context.WithTimeout(context.Background(), answerWait)

@@ -13,7 +13,8 @@ import (
 	"github.com/seed9bb5c928/nst/nst/picture"
 )
 
-// Run makes a clip of a clip. Its callbacks, Hooks among them, never run at the same time.
+// Run makes a clip of a clip. Its callbacks, Hooks among them, never run at the same time; Flow
+// does, with Beside. What panics there is then an error, a *torch.PanicError.
 type Run struct {
 	Engine *nst.Engine
 	// Beside are more engines, each with devices of its own. With them shots are made at the
@@ -36,7 +37,8 @@ type Run struct {
 	Hooks nst.Hooks
 	// Progress is told of each frame that is done. It may be nil.
 	Progress func(Progress)
-	// Reading is told of each frame of the clip that is read, in each pass. It may be nil.
+	// Reading is told of each frame of the clip when it is read for the first pass, and again to
+	// be written. It may be nil.
 	Reading func(index int)
 	// Warn is told of what the run goes on in spite of. It may be nil.
 	Warn func(message string)
@@ -283,7 +285,9 @@ func (r *Run) finished(ctx context.Context, do func(i int, p *picture.Picture, a
 	if err != nil {
 		return err
 	}
-	_, err = r.frames(ctx, func(i int, f *Frame) error {
+	quiet := *r // what is damaged was told of when frames were made
+	quiet.Warn = nil
+	_, err = quiet.frames(ctx, func(i int, f *Frame) error {
 		p, err := r.Store.Result(r.passes(), i)
 		if err == nil {
 			p, err = sequence.Finish(ctx, Input{Index: i, Picture: f.Picture}, p)

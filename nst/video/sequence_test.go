@@ -291,7 +291,7 @@ func TestResume(t *testing.T) {
 		s, err := CreateStore(filepath.Join(folder, "whole"), identity)
 		require.NoError(t, err)
 		require.NoError(t, run(s).Make(context.Background()))
-		frames, shots := s.Count()
+		frames, shots := s.Count(0)
 		assert.Equal(t, [2]int{6, 2}, [2]int{frames, shots})
 		require.NoError(t, s.Close())
 		whole, err := os.ReadFile(filepath.Join(folder, "whole"))

@@ -98,7 +98,7 @@ func (s *shots) end(of shot) int {
 }
 
 // onEach has each engine do work, and beside them something else, all at the same time. The
-// first error ends the others, and is what it returns.
+// first error, or panic, ends the others, and is what it returns.
 func (r *Run) onEach(ctx context.Context, work func(context.Context, *nst.Engine) error,
 	beside ...func(context.Context) error) error {
 	if len(r.Beside) == 0 && len(beside) == 0 {
@@ -106,19 +106,28 @@ func (r *Run) onEach(ctx context.Context, work func(context.Context, *nst.Engine
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	for _, e := range append([]*nst.Engine{r.Engine}, r.Beside...) {
-		group.Go(func() error { return work(ctx, e) })
+		group.Go(func() error { return torch.Recovered(func() error { return work(ctx, e) }) })
 	}
 	for _, do := range beside {
-		group.Go(func() error { return do(ctx) })
+		group.Go(func() error { return torch.Recovered(func() error { return do(ctx) }) })
 	}
 	return group.Wait()
 }
 
-// firstPassApart makes shots on each engine, while they are found.
+// firstPassApart makes shots on each engine, while they are found. If looking for them fails,
+// what was found until then is made, as one engine would have.
 func (r *Run) firstPassApart(ctx context.Context, sequence *Sequence, shots *shots) error {
-	return r.onEach(ctx, func(ctx context.Context, engine *nst.Engine) error {
+	var looking error
+	err := r.onEach(ctx, func(ctx context.Context, engine *nst.Engine) error {
 		return r.makeShots(ctx, engine, sequence, shots)
-	}, func(ctx context.Context) error { return r.findShots(ctx, sequence, shots) })
+	}, func(ctx context.Context) error {
+		looking = r.findShots(ctx, sequence, shots)
+		return nil
+	})
+	if err == nil {
+		err = looking
+	}
+	return err
 }
 
 // findShots goes through the clip and finds where shots begin, as making its frames would. It

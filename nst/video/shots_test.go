@@ -112,7 +112,7 @@ func TestShots(t *testing.T) {
 			c.change(&run.Options)
 			alone := run
 			require.NoError(t, alone.Make(context.Background()))
-			frames, shots := alone.Store.Count()
+			frames, shots := alone.Store.Count(0)
 			require.Equal(t, [2]int{8, 3}, [2]int{frames, shots})
 
 			var within atomic.Int32
@@ -195,9 +195,7 @@ func TestShotsFail(t *testing.T) {
 		run := Run{Engine: engines[0], Beside: engines[1:], Clip: clip, Styles: []*picture.Picture{waves(64, 64, 3, 9)},
 			Options: options, Flow: f.flow, Store: newStore(t)}
 		require.ErrorIs(t, run.Make(context.Background()), broken)
-		if making {
-			assert.Equal(t, 2, run.Store.done(0))
-		}
+		assert.Equal(t, 2, run.Store.done(0))
 		run.Flow = nil
 		require.NoError(t, run.Make(context.Background()))
 		alone := run
@@ -265,7 +263,7 @@ func TestStoreIsShared(t *testing.T) {
 				p, err := s.Result(1, i)
 				assert.NoError(t, err)
 				assert.Equal(t, coloured(i, 16, 12).Pixels, p.Pixels)
-				s.Count()
+				s.Count(0)
 			}
 		})
 	}

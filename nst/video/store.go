@@ -256,12 +256,13 @@ func (s *Store) Result(pass, index int) (*picture.Picture, error) {
 	return p, nil
 }
 
-// Count is how many frames of the first pass there are, and how many shots they make.
-func (s *Store) Count() (frames, shots int) {
+// Count is how many frames of the first pass there are, and how many shots they make, of the
+// first so many of the clip; 0: of all.
+func (s *Store) Count(limit int) (frames, shots int) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	for name, f := range s.frames {
-		if strings.HasPrefix(name, passName(1)) {
+		if strings.HasPrefix(name, passName(1)) && (limit == 0 || f.made.Index < limit) {
 			frames++
 			if f.made.Cut {
 				shots++

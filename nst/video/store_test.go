@@ -41,7 +41,7 @@ func TestStore(t *testing.T) {
 		require.NoError(t, os.WriteFile(path, whole[:cut], 0o600))
 		s, err := OpenStore(path, identity)
 		require.NoError(t, err)
-		frames, shots := s.Count()
+		frames, shots := s.Count(0)
 		want := 0
 		for _, end := range ends {
 			if cut >= end {
@@ -63,7 +63,7 @@ func TestStore(t *testing.T) {
 		require.NoError(t, s.Close())
 		s, err = OpenStore(path, identity)
 		require.NoError(t, err)
-		again, _ := s.Count()
+		again, _ := s.Count(0)
 		assert.Equal(t, frames+1, again)
 		p, err := s.Result(1, frames)
 		require.NoError(t, err)
