@@ -247,8 +247,7 @@ func (o *videoOptions) run(ctx context.Context, stdout, stderr io.Writer) (err e
 	made := 0
 	var saving error // of what is written on the way: the run goes on
 	warn := func(message string) { fmt.Fprintf(stderr, "nst: %s\n", message) }
-	hooks := nst.Hooks{Warn: warn}
-	hooks.Progress = show.within
+	hooks := nst.Hooks{Warn: warn, Progress: show.within}
 	if len(engines) > 1 { // one line does not tell of several frames
 		hooks.Progress = func(nst.Progress) { show.show() }
 	}
@@ -320,25 +319,25 @@ func (o *videoOptions) leave(store *video.Store, failed error, stderr io.Writer)
 
 // openEngines readies the devices: one engine of all, or one of each, by --share.
 func (o *videoOptions) openEngines(ctx context.Context, limited bool, stderr io.Writer) ([]*nst.Engine, error) {
-	if o.share == shareShots {
-		engines, err := o.openEach(ctx, stderr)
-		onCPU := 0
-		for _, e := range engines {
-			if e.Device() == torch.CPU {
-				onCPU++
-			}
-		}
-		if err == nil && onCPU > 1 && limited {
-			for _, e := range engines {
-				e.Close()
-			}
-			return nil, usage("--memory-limit is the whole process's on the CPU, and --share shots has %d engines "+
-				"there: leave one of them out", onCPU)
-		}
-		return engines, err
+	if o.share == shareTiles {
+		engine, err := o.open(ctx, stderr)
+		return []*nst.Engine{engine}, err
 	}
-	engine, err := o.open(ctx, stderr)
-	return []*nst.Engine{engine}, err
+	engines, err := o.openEach(ctx, stderr)
+	onCPU := 0
+	for _, e := range engines {
+		if e.Device() == torch.CPU {
+			onCPU++
+		}
+	}
+	if err == nil && onCPU > 1 && limited {
+		for _, e := range engines {
+			e.Close()
+		}
+		return nil, usage("--memory-limit is the whole process's on the CPU, and --share shots has %d engines "+
+			"there: leave one of them out", onCPU)
+	}
+	return engines, err
 }
 
 // openFlow is where the optical flow comes from.

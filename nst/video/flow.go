@@ -23,9 +23,8 @@ type Numbered struct {
 
 // Flow finds the optical flow between two frames of one size: two planes, u to the right and
 // v down, so that what is at (x,y) of from is at (x+u, y+v) of to. The error matches ErrNoFlow
-// where there is none: a frame is then not held to one farther back than the nearest that it is to
-// be. A Run with
-// several engines calls it from several goroutines at once.
+// where there is none: a frame is then not held to one farther back than the nearest that it
+// is to be. A Run with several engines calls it from several goroutines at once.
 type Flow func(ctx context.Context, from, to Numbered) ([]float32, error)
 
 // ErrNoFlow is matched (errors.Is) by the error of a flow that is not there.

@@ -193,7 +193,7 @@ func (r *Run) laterPass(ctx context.Context, engine *nst.Engine, settled *Sequen
 			if in.Before, err = r.Store.Result(pass-1, in.Index); err != nil {
 				return err
 			}
-			if _, err := r.one(ctx, sequence, pass, in, shots.frames); err != nil {
+			if _, err := r.one(ctx, sequence, pass, in, shots.frames); err != nil { // all of which are known
 				return err
 			}
 		}

@@ -97,11 +97,11 @@ func (s *shots) end(of shot) int {
 	return s.frames
 }
 
-// onEach has each engine do work, and beside them something else, all at the same time. The
-// first error, or panic, ends the others, and is what it returns.
+// onEach has each engine do work, and several of them something else beside it, all at the same
+// time. The first error, or panic, ends the others, and is what it returns.
 func (r *Run) onEach(ctx context.Context, work func(context.Context, *nst.Engine) error,
 	beside ...func(context.Context) error) error {
-	if len(r.Beside) == 0 && len(beside) == 0 {
+	if len(r.Beside) == 0 {
 		return work(ctx, r.Engine) // whose panics are the caller's
 	}
 	group, ctx := errgroup.WithContext(ctx)

@@ -259,29 +259,28 @@ func (s *Store) Result(pass, index int) (*picture.Picture, error) {
 // Count is how many frames of the first pass there are, and how many shots they make, of the
 // first so many of the clip; 0: of all.
 func (s *Store) Count(limit int) (frames, shots int) {
-	s.mutex.Lock()
-	defer s.mutex.Unlock()
-	for name, f := range s.frames {
-		if strings.HasPrefix(name, passName(1)) && (limit == 0 || f.made.Index < limit) {
-			frames++
-			if f.made.Cut {
-				shots++
-			}
-		}
-	}
-	return frames, shots
+	return s.count(limit, func(name string) bool { return strings.HasPrefix(name, passName(1)) })
 }
 
 // done is how many frames there are in all passes, of the first so many of the clip; 0: of all.
 func (s *Store) done(limit int) (frames int) {
+	frames, _ = s.count(limit, func(name string) bool { return !strings.HasPrefix(name, passName(contentPass)) })
+	return frames
+}
+
+func (s *Store) count(limit int, counts func(name string) bool) (frames, shots int) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	for name, f := range s.frames {
-		if !strings.HasPrefix(name, passName(contentPass)) && (limit == 0 || f.made.Index < limit) {
-			frames++
+		if !counts(name) || limit > 0 && f.made.Index >= limit {
+			continue
+		}
+		frames++
+		if f.made.Cut {
+			shots++
 		}
 	}
-	return frames
+	return frames, shots
 }
 
 // Bytes is how large the file is.
