@@ -20,6 +20,7 @@ import (
 
 	"github.com/seed9bb5c928/nst/nst"
 	"github.com/seed9bb5c928/nst/nst/nsttest"
+	"github.com/seed9bb5c928/nst/nst/picture"
 )
 
 func TestSeries(t *testing.T) {
@@ -285,6 +286,33 @@ func TestCompare(t *testing.T) {
 }
 
 // Readings that this machine does not have are NaN or nil, and not zero.
+// A peer that dies says how and why, at once and at each later question; what torch.compile
+// kept for another run is not what it finds.
+func TestPeerThatDies(t *testing.T) {
+	script := filepath.Join(t.TempDir(), "dies.py")
+	require.NoError(t, os.WriteFile(script, []byte(`
+import os, sys
+print('{"configurations": ["compiled"], "torch": "2"}', flush=True)
+input()
+print("chunks\n" + os.environ["TORCHINDUCTOR_CACHE_DIR"], file=sys.stderr, flush=True)
+os.abort()
+`), 0o644))
+	t.Setenv("TORCHINDUCTOR_CACHE_DIR", "another run's")
+	p, err := picture.Open(nsttest.Content(t))
+	require.NoError(t, err)
+	folder := t.TempDir()
+	peers, err := StartPeers(context.Background(), PeerOptions{Python: "python3", Script: script, Model: "none",
+		Content: p, Style: p, Folder: folder, Stderr: t.Output()})
+	require.NoError(t, err)
+	defer peers.Close()
+	for range 2 {
+		var r PeerResult
+		peers["compiled"].run("compiled", 64, 1, 3, &r)
+		assert.Equal(t, "it ended (signal: aborted): "+filepath.Join(folder, "inductor"),
+			strings.Replace(r.Error, " (core dumped)", "", 1))
+	}
+}
+
 func TestSensorsAreThereOrNot(t *testing.T) {
 	if clock := (&watcher{threads: 2}).cpuClock(); !math.IsNaN(clock) {
 		assert.Greater(t, clock, 100.0)

@@ -4,10 +4,10 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -117,6 +117,9 @@ func StartPeers(ctx context.Context, o PeerOptions) (Peers, error) {
 
 func startPeer(ctx context.Context, o PeerOptions, args []string) (p *peer, err error) {
 	p = &peer{command: exec.CommandContext(ctx, o.Python, args...)}
+	// What torch.compile kept of an earlier run is not used: it does not notice that the
+	// processor is another one, and then writes over its own memory (seen with 2.15).
+	p.command.Env = append(os.Environ(), "TORCHINDUCTOR_CACHE_DIR="+filepath.Join(o.Folder, "inductor"))
 	p.command.Stderr = &p.complaint
 	if p.input, err = p.command.StdinPipe(); err != nil {
 		return nil, err
@@ -132,18 +135,22 @@ func startPeer(ctx context.Context, o PeerOptions, args []string) (p *peer, err 
 	p.output.Buffer(nil, 1<<24)
 	if err := p.read(&p.greeting); err != nil {
 		p.close()
-		lines := strings.Split(strings.TrimSpace(p.complaint.String()), "\n")
-		return nil, usage("--peers: %s cannot run %s (%s); a Python with torch, numpy and Pillow will do: "+
-			"--python PATH", o.Python, filepath.Base(args[0]), lines[len(lines)-1])
+		return nil, usage("--peers: %s cannot run %s (%w); a Python with torch, numpy and Pillow will do: "+
+			"--python PATH", o.Python, filepath.Base(args[0]), err)
 	}
 	return p, nil
 }
 
+// read is the answer to what was asked; without one, how the process ended and its last words.
 func (p *peer) read(answer any) error {
-	if !p.output.Scan() {
-		return errors.Join(errors.New("it ended"), p.output.Err())
+	if p.output.Scan() {
+		return json.Unmarshal(p.output.Bytes(), answer)
 	}
-	return json.Unmarshal(p.output.Bytes(), answer)
+	if p.close(); p.output.Err() != nil {
+		return p.output.Err()
+	}
+	words := strings.TrimSpace(p.complaint.String())
+	return fmt.Errorf("it ended (%s): %s", p.command.ProcessState, words[strings.LastIndex(words, "\n")+1:])
 }
 
 // run has a configuration run n iterations; its first ever at this size comes
@@ -169,9 +176,6 @@ func (p *peer) ahead(name string, size, batch, n int, r *PeerResult) {
 func (p *peer) ask(name string, size, batch, n int, ahead bool, r *PeerResult) (seconds []float64) {
 	question, err := json.Marshal(map[string]any{"configuration": name, "size": size, "batch": batch, "iterations": n,
 		"ahead": ahead})
-	if err == nil {
-		_, err = p.input.Write(append(question, '\n'))
-	}
 	var answer struct {
 		Seconds    []float64
 		PeakMemory int64   `json:"peak_memory_bytes"`
@@ -179,6 +183,8 @@ func (p *peer) ask(name string, size, batch, n int, ahead bool, r *PeerResult) (
 		Error      string
 	}
 	if err == nil {
+		// That nobody reads any more, the answer tells, with why.
+		_, _ = p.input.Write(append(question, '\n'))
 		err = p.read(&answer)
 	}
 	if err != nil {
