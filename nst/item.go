@@ -122,7 +122,7 @@ func (m *item) stylePictures() (out []*picture.Picture) {
 
 // tensor is a picture at a size, in the precision of the run.
 func (s *settings) tensor(p *picture.Picture, device torch.Device, width, height int) torch.Tensor {
-	return torch.Cast(tensorOf(p, device, width, height, s.wrap()), s.Precision.scalar())
+	return torch.Cast(tensorOf(p, device, width, height, s.Wrap.Directions()), s.Precision.scalar())
 }
 
 // part is what a tile sees of a picture, on the CPU, in the precision of the run.
@@ -167,7 +167,7 @@ func noise(seed uint64, width, height int) *picture.Picture {
 func (m *item) result(d *descent.Descent, i int, final scale) *picture.Picture {
 	best := objective.OnePicture(d.Best(), i)
 	if shape := torch.Shape(best); int(shape[3]) != final.width || int(shape[2]) != final.height {
-		best = torch.Resize(best, int64(final.height), int64(final.width), m.settings.wrap())
+		best = torch.Resize(best, int64(final.height), int64(final.width), m.settings.Wrap.Directions())
 	}
 	return m.finish(pictureOf(best))
 }
@@ -178,7 +178,7 @@ func (m *item) finish(p *picture.Picture) *picture.Picture {
 		return p
 	}
 	out := *p
-	out.Alpha = resizedPlanes(m.content.Alpha, m.content, p.Width, p.Height, m.settings.wrap())
+	out.Alpha = resizedPlanes(m.content.Alpha, m.content, p.Width, p.Height, m.settings.Wrap.Directions())
 	plane := p.Width * p.Height
 	for i, a := range out.Alpha {
 		if a == 0 { // nothing was optimised there
@@ -194,7 +194,7 @@ func (m *item) coloured(p *picture.Picture) *picture.Picture {
 		return p
 	}
 	if m.colours == nil || m.colours.Width != p.Width || m.colours.Height != p.Height {
-		m.colours = resized(m.chroma, p.Width, p.Height, m.settings.wrap())
+		m.colours = resized(m.chroma, p.Width, p.Height, m.settings.Wrap.Directions())
 	}
 	return picture.Recolor(p, m.colours)
 }

@@ -282,7 +282,7 @@ func (s *settings) checkMasks(content *picture.Picture, styles, cut []*picture.P
 	}
 	contentMask.of = content
 	for i, m := range styleMasks {
-		m.of, m.inside = cut[i], s.wrap()
+		m.of, m.inside = cut[i], s.Wrap.Directions()
 	}
 	return contentMask, styleMasks, nil
 }
@@ -299,9 +299,9 @@ func (s *settings) wholeMasks(content *picture.Picture, styles []*picture.Pictur
 		}
 	}
 	for i, p := range styles {
-		if p.Alpha != nil || s.wrap() != (torch.Wrap{}) {
+		if p.Alpha != nil || s.Wrap.Directions() != (torch.Wrap{}) {
 			all[i] = wholeMask(p)
-			all[i].inside = s.wrap()
+			all[i].inside = s.Wrap.Directions()
 		}
 	}
 	return of, all, nil

@@ -134,6 +134,11 @@ const (
 	WrapXY  Wrap = "xy" // both: a texture
 )
 
+// Directions are those in which the picture comes round, for torch.
+func (w Wrap) Directions() torch.Wrap {
+	return torch.Wrap{X: w == WrapX || w == WrapXY, Y: w == WrapY || w == WrapXY}
+}
+
 // MaxRotations is how many angles Options.StyleRotate may have.
 const MaxRotations = 16
 

@@ -494,7 +494,7 @@ func (r *run) evaluator(at scale) (eval *objective.Evaluator, err error) {
 			if err != nil {
 				return err
 			}
-			sized = append(sized, resized(m.content, at.width, at.height, r.settings.wrap()))
+			sized = append(sized, resized(m.content, at.width, at.height, r.settings.Wrap.Directions()))
 		}
 		made, err := styles(styled, &spec, r.pool.Primary, at)
 		if err != nil {
@@ -536,7 +536,7 @@ func (r *run) temporal(at scale) *objective.Temporal {
 	for i, w := range p.Weights {
 		roots[i] = float32(math.Sqrt(float64(min(max(w, 0), 1))))
 	}
-	roots = resizedPlanes(roots, p.Picture, at.width, at.height, r.settings.wrap())
+	roots = resizedPlanes(roots, p.Picture, at.width, at.height, r.settings.Wrap.Directions())
 	plane := torch.FromFloats(roots, r.pool.Primary, 1, 1, int64(at.height), int64(at.width))
 	return &objective.Temporal{
 		Target: r.settings.tensor(p.Picture, r.pool.Primary, at.width, at.height),
@@ -568,6 +568,6 @@ func (r *run) detail(before, at scale) torch.Tensor {
 			})
 		}
 		coarse, fine := sized(before), sized(at)
-		return torch.Sub(fine, torch.Resize(coarse, int64(at.height), int64(at.width), r.settings.wrap()))
+		return torch.Sub(fine, torch.Resize(coarse, int64(at.height), int64(at.width), r.settings.Wrap.Directions()))
 	})
 }

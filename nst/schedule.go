@@ -147,7 +147,7 @@ func (s *settings) contentSize(p *picture.Picture, factor float64) (width, heigh
 	// What comes round has whole positions in every layer.
 	stride := s.deepest().Stride
 	whole := func(side int) int { return max(1, (side+stride/2)/stride) * stride }
-	wrap := s.wrap()
+	wrap := s.Wrap.Directions()
 	if wrap.X {
 		width = whole(width)
 	}

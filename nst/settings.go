@@ -11,7 +11,6 @@ import (
 	"github.com/seed9bb5c928/nst/nst/internal/objective"
 	"github.com/seed9bb5c928/nst/nst/picture"
 	"github.com/seed9bb5c928/nst/nst/vgg19"
-	"github.com/seed9bb5c928/nst/torch"
 )
 
 // settings are Options with every choice made: no pointer is nil, but those to
@@ -65,11 +64,6 @@ func (s *settings) pooling() vgg19.Pooling {
 	return s.Pooling
 }
 
-// wrap is the directions of Wrap.
-func (s *settings) wrap() torch.Wrap {
-	return torch.Wrap{X: s.Wrap == WrapX || s.Wrap == WrapXY, Y: s.Wrap == WrapY || s.Wrap == WrapXY}
-}
-
 func (o Options) withDefaults() (*settings, error) {
 	s := &settings{Options: o, descent: descent.Settings{Beta2: 0.999}}
 	rates, optimizer, scales, margin := map[Optimizer]float64{LBFGS: 1}, Adam, ScalesOff, 0.0
@@ -114,7 +108,7 @@ func (o Options) withDefaults() (*settings, error) {
 	s.Color = either(s.Color, ColorStyle)
 	s.Precision = either(s.Precision, Fast)
 	s.spec.StyleLoss, s.spec.ContentLoss, s.spec.Neighbours = style.loss, content.loss, s.StyleLoss == NeighboursLoss
-	s.spec.Wrap, s.descent.Wrap = s.wrap(), s.wrap()
+	s.spec.Wrap, s.descent.Wrap = s.Wrap.Directions(), s.Wrap.Directions()
 	s.descent.Method, s.descent.Rate = methods[s.Optimizer], rates[s.Optimizer]
 	var err error
 	if s.spec.Content, err = layerWeights("ContentLayers", &s.ContentLayers, "relu4_2"); err != nil {

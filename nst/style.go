@@ -140,7 +140,7 @@ func (m *item) styleTargets(cache *styleCache, pool *tiling.Pool, spec *objectiv
 	width, height := s.styleSize(one.shape, at.factor)
 	layers := spec.StyleLayers()
 	key := styleKey{
-		picture: one.id, inside: s.wrap(), width: width, height: height, layers: fmt.Sprint(layers),
+		picture: one.id, inside: s.Wrap.Directions(), width: width, height: height, layers: fmt.Sprint(layers),
 		loss: spec.StyleLoss, pooling: s.pooling(), padding: s.Padding, precision: s.Precision, primary: pool.Primary,
 	}
 	if s.StyleMasks != nil {

@@ -233,7 +233,7 @@ func TransferColors(ctx context.Context, content *picture.Picture, styles []*pic
 	width, height := s.contentSize(m.content, 1)
 	var out *picture.Picture
 	err = torch.Scoped(func() error { // resizing is libtorch's
-		p := resized(m.content, width, height, s.wrap())
+		p := resized(m.content, width, height, s.Wrap.Directions())
 		out = picture.New(width, height)
 		out.Alpha = p.Alpha
 		for _, one := range m.styles {

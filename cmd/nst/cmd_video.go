@@ -271,7 +271,7 @@ func (o *videoOptions) run(ctx context.Context, stdout, stderr io.Writer) (err e
 		Seconds: time.Since(began).Seconds(), Device: device}
 	s.SecondsPerFrame = s.Seconds / float64(max(1, made))
 	s.Frames, s.Shots = store.Count(o.limit)
-	if err := o.write(ctx, run, func(n int) { show.written(n, s.Frames) }); err != nil {
+	if err := o.write(ctx, run, s.Frames, func(n int) { show.written(n, s.Frames) }); err != nil {
 		return err
 	}
 	show.done()
@@ -287,11 +287,14 @@ func (o *videoOptions) run(ctx context.Context, stdout, stderr io.Writer) (err e
 	return nil
 }
 
-// write writes what was made.
-func (o *videoOptions) write(ctx context.Context, run *video.Run, written func(frames int)) error {
+// write writes what was made, so many frames.
+func (o *videoOptions) write(ctx context.Context, run *video.Run, frames int, written func(frames int)) error {
 	if o.frames != "" {
 		if err := run.WriteFrames(ctx, o.frames, picture.Encoding{Bits: 8}, written); err != nil {
 			return err
+		}
+		if more := fmt.Sprintf("%06d.png", frames+1); exists(filepath.Join(o.frames, more)) {
+			run.Warn(fmt.Sprintf("%s and what follows it in %s is of an earlier run, which had more frames", more, o.frames))
 		}
 	}
 	if o.output != "" {
@@ -308,8 +311,8 @@ var errOnTheWay = errors.New("the result is written")
 func (o *videoOptions) leave(store *video.Store, failed error, stderr io.Writer) error {
 	frames, _ := store.Count(0)
 	if failed != nil && frames > 0 && !errors.Is(failed, video.ErrStore) && !errors.Is(failed, errOnTheWay) {
-		fmt.Fprintf(stderr, "nst: %d frames that are done are in %s: the same command with --resume goes on\n", frames,
-			o.storePath())
+		fmt.Fprintf(stderr, "nst: %s done so far are in %s: the same command with --resume goes on\n",
+			counted(frames, "frame"), o.storePath())
 	}
 	if frames > 0 && (failed != nil && !errors.Is(failed, errOnTheWay) || o.keep) {
 		return store.Close()
@@ -364,8 +367,16 @@ func (s videoSummary) text() string {
 	if to == "" {
 		to = s.FramesFolder
 	}
-	return fmt.Sprintf("%s: %d frames of %d×%d, %d shots, in %.1f s (%.3g s each), %s", to, s.Frames, s.Width, s.Height,
-		s.Shots, s.Seconds, s.SecondsPerFrame, s.Device)
+	return fmt.Sprintf("%s: %s of %d×%d, %s, in %.1f s (%.3g s each), %s", to, counted(s.Frames, "frame"), s.Width,
+		s.Height, counted(s.Shots, "shot"), s.Seconds, s.SecondsPerFrame, s.Device)
+}
+
+// counted is a number of things.
+func counted(n int, thing string) string {
+	if n != 1 {
+		thing += "s"
+	}
+	return fmt.Sprintf("%d %s", n, thing)
 }
 
 // storePath is where the frames are kept that are done.

@@ -32,6 +32,7 @@ type Clip struct {
 	full      bool   // the values go from 0 to 255, not from 16 to 235
 	primaries string
 	transfer  string
+	file      os.FileInfo // as it was probed
 }
 
 // probed is what ffprobe prints.
@@ -88,13 +89,15 @@ func (c *Clip) decoding() []string {
 
 // Probe finds out what is in a file. The error, of one line, matches ErrClip or ErrTool.
 func Probe(ctx context.Context, path string) (*Clip, error) {
-	if info, err := os.Stat(path); err != nil {
+	info, err := os.Stat(path)
+	if err != nil {
 		var of *os.PathError
 		if errors.As(err, &of) {
 			err = of.Err
 		}
 		return nil, fmt.Errorf("%w: %s cannot be opened: %w", ErrClip, path, err)
-	} else if !info.Mode().IsRegular() {
+	}
+	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%w: %s is no file; one with a video will do (a clip is read more than once)", ErrClip,
 			path)
 	}
@@ -109,7 +112,23 @@ func Probe(ctx context.Context, path string) (*Clip, error) {
 	if said != "" {
 		return nil, fmt.Errorf("%w: %s is no video that ffmpeg knows: %s", ErrClip, path, said)
 	}
-	return p.clip(path)
+	c, err := p.clip(path)
+	if err == nil {
+		c.file = info
+	}
+	return c, err
+}
+
+// unchanged is an error if the file is not the one that was probed any more: it is read again
+// and again while frames are made, and half of each would be a clip that nobody has asked for.
+func (c *Clip) unchanged() error {
+	info, err := os.Stat(c.Path)
+	if err == nil && os.SameFile(info, c.file) && info.Size() == c.file.Size() &&
+		info.ModTime().Equal(c.file.ModTime()) {
+		return nil
+	}
+	return fmt.Errorf("%w: %s is not what it was when it was first read: leave it as it is until the result is written",
+		ErrClip, c.Path)
 }
 
 // probe asks ffprobe, by flags and those before an input, and reads its answer. Where it cannot

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -261,6 +262,34 @@ func TestTimes(t *testing.T) {
 	require.NoError(t, err, "%s", out)
 	_, frames := all(t, late)
 	assert.InDelta(t, 0.523, frames[0].Time.Seconds(), 2e-3)
+}
+
+// A clip that becomes another one while it is read is not half of each.
+func TestClipChanges(t *testing.T) {
+	ctx := context.Background()
+	for what, change := range map[string]func(path string) error{
+		"replaced": func(path string) error { return os.Rename(made(t, "b.mkv", "-c:v", "ffv1"), path) },
+		"cut":      func(path string) error { return os.Truncate(path, 1000) },
+		"touched":  func(path string) error { return os.Chtimes(path, time.Unix(1, 0), time.Unix(1, 0)) },
+		"removed":  os.Remove,
+	} {
+		c, err := Probe(ctx, made(t, "a.mkv", "-c:v", "ffv1"))
+		require.NoError(t, err)
+		r, err := c.Open(ctx)
+		require.NoError(t, err)
+		_, err = r.Next()
+		require.NoError(t, err)
+		require.NoError(t, change(c.Path))
+		for err == nil {
+			_, err = r.Next()
+		}
+		r.Close()
+		require.ErrorIs(t, err, ErrClip, what)
+		_, again := c.Open(ctx)
+		for _, err := range []error{err, again} {
+			assert.ErrorContains(t, err, c.Path+" is not what it was when it was first read", what)
+		}
+	}
 }
 
 // A clip that turns into a much larger one is not followed there.

@@ -2,6 +2,7 @@ package video
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -52,8 +53,12 @@ type Reader struct {
 	ended  error // how ffmpeg did
 }
 
-// Open begins to read. The caller closes the reader.
+// Open begins to read. The caller closes the reader. The error, as Reader.Next's, matches ErrClip
+// where the file is not the one that was probed.
 func (c *Clip) Open(ctx context.Context) (*Reader, error) {
+	if err := c.unchanged(); err != nil {
+		return nil, err
+	}
 	// The pictures go to one pipe, and when each is shown to another, as lines of numbers.
 	graph := fmt.Sprintf("[0:%d]%s,split[pixels][times]", c.stream, c.upright())
 	args := append([]string{"-nostdin", "-v", "error"}, c.decoding()...)
@@ -195,6 +200,9 @@ func (r *Reader) Next() (*Frame, error) {
 // failed is the error of a clip without a frame, or of one that has no time.
 func (r *Reader) failed() error {
 	r.Close()
+	if err := r.clip.unchanged(); err != nil {
+		return err
+	}
 	why := r.said.last()
 	switch {
 	case why == "":
@@ -205,7 +213,7 @@ func (r *Reader) failed() error {
 	return fmt.Errorf("%w: %s has no frame that ffmpeg can decode: %s", ErrClip, r.clip.Path, why)
 }
 
-// end is io.EOF where ffmpeg has come to an end by itself.
+// end is io.EOF where ffmpeg has come to an end by itself, and of the clip that was probed.
 func (r *Reader) end() error {
 	if !r.closed {
 		r.closed = true
@@ -213,13 +221,11 @@ func (r *Reader) end() error {
 		r.ended = r.cmd.Wait()
 	}
 	var exit *exec.ExitError
-	if errors.As(r.ended, &exit) && exit.Exited() {
-		return io.EOF // it gave up on the clip, and said why
-	}
-	if r.ended != nil {
+	gaveUp := errors.As(r.ended, &exit) && exit.Exited() // on the clip, and said why
+	if r.ended != nil && !gaveUp {
 		return fmt.Errorf("%w was ended when it had decoded %d frames: %w", ErrTool, r.read, r.ended)
 	}
-	return io.EOF
+	return cmp.Or(r.clip.unchanged(), io.EOF)
 }
 
 // Damaged is what ffmpeg said of the clip where it could not be decoded as it should, after

@@ -178,7 +178,8 @@ func (s *Sequence) content(ctx context.Context, in Input) (Numbered, error) {
 	}
 	out := &picture.Picture{Width: s.width, Height: s.height}
 	err := s.do(ctx, func() error {
-		out.Pixels = torch.ResizeFloats(p.Pixels, p.Height, p.Width, s.height, s.width, torch.Wrap{})
+		out.Pixels = torch.ResizeFloats(p.Pixels, p.Height, p.Width, s.height, s.width,
+			s.options.Wrap.Directions())
 		return nil
 	})
 	clamp(out.Pixels)

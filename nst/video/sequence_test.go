@@ -101,6 +101,30 @@ func quick() Options {
 	return Options{Options: nst.Options{Size: new(0), StyleSize: new(64), Iterations: new(6)}, FrameIterations: new(3)}
 }
 
+// A panorama that is turned by half is, made smaller, the smaller one turned by half: its edges
+// are none.
+func TestPanoramaIsResized(t *testing.T) {
+	const width, height = 128, 64
+	o := quick()
+	o.Size, o.Wrap = new(64), nst.WrapX
+	s, err := NewSequence(slim(t), nil, o, nil)
+	require.NoError(t, err)
+	turned := func(p *picture.Picture) *picture.Picture {
+		out := picture.New(p.Width, p.Height)
+		for i := range p.Pixels {
+			out.Pixels[i-i%p.Width+(i+p.Width/2)%p.Width] = p.Pixels[i]
+		}
+		return out
+	}
+	p := waves(width, height, 0, 0)
+	small, err := s.content(context.Background(), Input{Picture: p})
+	require.NoError(t, err)
+	other, err := s.content(context.Background(), Input{Picture: turned(p)})
+	require.NoError(t, err)
+	assert.Equal(t, 64, small.Picture.Width)
+	assert.InDeltaSlice(t, turned(small.Picture).Pixels, other.Picture.Pixels, 1e-6)
+}
+
 // A still clip stands still; a frame is held to the one before as that moved; another picture
 // is a cut.
 func TestSequence(t *testing.T) {

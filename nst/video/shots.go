@@ -169,8 +169,8 @@ func (r *Run) makeShots(ctx context.Context, engine *nst.Engine, settled *Sequen
 				f, err = reader.Next()
 			}
 			if errors.Is(err, io.EOF) {
-				err = fmt.Errorf("%w: %s ends after %d frames, and did not when shots were looked for: leave it as it "+
-					"is while it is read", ErrClip, r.Clip.Path, reader.read)
+				err = fmt.Errorf("%w: %s ends after %d frames, and did not when shots were looked for", ErrClip,
+					r.Clip.Path, reader.read)
 			}
 			if err == nil {
 				_, err = r.one(ctx, sequence, 1, Input{Index: i, Picture: f.Picture}, r.total())
