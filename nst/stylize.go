@@ -33,8 +33,8 @@ type Result struct {
 	// Replayed is how many of the iterations were sent to the device at once, as a
 	// graph recorded before (on CUDA, a CUDA graph). The CPU has none.
 	Replayed int
-	// AutotuneSeconds is how long CUDA's libraries tried algorithms, with the
-	// evaluations that they tried them on: see Options.Autotune.
+	// AutotuneSeconds is how long the scales at which CUDA's libraries tried algorithms took
+	// until they were evaluated for the first time: see Options.Autotune.
 	AutotuneSeconds float64
 }
 

@@ -388,6 +388,68 @@ func TestVersion(t *testing.T) {
 	assert.True(t, strings.HasPrefix(torch.Version(), "2."), torch.Version())
 }
 
+// Products of matrices are rounded as the thread wants that asks for them, whatever another's
+// were before.
+func TestProductsAreTheThreadsOwn(t *testing.T) {
+	defer torch.SetMath(torch.Math{})
+	device, err := torch.ParseDevice("pretend:1")
+	require.NoError(t, err)
+	for name, product := range map[string]func(a torch.Tensor){
+		"nearest": func(a torch.Tensor) { torch.Nearest(a, a) },
+		"product": func(a torch.Tensor) { torch.Bmm(a, a) },
+	} {
+		for _, tf32 := range []bool{true, false} {
+			scoped(t, func() {
+				a := torch.Full(1, device, 4, 4)
+				other := torch.StartThread(device)
+				defer other.Close()
+				require.NoError(t, other.Do(context.Background(), func() error {
+					torch.SetMath(torch.Math{TF32: !tf32})
+					return torch.Scoped(func() error { product(torch.Full(1, device, 4, 4)); return nil })
+				}))
+				torch.SetMath(torch.Math{TF32: tf32})
+				_, err := torch.ControlDevice("journal", 1)
+				require.NoError(t, err)
+				product(a)
+				_, err = torch.ControlDevice("journal", 0)
+				require.NoError(t, err)
+				lines, err := torch.DeviceJournal()
+				require.NoError(t, err)
+				assert.Contains(t, lines, "aten::mm", name)
+				assert.Equal(t, tf32, strings.Contains(lines, " tf32"), "%s: %s", name, lines)
+			})
+		}
+	}
+}
+
+// The pretend accelerator refuses to resize with antialiasing where CUDA's kernel has no room for
+// its taps.
+func TestAntialiasingBeyondSharedMemory(t *testing.T) {
+	device, err := torch.ParseDevice("pretend:1")
+	require.NoError(t, err)
+	m, err := torch.NewModule("Resize")
+	require.NoError(t, err)
+	require.NoError(t, m.Define("def forward(self, image: Tensor, layers: List[str]) -> List[Tensor]:\n"+
+		"    return [torch._upsample_bilinear2d_aa(image, [4, 4], False)]\n"))
+	path := filepath.Join(t.TempDir(), "resize.pt")
+	require.NoError(t, m.Save(path))
+	m.Close()
+	loaded, err := torch.LoadModule(path, device)
+	require.NoError(t, err)
+	defer loaded.Close()
+	for size, fits := range map[int64]bool{4 * 90: true, 4 * 100: false} {
+		err := torch.Scoped(func() error {
+			loaded.Forward(torch.Full(1, device, 1, 3, size, size), []string{"x"})
+			return nil
+		})
+		if fits {
+			assert.NoError(t, err, "a factor of %d", size/4)
+		} else {
+			assert.ErrorContains(t, err, "Provided interpolation parameters", "a factor of %d", size/4)
+		}
+	}
+}
+
 // The pretend accelerator is loaded as a vendor's backend is, and is as strict
 // as CUDA.
 func TestPretendAccelerator(t *testing.T) {

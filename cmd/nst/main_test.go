@@ -23,6 +23,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/seed9bb5c928/nst/nst"
 	"github.com/seed9bb5c928/nst/nst/nsttest"
 	"github.com/seed9bb5c928/nst/nst/picture"
 	"github.com/seed9bb5c928/nst/torch"
@@ -571,28 +572,51 @@ func costsOf(t *testing.T, log string) (lines []map[string]any) {
 	return lines
 }
 
-// The device check finds the pretend accelerator to be as the CPU is.
+// The device check passes the pretend accelerator, which rounds as a card with TF32 does, and
+// finds that it does: the tolerances are no wider than they need to be.
 func TestCheck(t *testing.T) {
 	nsttest.Long(t)
 	nsttest.NoLeaks(t)
+	_, err := torch.ControlDevice("tf32", 1)
+	require.NoError(t, err)
+	defer torch.ControlDevice("tf32", 0)
 	status, stdout, stderr := runNST(t, "check", "--device", "pretend:1", "--size", "64", "--iterations", "60")
 	require.Equal(t, exitDone, status, stderr+stdout)
 	var got deviceCheck
 	require.NoError(t, json.Unmarshal([]byte(stdout), &got))
 	assert.True(t, got.Passed)
-	assert.Len(t, got.Precisions, 5)
-	assert.Less(t, got.Precisions[0].Gradient, 1e-6)
+	require.Len(t, got.Precisions, len(tolerances))
+	for i, p := range got.Precisions {
+		t.Logf("%s: gradient %.2g, total %.2g", p.Precision, p.Gradient, p.Total)
+		assert.Equal(t, tolerances[i].precision, p.Precision)
+		if p.Precision != nst.Double && p.Precision != nst.Exact { // which may not round
+			assert.Greater(t, p.Gradient, p.Tolerances[1]/4, "%s", p.Precision)
+		}
+	}
+	assert.Len(t, got.Features, len(checked(64)))
 	require.Len(t, got.Graphs, 2)
 	for _, g := range got.Graphs {
 		assert.Positive(t, g.Allocated[0])
 		assert.GreaterOrEqual(t, g.Replayed, 58, "of %s: all but the first two", g.Optimizer)
 	}
-	// A device that records no graph does not pass.
-	_, err := torch.ControlDevice("graphs", 0)
-	require.NoError(t, err)
-	defer torch.ControlDevice("graphs", 1)
-	status, _, _ = runNST(t, "check", "--device", "pretend:1", "--stage", "graphs", "--size", "32", "--iterations", "5")
-	assert.Equal(t, exitFailed, status)
+}
+
+// A device that records no graph does not pass, nor one that computes something else.
+func TestCheckFails(t *testing.T) {
+	for _, c := range []struct {
+		order string
+		value int64
+		stage string
+	}{{"graphs", 0, "graphs"}, {"graphs", 0, "features"}, {"error", 100, "features"}, {"error", 100, "gradients"}} {
+		before, err := torch.ControlDevice(c.order, c.value)
+		require.NoError(t, err)
+		status, stdout, stderr := runNST(t, "check", "--device", "pretend:1", "--stage", c.stage, "--size", "32",
+			"--iterations", "5", "--model", nsttest.Slim(t))
+		_, err = torch.ControlDevice(c.order, before)
+		require.NoError(t, err)
+		assert.Equal(t, exitFailed, status, stderr)
+		assert.Contains(t, stdout, `"passed":false`, "%s, %s", c.order, c.stage)
+	}
 }
 
 func TestHelp(t *testing.T) {

@@ -129,18 +129,20 @@ struct Convolution {
   // before: libtorch gives cuDNN the output's own memory to add in, times 0, and not
   // every kernel need know that nothing times 0 is 0. (The trial waits for the device;
   // a scale's first evaluation, which is never recorded, meets all shapes.)
-  at::Tensor fused(const at::Tensor& x) {
-    const auto compute = [&] { return at::cudnn_convolution_relu(x, weight, bias, {1, 1}, {1, 1}, {1, 1}, 1); };
+  at::Tensor fused(const at::Tensor& x, int64_t pad) {
+    const auto compute = [&] { return at::cudnn_convolution_relu(x, weight, bias, {1, 1}, {pad, pad}, {1, 1}, 1); };
     const auto length = [](const at::Tensor& t) {
       return at::linalg_vector_norm(t, 2, std::nullopt, false, at::kFloat).item().toDouble();
     };
+    auto shape = x.sizes().vec();
+    shape.push_back(pad);
     std::unique_lock<std::mutex> one(mutex);
-    const auto known = fuses.find(x.sizes().vec());
+    const auto known = fuses.find(shape);
     if (known != fuses.end()) {
       one.unlock();
       return known->second ? compute() : at::Tensor();
     }
-    auto& verdict = fuses[x.sizes().vec()];
+    auto& verdict = fuses[shape];
     try {
       if (fuses.size() == 1) {  // is it the convolution at all?
         const auto small = at::full({1, in(), 16, 16}, 0.5, weight.options()).contiguous(kLast);
@@ -148,12 +150,12 @@ struct Convolution {
         const auto got = at::cudnn_convolution_relu(small, weight, bias, {1, 1}, {1, 1}, {1, 1}, 1);
         if (length(got.sub(want)) > 2e-2 * length(want)) return {};
       }
-      at::full({x.size(0), out(), x.size(2), x.size(3)}, std::nan(""), x.options());
+      at::full({x.size(0), out(), x.size(2) + 2 * pad - 2, x.size(3) + 2 * pad - 2}, std::nan(""), x.options());
       auto y = compute();
       verdict = std::isfinite(length(y));
       return verdict ? y : at::Tensor();
     } catch (const c10::OutOfMemoryError&) {
-      fuses.erase(x.sizes().vec());
+      fuses.erase(shape);
       throw;
     } catch (const c10::Error&) {
       return {};  // another vendor's device, or no such kernel
@@ -178,10 +180,11 @@ struct Convolution {
       return one_by_one(x, [&](const at::Tensor& one, int64_t) { return forward(one, mode, relu); });
     within_indices(x, std::max(in(), out()));
     const nst::Math math(x);
-    if (relu && mode.fused && !mode.replicate && !x.is_cpu())
-      if (auto y = fused(x); y.defined()) return y;
-    auto y = mode.replicate ? at::conv2d(at::replication_pad2d(x, {1, 1, 1, 1}), weight, bias)
-                       : at::conv2d(x, weight, bias, 1, 1);
+    const int64_t pad = mode.replicate ? 0 : 1;
+    if (mode.replicate) x = at::replication_pad2d(x, {1, 1, 1, 1});
+    if (relu && mode.fused && !x.is_cpu())
+      if (auto y = fused(x, pad); y.defined()) return y;
+    auto y = at::conv2d(x, weight, bias, 1, pad);
     return relu ? at::relu_(y) : y;
   }
 

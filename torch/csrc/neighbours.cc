@@ -12,6 +12,7 @@
 #include <stdexcept>
 
 #include "guard.h"
+#include "precision.h"
 
 using nst::give;
 using nst::guard;
@@ -32,6 +33,7 @@ const char* nst_nearest(nst_tensor queries, nst_tensor candidates, nst_tensor* o
     c10::NoGradGuard off;
     const auto q = tensor(queries).t();
     const auto& c = tensor(candidates);
+    const nst::Math math(c);
     if (c.size(1) == 0) throw std::invalid_argument("there is no candidate");
     auto found = at::empty({q.size(0)}, c.options().dtype(at::kLong));
     const int64_t rows = std::max<int64_t>(1, kScoreBytes / (c.size(1) * static_cast<int64_t>(c.itemsize())));

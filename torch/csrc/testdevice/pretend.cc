@@ -10,7 +10,7 @@
 //  - what it is sent can be recorded and sent again, as with CUDA graphs: after
 //    the recording nothing has been done, and what needs the host is an error;
 //  - a journal of what it was sent can be kept, to be audited;
-//  - it can round as TF32 units do, where libtorch's settings allow it.
+//  - it can round as TF32 units do, where libtorch's settings allow it, and be wrong.
 //
 // It is loaded as any vendor's backend is (NST_DEVICE_LIBRARY), and never
 // linked into the program. nst_device_library_control and _journal are its only exports.
@@ -65,6 +65,7 @@ struct {
   std::atomic<int64_t> fault_kind{0};    // which of kFaults
   std::atomic<int64_t> graphs{1};        // whether there are any
   std::atomic<int64_t> replays{0};
+  std::atomic<int64_t> error{0};  // parts per million that convolutions are too large by
   std::atomic<int64_t> tf32{0};  // whether it has TF32, as NVIDIA's cards have from Ampere on
   std::atomic<int64_t> slow{0};  // microseconds that an operation on pretend:1 takes longer
 } state;
@@ -107,6 +108,16 @@ std::string describe(const c10::IValue& v) {
   if (v.isTensor()) return " " + describe(v.toTensor());
   if (v.isTensorList())
     for (const at::Tensor& t : v.toTensorList()) text += " " + describe(t);
+  return text;
+}
+
+// How CUDA would compute a convolution or a product of matrices, for the journal.
+std::string settings(bool convolution) {
+  const auto& context = at::globalContext();
+  std::string text;
+  if (convolution ? context.allowTF32CuDNN() : context.allowTF32CuBLAS()) text += " tf32";
+  if (convolution && context.benchmarkCuDNN()) text += " autotuned";
+  if (convolution && context.deterministicCuDNN()) text += " deterministic";
   return text;
 }
 
@@ -394,7 +405,9 @@ void fallback(const c10::OperatorHandle& op, c10::DispatchKeySet, torch::jit::St
       v = c10::Device(c10::kCPU);
     }
   }
-  const bool product = one.operation == "aten::bmm.out" || one.operation == "aten::baddbmm.out";
+  const bool product = one.operation == "aten::bmm.out" || one.operation == "aten::baddbmm.out" ||
+                       one.operation == "aten::mm.out";
+  if (product) line += settings(false);
   auto compute = [op, product](torch::jit::Stack* values) {
     at::AutoDispatchBelowADInplaceOrView below;
     if (product && state.tf32 != 0) {
@@ -403,7 +416,7 @@ void fallback(const c10::OperatorHandle& op, c10::DispatchKeySet, torch::jit::St
         const auto& name = arguments[i].name();
         auto& v = (*values)[values->size() - arguments.size() + i];
         if (name == "batch1" || name == "batch2" || name == "mat2" ||
-            (name == "self" && op.schema().name() == "aten::bmm"))
+            (name == "self" && op.schema().name() != "aten::baddbmm"))
           v = for_product(v.toTensor());
       }
     }
@@ -535,7 +548,7 @@ at::Tensor convolution(const at::Tensor& input, const at::Tensor& weight,
                   d = dilation.vec(),
                   transposed, o = output_padding.vec(), groups] {
     const auto x = for_convolution(in), w = for_convolution(kernel);
-    if (!transposed) return at::convolution(x, w, b, s, p, d, false, o, groups);
+    if (!transposed) return at::convolution(x, w, b, s, p, d, false, o, groups).mul_(1 + 1e-6 * state.error);
     // The CPU's own transposed convolution is slow: this is the gradient that it is.
     std::vector<int64_t> sizes{x.size(0), w.size(1) * groups};
     for (int64_t i = 0; i < 2; i++)
@@ -545,7 +558,8 @@ at::Tensor convolution(const at::Tensor& input, const at::Tensor& weight,
                                                 {true, false, false}));
   };
   const std::string name = transposed ? "aten::convolution_transpose " : "aten::convolution ";
-  return one.wrap_and_record(name + describe(input) + " " + describe(weight) + " " + describe(b), compute);
+  return one.wrap_and_record(name + describe(input) + " " + describe(weight) + " " + describe(b) + settings(true),
+                             compute);
 }
 
 // cuDNN's convolution with its bias and ReLU, of which libtorch has an operation.
@@ -561,7 +575,7 @@ at::Tensor convolution_relu(const at::Tensor& input, const at::Tensor& weight, c
     return at::convolution(x, w, b, s, p, d, false, {0, 0}, groups).relu_();
   };
   return one.wrap_and_record("aten::cudnn_convolution_relu " + describe(input) + " " + describe(weight) + " " +
-                                 describe(b),
+                                 describe(b) + settings(true),
                              compute);
 }
 
@@ -684,6 +698,8 @@ extern "C" const char* nst_device_library_control(const char* command, int64_t v
     *result = state.graphs.exchange(value);
   } else if (c == "slow") {
     *result = state.slow.exchange(value);
+  } else if (c == "error") {
+    *result = state.error.exchange(value);
   } else if (c == "tf32") {
     *result = state.tf32.exchange(value);
   } else if (c == "replays") {
@@ -695,7 +711,7 @@ extern "C" const char* nst_device_library_control(const char* command, int64_t v
     *result = static_cast<int64_t>(journal.text.size());
   } else {
     return "the pretend device knows copies-to-device, copies-to-host, synchronisations, operations, "
-           "memory-limit, fault, fault-kind, graphs, tf32, replays, slow and journal";
+           "memory-limit, fault, fault-kind, graphs, tf32, error, replays, slow and journal";
   }
   return nullptr;
 }
