@@ -113,11 +113,15 @@ func CardBus(device Device) string {
 	return takeString(bus)
 }
 
+// driverFile is there where a driver for NVIDIA's GPUs is loaded. It is a variable so that
+// tests can build a program that finds it elsewhere (-ldflags -X).
+var driverFile = "/dev/nvidiactl"
+
 // HasNVIDIADriver says whether a driver for NVIDIA's GPUs is loaded. Asking it
 // spares machines without one from loading libtorch's CUDA library, which is
 // half a gigabyte.
 func HasNVIDIADriver() bool {
-	_, err := os.Stat("/dev/nvidiactl")
+	_, err := os.Stat(driverFile)
 	if err == nil {
 		return true
 	}

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/ebitengine/purego"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"github.com/wangkuiyi/gotorch"
@@ -372,6 +373,11 @@ func TestParseDevice(t *testing.T) {
 	// libnstcuda.so load, every symbol is found, and it is the driver that is missing.
 	if os.Getenv("NST_CUDA") != "" {
 		assert.ErrorContains(t, err, "there is no NVIDIA driver")
+		// libtorch loads this one when it first needs it, for eigenvalues (--style-loss w2).
+		folder, err := torch.LibraryFolder()
+		require.NoError(t, err)
+		_, err = purego.Dlopen(filepath.Join(folder, "libtorch_cuda_linalg.so"), purego.RTLD_NOW)
+		assert.NoError(t, err)
 	} else {
 		assert.Regexp(t, "there is no NVIDIA driver|libtorch's CUDA library cannot be loaded", err.Error())
 	}
@@ -382,6 +388,29 @@ func TestParseDevice(t *testing.T) {
 	auto, err := torch.ParseDevice("auto")
 	require.NoError(t, err)
 	assert.Equal(t, torch.CPU, auto)
+}
+
+// A card that libtorch has no code for says so at its first kernel, when the device is
+// readied; what else fails there is left as it is.
+func TestParseDeviceTriesTheCard(t *testing.T) {
+	order := func(command string, value int64) {
+		_, err := torch.ControlDevice(command, value)
+		require.NoError(t, err)
+	}
+	defer order("fault-kind", 0)
+	for kind, want := range map[int64]string{
+		0: "no such device: pretend:0: the fault ordered for this operation, aten::fill_.Scalar",
+		8: "no such device: pretend:0: this card is older or newer than the cards that libtorch " + torch.Version() +
+			" has code for; a Python torch made for it will do (pip install torch, then NST_PYTHON), or --device cpu",
+	} {
+		order("fault-kind", kind)
+		order("fault", 1)
+		_, err := torch.ParseDevice("pretend")
+		assert.ErrorIs(t, err, torch.ErrDevice)
+		assert.EqualError(t, err, want)
+	}
+	_, err := torch.ParseDevice("pretend")
+	assert.NoError(t, err)
 }
 
 func TestVersion(t *testing.T) {

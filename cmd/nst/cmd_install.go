@@ -26,7 +26,8 @@ func newInstallCommand() *cobra.Command {
 		Short: "Fetch what a GPU needs: libtorch's CUDA libraries",
 		Long: `nst install cuda fetches libtorch with its CUDA libraries (2.6 GB, by pip, each file
 checked by its hash) into the cache, where nst finds it. It fetches nothing where a
-Python's torch or $LIBTORCH of the same version has them: then nst uses that.
+Python's torch or $LIBTORCH of the same version has them: then nst uses that. Nor does it
+where nvidia-smi shows a card or a driver that is too old for them, and says so.
 Nothing else of nst fetches anything, but for nst weights default.`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 || args[0] != "cuda" {
@@ -48,6 +49,9 @@ func installCUDA(ctx context.Context, stderr io.Writer) error {
 	if !pinned() {
 		return usage("this program knows no wheels of libtorch %s for this machine: pip install torch==%s, which nst "+
 			"finds", torch.Version(), torch.Version())
+	}
+	if why := unfit(ctx); why != "" {
+		return usage("%s", why)
 	}
 	folder, err := cudaFolder()
 	if err != nil {

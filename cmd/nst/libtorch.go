@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/seed9bb5c928/nst/torch"
@@ -34,6 +35,17 @@ func wheels() (cpu, cuda []string) {
 		}
 	}
 	return cpu, cuda
+}
+
+var limits = regexp.MustCompile(`(?m)^# For CUDA.* compute capability ([0-9.]+) and driver ([0-9]+) on`)
+
+// leastCard is the compute capability from which on those wheels have code, and the driver
+// that their CUDA wants.
+func leastCard() (capability, driver float64) {
+	found := limits.FindStringSubmatch(pins)
+	capability, _ = strconv.ParseFloat(found[1], 64)
+	driver, _ = strconv.ParseFloat(found[2], 64)
+	return capability, driver
 }
 
 // libtorchPlace is where a libtorch may be.

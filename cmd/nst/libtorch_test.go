@@ -7,11 +7,13 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/seed9bb5c928/nst/nst/nsttest"
 	"github.com/seed9bb5c928/nst/torch"
 )
 
@@ -99,6 +101,8 @@ func TestWheels(t *testing.T) {
 	assert.Len(t, cpu, 3)
 	assert.Contains(t, cpu[0], "torch==")
 	assert.Greater(t, len(cuda), 10)
+	capability, driver := leastCard()
+	assert.Equal(t, []float64{7.5, 580}, []float64{capability, driver})
 	for _, w := range append(cpu, cuda...) {
 		assert.Regexp(t, `^[a-z0-9-]+==[0-9.]+ --hash=sha256:[0-9a-f]{64}$`, w)
 	}
@@ -129,4 +133,41 @@ func TestUnpack(t *testing.T) {
 	ended, cancel := context.WithCancel(context.Background())
 	cancel()
 	assert.ErrorIs(t, unpack(ended, write("x.so"), folder), context.Canceled)
+}
+
+// nst install cuda fetches nothing for a card or a driver that it would not serve.
+func TestInstallGoesByTheCard(t *testing.T) {
+	version := torch.Version()
+	for name, c := range map[string]struct{ smi, want string }{ // what it says; "" where it would fetch
+		"a card": {nsttest.NewCard, ""},
+		"an old card": {nsttest.OldCard,
+			"NVIDIA GeForce GTX 1080 has compute capability 6.1, and libtorch " + version + " has code from 7.5 on: "},
+		"an old card and a new one": {nsttest.OldAndNewCard, ""},
+		"an old driver": {nsttest.OldDriver,
+			"the driver of NVIDIA H100 80GB HBM3 is 535.183.01, and libtorch " + version + " wants 580 or later: "},
+		"a driver of long ago": {nsttest.VeryOldDriver,
+			"the driver of Tesla K80 is 470.57, and libtorch " + version + " wants 580 or later: "},
+		"no answer":      {nsttest.NoAnswer, ""},
+		"half an answer": {nsttest.LostCard, ""},
+		"no nvidia-smi":  {"", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tools := t.TempDir()
+			if c.smi != "" {
+				nsttest.NVIDIASMI(t, tools, c.smi)
+			}
+			t.Setenv("PATH", tools)
+			t.Setenv("LIBTORCH", "")
+			t.Setenv("NST_CACHE", t.TempDir())
+			t.Setenv("NST_PYTHON", filepath.Join(tools, "python")) // there is none: nothing can be fetched
+			status, _, stderr := runNST(t, "install", "cuda")
+			assert.NotEqual(t, exitDone, status)
+			if c.want == "" {
+				assert.NotContains(t, stderr, "nothing is fetched")
+				return
+			}
+			assert.Contains(t, stderr, "nst: "+c.want+"nothing is fetched; ")
+			assert.Equal(t, 1, strings.Count(stderr, "\n"), stderr)
+		})
+	}
 }

@@ -60,6 +60,16 @@ void load_nstcuda() {
   cuda.missing.clear();
 }
 
+// Whether CUDA has a device. libtorch warns at length where a driver is too old; what we
+// say of it is one line.
+bool has_cuda() {
+  struct : c10::WarningHandler {
+    void process(const c10::Warning&) override {}
+  } silent;
+  c10::WarningUtils::WarningHandlerGuard meanwhile(&silent);
+  return at::globalContext().hasCUDA();
+}
+
 using control_function = const char* (*)(const char*, int64_t, int64_t*);
 control_function device_control = nullptr;
 using journal_function = const char* (*)();
@@ -97,7 +107,7 @@ const char* nst_load_cuda(void) {
     TORCH_CHECK(dlopen(path.c_str(), RTLD_NOW | RTLD_GLOBAL) != nullptr, "libtorch's CUDA library cannot be loaded: ",
                 dlerror(), "; where nvidia-smi shows a GPU, nst install cuda fetches what it needs");
     if (nst::cuda().graph_begin == nullptr) load_nstcuda();
-    if (!at::globalContext().hasCUDA()) {
+    if (!has_cuda()) {
       char* why = nullptr;
       if (nst::cuda().why != nullptr) nst::check(nst::cuda().why(&why));
       const std::string text = why ? why : "libtorch finds no CUDA driver or GPU";
@@ -126,10 +136,10 @@ const char* nst_try_device(const char* name) {
       const std::string what = e.what_without_backtrace();
       if (what.find("no kernel image") == std::string::npos) throw;
       char* card = nullptr;
-      if (nst::cuda().card != nullptr) nst::check(nst::cuda().card(device.index(), &card));
-      const std::string text = card ? card : "this card";
+      if (device.is_cuda() && nst::cuda().card != nullptr) nst::check(nst::cuda().card(device.index(), &card));
+      const std::string text = card ? std::string(card) + "," : "this card";
       free(card);
-      TORCH_CHECK(false, text, ", is older or newer than the cards that libtorch ", TORCH_VERSION,
+      TORCH_CHECK(false, text, " is older or newer than the cards that libtorch ", TORCH_VERSION,
                   " has code for; a Python torch made for it will do (pip install torch, then NST_PYTHON), "
                   "or --device cpu");
     }

@@ -7,8 +7,8 @@
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAStream.h>
 #include <cuda_runtime_api.h>
+#include <dlfcn.h>
 
-#include <cstdio>
 #include <optional>
 #include <string>
 
@@ -94,6 +94,34 @@ struct Graph {
   }
 };
 
+// A card by name and compute capability.
+std::string describe(const char* name, int major, int minor) {
+  return std::string(name) + ", compute capability " + std::to_string(major) + "." + std::to_string(minor);
+}
+
+// The driver, and the first card, as NVML shows them: CUDA says neither of a driver that
+// is too old for it. Where NVML says nothing, it is "the NVIDIA driver".
+std::string driver_and_card() {
+  void* nvml = dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL);
+  const auto ask = [nvml](const char* function, auto... arguments) {
+    void* found = nvml == nullptr ? nullptr : dlsym(nvml, function);
+    return found != nullptr && reinterpret_cast<int (*)(decltype(arguments)...)>(found)(arguments...) == 0;
+  };
+  char version[96] = "", name[96] = "";
+  const unsigned room = sizeof version;
+  void* card = nullptr;
+  int major = 0, minor = 0;
+  std::string text = "the NVIDIA driver";
+  if (ask("nvmlInit_v2") && ask("nvmlSystemGetDriverVersion", version, room)) text += std::string(" ") + version;
+  if (ask("nvmlDeviceGetHandleByIndex_v2", 0u, &card) && ask("nvmlDeviceGetName", card, name, room) &&
+      ask("nvmlDeviceGetCudaComputeCapability", card, &major, &minor))
+    text += " (" + describe(name, major, minor) + ")";
+  return text;
+}
+
+// A version of CUDA as its functions number it.
+std::string version(int number) { return std::to_string(number / 1000) + "." + std::to_string(number % 1000 / 10); }
+
 }  // namespace
 
 extern "C" {
@@ -123,30 +151,26 @@ const char* nstcuda_why(char** why) {
     cudaRuntimeGetVersion(&runtime);
     const auto error = cudaGetDeviceCount(&count);
     (void)cudaGetLastError();
-    char text[512];
+    std::string text;
     if (driver == 0) {
-      std::snprintf(text, sizeof text, "there is no NVIDIA driver; where there is a GPU, install its driver");
+      text = "there is no NVIDIA driver; where there is a GPU, install its driver";
     } else if (error == cudaErrorInsufficientDriver) {
-      std::snprintf(text, sizeof text,
-                    "the NVIDIA driver is too old: it is for CUDA %d.%d, and this libtorch is CUDA %d.%d's; "
-                    "a newer driver will do, or a Python torch made for the driver (pip install torch, "
-                    "then NST_PYTHON)",
-                    driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
+      text = driver_and_card() + " is too old: it is for CUDA " + version(driver) + ", and this libtorch is CUDA " +
+             version(runtime) + "'s; a newer driver will do, or a Python torch made for the driver " +
+             "(pip install torch, then NST_PYTHON)";
     } else {
-      std::snprintf(text, sizeof text,
-                    "the NVIDIA driver shows no GPU (%s); nvidia-smi and CUDA_VISIBLE_DEVICES may say why",
-                    error == cudaSuccess ? "none is visible" : cudaGetErrorString(error));
+      text = driver_and_card() + " shows no GPU: " +
+             (error == cudaSuccess ? "none is visible" : cudaGetErrorString(error)) +
+             "; nvidia-smi and CUDA_VISIBLE_DEVICES may say why";
     }
     *why = nst::copy(text);
   });
 }
 
-// A card by name and compute capability.
 const char* nstcuda_card(int32_t index, char** name) {
   return guard([&] {
     const auto* card = at::cuda::getDeviceProperties(static_cast<c10::DeviceIndex>(index));
-    *name = nst::copy(std::string(card->name) + ", compute capability " + std::to_string(card->major) + "." +
-                      std::to_string(card->minor));
+    *name = nst::copy(describe(card->name, card->major, card->minor));
   });
 }
 

@@ -7,7 +7,6 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -52,8 +51,7 @@ func TestWorkloads(t *testing.T) {
 // pretendNVML compiles and loads the pretend library.
 func pretendNVML(t *testing.T) *nvml {
 	library := filepath.Join(t.TempDir(), "libnvidia-ml.so")
-	out, err := exec.Command("cc", "-shared", "-fPIC", "-o", library, "testdata/nvml.c").CombinedOutput()
-	require.NoError(t, err, string(out))
+	nsttest.Compile(t, "testdata/nvml.c", library)
 	n, err := openNVML(library)
 	require.NoError(t, err)
 	return n

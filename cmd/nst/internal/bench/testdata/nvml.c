@@ -1,6 +1,8 @@
 /* A pretend NVML for the tests: one card at 00000000:65:00.0, whose counter grows by a joule
-   each time that it is read, and whose clock falls from reading to reading. */
+   each time that it is read, and whose clock falls from reading to reading. $PRETEND_DRIVER is
+   the version of the driver. */
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 typedef struct { unsigned long long total, free, used; } memory;
@@ -9,8 +11,21 @@ static int card, clocks;
 int nvmlInit_v2(void) { return 0; }
 const char *nvmlErrorString(int status) { return status == 3 ? "Not Supported" : "Unknown Error"; }
 int nvmlSystemGetDriverVersion(char *version, unsigned length) {
-  strncpy(version, "580.65.06", length);
+  const char *chosen = getenv("PRETEND_DRIVER");
+  strncpy(version, chosen ? chosen : "580.65.06", length);
   return 0;
+}
+int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **handle) {
+  *handle = &card;
+  return index == 0 ? 0 : 2;
+}
+int nvmlDeviceGetName(void *handle, char *name, unsigned length) {
+  strncpy(name, "Pretend Card", length);
+  return handle == &card ? 0 : 2;
+}
+int nvmlDeviceGetCudaComputeCapability(void *handle, int *major, int *minor) {
+  *major = 8, *minor = 6;
+  return handle == &card ? 0 : 2;
 }
 int nvmlDeviceGetHandleByPciBusId_v2(const char *bus, void **handle) {
   *handle = &card;
