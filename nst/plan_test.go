@@ -98,3 +98,25 @@ func TestPlanOfASmallPicture(t *testing.T) {
 	assert.Equal(t, torch.KeepNone, p.keep)
 	assert.Empty(t, p.warning)
 }
+
+// CUDA's libraries try algorithms where that is asked for, or where a scale has work enough to
+// win the time back; precisions that give the same bits each time never have them try.
+func TestAutotunes(t *testing.T) {
+	small, large := scale{512, 512, 1, 500}, scale{4096, 4096, 1, 1200}
+	for _, c := range []struct {
+		autotune  Autotune
+		precision Precision
+		at        scale
+		pictures  int
+		tries     bool
+	}{
+		{"", Fast, small, 1, false}, {"", Fast, large, 1, true}, {AutotuneAuto, BF16, small, 16, false},
+		{AutotuneAuto, BF16, small, 160, true}, {AutotuneOff, Fast, large, 1, false},
+		{AutotuneOn, Fast, small, 1, true},
+		{AutotuneOn, Exact, large, 1, false}, {AutotuneAuto, Double, large, 1, false},
+	} {
+		s, err := Options{Autotune: c.autotune, Precision: c.precision}.withDefaults()
+		require.NoError(t, err)
+		assert.Equal(t, c.tries, s.autotunes(c.at, c.pictures), "%+v", c)
+	}
+}

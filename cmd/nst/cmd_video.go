@@ -294,7 +294,8 @@ func (o *videoOptions) write(ctx context.Context, run *video.Run, frames int, wr
 			return err
 		}
 		if more := fmt.Sprintf("%06d.png", frames+1); exists(filepath.Join(o.frames, more)) {
-			run.Warn(fmt.Sprintf("%s and what follows it in %s is of an earlier run, which had more frames", more, o.frames))
+			run.Warn(fmt.Sprintf("%s and what follows it in %s is of an earlier run, which had more frames", more,
+				o.frames))
 		}
 	}
 	if o.output != "" {

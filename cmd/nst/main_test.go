@@ -580,11 +580,15 @@ func TestCheck(t *testing.T) {
 	_, err := torch.ControlDevice("tf32", 1)
 	require.NoError(t, err)
 	defer torch.ControlDevice("tf32", 0)
-	status, stdout, stderr := runNST(t, "check", "--device", "pretend:1", "--size", "64", "--iterations", "60")
-	require.Equal(t, exitDone, status, stderr+stdout)
-	var got deviceCheck
-	require.NoError(t, json.Unmarshal([]byte(stdout), &got))
-	assert.True(t, got.Passed)
+	check := func(args ...string) (got deviceCheck) {
+		args = append([]string{"check", "--device", "pretend:1", "--size", "64"}, args...)
+		status, stdout, stderr := runNST(t, args...)
+		require.Equal(t, exitDone, status, stderr+stdout)
+		require.NoError(t, json.Unmarshal([]byte(stdout), &got))
+		assert.True(t, got.Passed)
+		return got
+	}
+	got := check("--stage", "gradients", "--model", nsttest.Model(t))
 	require.Len(t, got.Precisions, len(tolerances))
 	for i, p := range got.Precisions {
 		t.Logf("%s: gradient %.2g, total %.2g", p.Precision, p.Gradient, p.Total)
@@ -593,7 +597,9 @@ func TestCheck(t *testing.T) {
 			assert.Greater(t, p.Gradient, p.Tolerances[1]/4, "%s", p.Precision)
 		}
 	}
+	got = check("--iterations", "60", "--stage", "features", "--model", nsttest.Slim(t))
 	assert.Len(t, got.Features, len(checked(64)))
+	got = check("--iterations", "60", "--stage", "graphs")
 	require.Len(t, got.Graphs, 2)
 	for _, g := range got.Graphs {
 		assert.Positive(t, g.Allocated[0])

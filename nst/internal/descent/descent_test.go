@@ -89,7 +89,9 @@ func TestDescentReachesTheMinimum(t *testing.T) {
 					d := New(q, settings, torch.Full(0.5, device, 2, 3, 8, 12), 120, 0)
 					defer d.Close()
 					lowest, steps := []float64{1e9, 1e9}, 0
-					err := d.Run(context.Background(), false, func(r Reading) error {
+					before, err := torch.ControlDevice("copies-to-host", 0)
+					require.NoError(t, err)
+					err = d.Run(context.Background(), false, func(r Reading) error {
 						require.Equal(t, steps, r.Steps)
 						require.Len(t, r.Values, 4)
 						for i := range lowest {
@@ -102,6 +104,9 @@ func TestDescentReachesTheMinimum(t *testing.T) {
 						return nil
 					})
 					require.NoError(t, err)
+					after, err := torch.ControlDevice("copies-to-host", 0)
+					require.NoError(t, err)
+					assert.Less(t, after-before, int64(60), "an accelerator's values are read several at a time")
 					assert.Equal(t, 120, steps)
 					assert.Equal(t, 120, d.Steps())
 					best := d.BestValues()
