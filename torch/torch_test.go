@@ -779,6 +779,48 @@ func TestWrap(t *testing.T) {
 	})
 }
 
+// The first guess M of L-BFGS's inverse Hessian is symmetric and positive, on every device: of a
+// gradient g the first step is along −M·g, so that columns of M are known but for their lengths
+// n. With c_i = M·e_i/n_i, symmetry is n_i/n_j = c_j[i]/c_i[j], of which three have the product 1.
+func TestFirstGuessIsSymmetricAndPositive(t *testing.T) {
+	const h, w = 22, 17
+	for _, device := range []torch.Device{torch.CPU, "pretend:1"} {
+		_, err := torch.ParseDevice(string(device))
+		require.NoError(t, err)
+		step := func(gradient []float32) (out []float32) {
+			scoped(t, func() {
+				x := torch.Full(0.5, device, 1, 1, h, w)
+				o := torch.NewLBFGS(x, 1, 5, 0.02, 0.05, torch.Wrap{})
+				defer o.Close()
+				o.Step(torch.FromFloats(gradient, device, 1, 1, h, w))
+				for _, v := range torch.Floats(x) {
+					out = append(out, 0.5-v)
+				}
+			})
+			return out
+		}
+		column := func(i int) []float32 {
+			spike := make([]float32, h*w)
+			spike[i] = 1
+			return step(spike)
+		}
+		ratio := func(i, j int) float64 { return float64(column(j)[i]) / float64(column(i)[j]) }
+		for _, c := range [][3]int{{0, 5, 3*w + 2}, {h*w - 1, h*w - 4, 15*w + 9}, {7*w + 8, 9*w + 8, 8*w + 3}} {
+			assert.InEpsilon(t, 1, ratio(c[0], c[1])*ratio(c[1], c[2])*ratio(c[2], c[0]), 1e-3, "%s %v", device, c)
+		}
+		for seed := range 5 {
+			g, along := make([]float32, h*w), 0.0
+			for i := range g {
+				g[i] = float32(math.Sin(float64((i+1)*(seed*7+3)*911))) - 0.1
+			}
+			for i, v := range step(g) {
+				along += float64(v) * float64(g[i])
+			}
+			assert.Positive(t, along, device)
+		}
+	}
+}
+
 // L-BFGS of a picture that comes round knows no seam: a shift by a power of two, which its
 // smooth parts are aligned to, shifts its steps.
 func TestWrapOfLBFGS(t *testing.T) {
