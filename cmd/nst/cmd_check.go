@@ -136,14 +136,14 @@ func runCheck(ctx context.Context, o *checkOptions, stdout, stderr io.Writer) er
 }
 
 // tolerances are by how much a precision's total and gradient may differ from float64's, with the
-// default network and a start from noise: two to three times what was found at 64 to 256 px with
+// default network and a start from noise: two to four times what was found at 64 to 512 px with
 // TF32's and bf16's rounding emulated on the pretend accelerator. (Where a picture comes near the
 // style, what is left of the difference of Gram matrices is itself of rounding's size.)
 var tolerances = []struct {
 	precision       nst.Precision
 	total, gradient float64
-}{{nst.Double, 1e-6, 1e-6}, {nst.Exact, 1e-5, 1e-3}, {nst.Fast, 5e-4, 0.02}, {nst.TF32, 5e-4, 0.02},
-	{nst.BF16, 5e-4, 0.07}}
+}{{nst.Double, 1e-6, 1e-6}, {nst.Exact, 1e-5, 1e-3}, {nst.Fast, 1e-3, 0.02}, {nst.TF32, 1e-3, 0.02},
+	{nst.BF16, 1e-3, 0.07}}
 
 // cpuFast is the gradient's tolerance of the CPU's Winograd kernels, which do not round to TF32.
 const cpuFast = 5e-3
