@@ -67,11 +67,12 @@ func addGramGradient(into Gradient, f Features, d torch.Tensor, factor float64, 
 		}
 		return
 	}
-	g := torch.Scale(torch.Bmm(d, wide(f.F)), 2*factor)
+	g := torch.Bmm(d, wide(f.F)) // then in place: it is as large as the maps
+	torch.ScaleInPlace(g, 2*factor)
 	if shift.T != nil {
-		g = torch.Add(g, shift)
+		torch.AddInPlace(g, shift, 1)
 	}
-	g = torch.Mul(g, f.Guide)
+	torch.MulInPlace(g, f.Guide)
 	if into.Fresh {
 		torch.Copy(into.Into, g)
 	} else {

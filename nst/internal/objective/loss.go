@@ -70,6 +70,20 @@ type Slopes struct {
 	Factor float64
 }
 
+// comparison is what a Loss's Compare returns; a tiling.Part.
+type comparison struct {
+	norms  Statistics
+	slopes Slopes
+}
+
+func comparisonOf(norms Statistics, slopes Slopes) comparison { return comparison{norms, slopes} }
+
+// EachTensor implements tiling.Part.
+func (c comparison) EachTensor(do func(*torch.Tensor)) {
+	c.norms.EachTensor(do)
+	c.slopes.Of.EachTensor(do)
+}
+
 // at is the slopes for a tile of a layer, on a device: of what is of each position, the
 // tile's.
 func (s Slopes) at(tile tiling.Tile, l vgg19.Layer, device torch.Device) Slopes {

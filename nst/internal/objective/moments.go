@@ -8,11 +8,12 @@ type Moments struct{}
 
 // Sums are the Gram matrix, and the mean μ = Σ w_p·F_p, of the positions.
 func (Moments) Sums(f Features) Statistics {
+	matrices := torch.Local(func() torch.Tensor { return gram(f) }) // what it makes goes before there is more
 	F, guide := wide(f.F), f.Guide
 	if guide.T == nil {
 		guide = torch.Cast(torch.Full(f.Uniform, torch.DeviceOf(F), 1, torch.Shape(F)[2]), torch.TypeOf(F))
 	}
-	return Statistics{GramMatrices: gram(f), Means: torch.Bmm(F, torch.Transpose(guide, 0, 1))}
+	return Statistics{GramMatrices: matrices, Means: torch.Bmm(F, torch.Transpose(guide, 0, 1))}
 }
 
 // Statistics centres: Σ w_p·(F_p−μ)·(F_p−μ)ᵀ = G − μ·μᵀ.

@@ -110,14 +110,16 @@ func (Sliced) Recordable() bool { return false }
 
 // AddGradient adds ∂J/∂F_p = w_p·Σ_k θ_k·∂J/∂x_kp.
 func (s Sliced) AddGradient(into Gradient, f Features, slopes Slopes) {
-	theta := s.directions(wide(f.F))
+	theta := s.directions(wide(torch.Slice(f.F, 2, 0, 1))) // as at any position
 	g := torch.Bmm(torch.Transpose(theta, 1, 2), slopes.Of[projections])
 	weight := f.Uniform * slopes.Factor
 	if f.Guide.T != nil {
-		g, weight = torch.Mul(g, f.Guide), slopes.Factor
+		torch.MulInPlace(g, f.Guide)
+		weight = slopes.Factor
 	}
 	if into.Fresh {
-		torch.Copy(into.Into, torch.Scale(g, weight))
+		torch.ScaleInPlace(g, weight)
+		torch.Copy(into.Into, g)
 	} else {
 		torch.AddInPlace(into.Into, g, weight)
 	}
