@@ -48,6 +48,14 @@ func centredSlope(slope, d, mean torch.Tensor) torch.Tensor {
 // Recordable is true.
 func (Moments) Recordable() bool { return true }
 
+// Memory is the Gram matrices', and that of the features' sums.
+func (Moments) Memory(of Extent) Takes {
+	t := Gram{}.Memory(of)
+	t.Summing = max(t.Summing, of.matrices()+of.widened()+of.positions())
+	t.Comparing = 2 * of.matrices()
+	return t
+}
+
 // AddGradient adds ∂J/∂F_p = w_p·(2·D·F_p + ∂J/∂μ − 2·D·μ).
 func (Moments) AddGradient(into Gradient, f Features, slopes Slopes) {
 	addGramGradient(into, f, slopes.Of[GramMatrices], slopes.Factor, slopes.Of[Means])

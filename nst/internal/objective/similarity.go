@@ -95,6 +95,15 @@ func (s SelfSimilarity) Compare(sums Statistics, target Target) (norms Statistic
 // Recordable is true.
 func (SelfSimilarity) Recordable() bool { return true }
 
+// Memory is that of matrices of the positions that are compared, and of their features.
+func (SelfSimilarity) Memory(of Extent) Takes {
+	lat := similarityLattice(of.At)
+	k := lat.rows * lat.columns
+	features, matrices := of.Pictures*of.Maps*k*of.value(), of.Pictures*k*k*of.value()
+	return Takes{Summing: 2 * features, Comparing: 3*matrices + 2*features, Held: 2*features + matrices,
+		Statistics: matrices / of.Pictures}
+}
+
 // AddGradient adds ∂J/∂F at the positions that are compared.
 func (SelfSimilarity) AddGradient(into Gradient, f Features, slopes Slopes) {
 	if into.Fresh {

@@ -105,6 +105,23 @@ func (s Sliced) Compare(sums Statistics, target Target) (norms Statistics, slope
 	return Statistics{quantiles: norm}, Slopes{Statistics{projections: torch.View(d, shape...)}, 1. / directionCount}
 }
 
+// Memory is that of projections, and of sorting one of them at a time (see
+// torch/csrc/quantiles.cc).
+func (Sliced) Memory(of Extent) Takes {
+	along := directionCount * of.positions()
+	table := directionCount * quantileCount * of.value()
+	t := Takes{Summing: along + of.widened(), Adding: along + of.features(),
+		Comparing: sortedBytes * of.At.Rows * of.At.Columns, Held: 2*along + 2*of.Pictures*table, Statistics: table}
+	if of.Guided {
+		t.Comparing = max(t.Comparing, along+of.positions())
+		t.Held += of.positions()
+	}
+	return t
+}
+
+// sortedBytes is what comparing sorted values takes for each.
+const sortedBytes = 128
+
 // Recordable is false: sorting and searching, and directions that come from the host.
 func (Sliced) Recordable() bool { return false }
 

@@ -71,6 +71,15 @@ func (w Wasserstein) Compare(sums Statistics, target Target) (norms Statistics, 
 // variance.
 const smallestEigenvalue = 1e-30
 
+// Memory is Moments', and that of matrices in float64: two of them are the target's.
+func (Wasserstein) Memory(of Extent) Takes {
+	t := Moments{}.Memory(of)
+	wide := of.matrices() * 8 / of.value()
+	t.Held += 2 * wide
+	t.Comparing += 10 * wide
+	return t
+}
+
 // Recordable is false: to find eigenvalues libraries read back whether they did.
 func (Wasserstein) Recordable() bool { return false }
 
