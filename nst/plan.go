@@ -2,6 +2,7 @@ package nst
 
 import (
 	"fmt"
+	"slices"
 	"sort"
 
 	"github.com/dustin/go-humanize"
@@ -25,7 +26,7 @@ type situation struct {
 	spec     *objective.Spec
 	descent  descent.Settings // without Memory
 	still    bool             // no step is made
-	styles   int64            // what every device holds of the styles, in bytes
+	styles   []objective.Dimensions
 }
 
 // plan is how the memory is used: decided for the result's size, which is the largest.
@@ -55,25 +56,20 @@ func (at scale) bytes(double bool) int64 {
 // are, makes the same plan.
 func (s situation) plan() plan {
 	at := s.schedule[len(s.schedule)-1]
-	pictures := s.pictures * at.bytes(s.double)
 	p := plan{primary: s.workers[0].Device(), passes: 1}
-	free := map[torch.Device]int64{}
-	for device, bytes := range s.free {
-		free[device] = bytes - s.styles
-	}
-	held := int64(0) // times the pictures' memory
-	if p.memory, held = s.state(p.primary); p.primary != torch.CPU && held*pictures > free[p.primary]*3/4 {
+	p.memory = s.remembers(p.primary)
+	styles := s.styleMemory()
+	if free := s.free[p.primary] - styles; p.primary != torch.CPU && s.state(p) > free*3/4 {
 		p.primary = torch.CPU
-		p.memory, held = s.state(p.primary)
+		p.memory = s.remembers(p.primary)
 	}
-	if free[p.primary] -= held * pictures; free[p.primary] < 0 && s.tile != TileOff {
+	if state := s.state(p); state > s.free[p.primary]-styles && s.tile != TileOff {
 		p.warning = fmt.Sprintf("there is memory for the smallest tiles alone, which take long: the picture and "+
-			"%s's state take %s", s.descent.Method, humanize.IBytes(uint64(held*pictures)))
+			"%s's state take %s", s.descent.Method, humanize.IBytes(uint64(state)))
 	}
 	if s.tile == TileOff {
 		return p
 	}
-	s.free = free
 	if p.size.Side = s.tile.side(); p.size.Side > 0 {
 		return s.keepMore(p)
 	}
@@ -101,27 +97,17 @@ func (s situation) plan() plan {
 	return s.keepMore(p)
 }
 
-// state is what L-BFGS may remember its steps in where the pictures are on a device, and
-// how many times the pictures' memory the descent then holds.
-func (s situation) state(primary torch.Device) (m descent.Memory, held int64) {
-	at := s.schedule[len(s.schedule)-1]
-	m = descent.Memory{Bytes: 512 << 20, Least: 5}
+// remembers is what L-BFGS may remember its steps in where the pictures are on a device.
+func (s situation) remembers(primary torch.Device) descent.Memory {
+	m := descent.Memory{Bytes: 512 << 20, Least: 5}
 	if primary != torch.CPU { // what there is room for: it is its own memory
 		m.Bytes = max(m.Bytes, s.free[primary]/3)
 	}
 	if s.limited { // a third of it
-		m.Bytes = min(max(m.Bytes, m.Least*2*s.pictures*at.bytes(s.double)), s.free[primary]/3)
+		m.Bytes = min(max(m.Bytes, m.Least*2*s.result(s.double)), s.free[primary]/3)
 		m.Least = 1
 	}
-	if s.spec.Delta > 0 {
-		held = 4 // what a frame is held to, its weights, and the differences
-	}
-	if s.still {
-		return m, held + 2 // the pictures and their gradient
-	}
-	settings := s.descent
-	settings.Memory = m
-	return m, held + settings.Held(primary, s.pictures*at.bytes(false))
+	return m
 }
 
 // keepMore has the networks keep all that they make of their weights, and workers the
@@ -157,35 +143,15 @@ func (s situation) keepMore(p plan) plan {
 	return p
 }
 
-// fits says whether every worker has memory for a scale, as planned.
+// fits says whether every device has what a scale needs of it, and can count its maps.
 func (s situation) fits(at scale, p plan) bool {
 	tiles := s.spec.Cut(at.width, at.height, p.size)
-	kinds := map[tiling.Tile]tiling.Tile{} // most tiles are alike
-	for _, t := range tiles {
-		h, w := t.Seen.Bottom-t.Seen.Top, t.Seen.Right-t.Seen.Left
-		kinds[tiling.Tile{Own: t.Local(), Seen: vgg19.Window{Bottom: h, Right: w}}] = t
+	onGPU := slices.ContainsFunc(s.workers, func(w *tiling.Worker) bool { return w.Device() != torch.CPU })
+	uncountable := func(t tiling.Tile) bool { return mapValues(t)*s.pictures >= mostValues }
+	if onGPU && slices.ContainsFunc(tiles, uncountable) {
+		return false
 	}
-	need := map[torch.Device]int64{}
-	for i, w := range s.workers[:min(len(s.workers), len(tiles))] {
-		var largest vgg19.Need
-		for _, t := range kinds {
-			if w.Device() != torch.CPU && mapValues(t)*s.pictures >= mostValues {
-				return false
-			}
-			n := s.spec.Memory(w.Network, t, at.width, at.height, int(s.pictures), p.recompute, p.keep)
-			largest = vgg19.Need{Most: max(largest.Most, n.Most), Pass: max(largest.Pass, n.Pass),
-				Weights: max(largest.Weights, n.Weights)}
-		}
-		// the estimate is within 15 %, and low as a rule
-		need[w.Device()] += (largest.Most + int64(min(p.passes, len(tiles))-1)*largest.Pass) * 109 / 100
-		if i == 0 || w.Network != s.workers[i-1].Network {
-			need[w.Device()] += largest.Weights
-		}
-	}
-	if !p.recompute {
-		need[p.primary] += s.spec.ContentMemory(s.workers[0].Network, at.width, at.height, int(s.pictures))
-	}
-	for device, bytes := range need {
+	for device, bytes := range s.needs(at, tiles, p) {
 		if bytes > s.free[device] {
 			return false
 		}

@@ -128,6 +128,9 @@ func (r *run) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if mask := r.items[0].contentMask; mask != nil {
+		r.spec.Regions = len(mask.shares)
+	}
 	styles := 0
 	for _, m := range r.items {
 		styles += len(m.styles)
@@ -136,8 +139,8 @@ func (r *run) prepare(ctx context.Context) error {
 	return r.makePlan()
 }
 
-// makePlan settles how the memory is used, and has it so.
-func (r *run) makePlan() error {
+// situation is what the plan is made by.
+func (r *run) situation() (situation, error) {
 	free := map[torch.Device]int64{}
 	for _, device := range append(r.engine.Devices(), torch.CPU) {
 		if _, known := free[device]; known {
@@ -145,14 +148,22 @@ func (r *run) makePlan() error {
 		}
 		bytes, err := r.free(device)
 		if err != nil {
-			return err
+			return situation{}, err
 		}
 		free[device] = bytes
 	}
-	s := situation{
+	return situation{
 		workers: r.engine.workers, free: free, limited: r.settings.MemoryLimit > 0, tile: r.settings.Tile,
 		schedule: r.schedule, pictures: int64(len(r.items)), double: r.settings.Precision == Double,
-		spec: &r.spec, descent: r.settings.descent, still: r.settings.iterations == 0, styles: r.styleMemory(),
+		spec: &r.spec, descent: r.settings.descent, still: r.settings.iterations == 0, styles: r.styleSizes(),
+	}, nil
+}
+
+// makePlan settles how the memory is used, and has it so.
+func (r *run) makePlan() error {
+	s, err := r.situation()
+	if err != nil {
+		return err
 	}
 	p := s.plan()
 	if p.warning != "" {
@@ -166,17 +177,15 @@ func (r *run) makePlan() error {
 	return nil
 }
 
-// styleMemory is what every device holds of the styles at the result's size.
-func (r *run) styleMemory() int64 {
-	at := r.final()
-	var sizes []objective.Dimensions
+// styleSizes are those of all styles in the result's size.
+func (r *run) styleSizes() (out []objective.Dimensions) {
 	for _, m := range r.items {
 		for _, one := range m.styles {
-			width, height := r.settings.styleSize(one.shape, at.factor)
-			sizes = append(sizes, objective.Dimensions{Width: width, Height: height})
+			width, height := r.settings.styleSize(one.shape, r.final().factor)
+			out = append(out, objective.Dimensions{Width: width, Height: height})
 		}
 	}
-	return r.spec.StyleMemory(r.engine.workers[0].Network, at.width, at.height, len(r.items), sizes)
+	return out
 }
 
 // free is how much of a device's memory this process may still use.

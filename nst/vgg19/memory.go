@@ -21,6 +21,9 @@ type Work struct {
 	Images        int               // at once
 	Backward      bool              // whether their gradient is taken back
 	Keep          torch.KeptWeights // see SetKeep
+	// Summing and Adding are what the caller takes at a layer, in bytes, beside its features:
+	// once the layers are run, and while it adds its gradient.
+	Summing, Adding map[Layer]int64
 }
 
 // BytesPerValue is what a value of a feature map takes.
@@ -34,9 +37,24 @@ func (n *Network) BytesPerValue() int64 {
 	return 4
 }
 
-// Memory estimates, from the table of layers, what work takes. On an accelerator it
-// counts what its libraries take for a convolution, by estimate, and what a maximum's
-// choices take.
+// channels are the layers' numbers of maps, by their index in Layers: the network's, or the
+// published one's where they are not known.
+func (n *Network) channels() []int64 {
+	out := make([]int64, len(Layers))
+	for i, l := range Layers {
+		switch {
+		case l.Kind != Conv:
+			out[i] = out[i-1]
+		case n.chain != nil && n.chain.channels[l] > 0:
+			out[i] = n.chain.channels[l]
+		default:
+			out[i] = int64(l.Channels)
+		}
+	}
+	return out
+}
+
+// Memory estimates, from the table of layers, what work takes in tensors.
 func (n *Network) Memory(work Work) (need Need) {
 	own, height, width, layers, backward := work.Own, work.Height, work.Width, work.Layers, work.Backward
 	perValue := n.BytesPerValue()
@@ -56,25 +74,27 @@ func (n *Network) Memory(work Work) (need Need) {
 		taps[i] = slices.Contains(layers, Layers[i])
 	}
 	tapped := func(i int) bool { return taps[i] }
+	channels := n.channels()
 	whole := own == Window{0, 0, height, width}
 	// What a layer's maps, and its own positions, take; and what is held of it.
 	maps, features, held := make([]int64, last+1), make([]int64, last+1), make([]int64, last+1)
 	choices := make([]int64, last+1)
 	window, uncropped := Window{0, 0, height, width}, make([]int64, last+1)
-	size := func(l Layer, w Window) int64 {
-		return value * int64(l.Channels) * int64((w.Bottom-w.Top)/l.Stride) * int64((w.Right-w.Left)/l.Stride)
+	size := func(i int, w Window) int64 {
+		l := Layers[i]
+		return value * channels[i] * int64((w.Bottom-w.Top)/l.Stride) * int64((w.Right-w.Left)/l.Stride)
 	}
 	windows := make([]Window, last+1)
 	for i, l := range Layers[:last+1] {
-		uncropped[i], windows[i] = size(l, window), window
+		uncropped[i], windows[i] = size(i, window), window
 		if maps[i] = uncropped[i]; l.Kind == Pool && i < last {
 			need := own.within(Layers[last], l)
 			window = Window{max(window.Top, need.Top), max(window.Left, need.Left), min(window.Bottom, need.Bottom),
 				min(window.Right, need.Right)}
-			maps[i] = size(l, window)
+			maps[i] = size(i, window)
 		}
 		if !whole {
-			features[i] = size(l, own)
+			features[i] = size(i, own)
 		}
 		if tapped(i) || backward && l.Kind == ReLU {
 			held[i] = maps[i]
@@ -98,12 +118,9 @@ func (n *Network) Memory(work Work) (need Need) {
 			need.Weights += weights
 		}
 	}
-	image := value * 3 * int64(height) * int64(width)
+	image := value / perValue * max(4, perValue) * 3 * int64(height) * int64(width)
 	peak, sum := 3*image, image // cut out, and normalised in two steps
 	scratch := func(i int) int64 {
-		if n.device != torch.CPU && Layers[i].Kind == Conv {
-			return workspace
-		}
 		if weights, kept := n.transformed(kernels, work.Keep, i, windows[i]); !kept {
 			return weights
 		}
@@ -130,7 +147,7 @@ func (n *Network) Memory(work Work) (need Need) {
 	need.Pass = sum
 	for i := range last + 1 { // the features that are asked for
 		if tapped(i) {
-			peak = max(peak, sum+features[i])
+			peak = max(peak, sum+features[i]+work.Summing[Layers[i]])
 		}
 	}
 	if !backward {
@@ -140,9 +157,7 @@ func (n *Network) Memory(work Work) (need Need) {
 	for i := last; i >= 0; i-- { // backward: g is the gradient that arrives
 		l, g := Layers[i], maps[i]
 		if tapped(i) {
-			if peak = max(peak, sum+g+2*features[i]); whole {
-				peak = max(peak, sum+g+maps[i]) // the content's difference
-			}
+			peak = max(peak, sum+g+2*features[i]+work.Adding[l])
 		}
 		in := from(i)
 		switch {
@@ -163,13 +178,8 @@ func (n *Network) Memory(work Work) (need Need) {
 	return need
 }
 
-// workspace is what a GPU's library may take beside a convolution's maps: libtorch
-// caps it for none, cuDNN's implicit kernels need little, and what is not there it
-// does without. An estimate.
-const workspace = 64 << 20
-
-// smallTensors is what Gram matrices, their slopes and small tensors take beside.
-const smallTensors = 6 << 20
+// smallTensors is what small tensors take beside.
+const smallTensors = 1 << 20
 
 // transformed is what the weights of layer i take when the CPU's kernels have
 // transformed them for maps of a window: while these are computed or, if they are
@@ -178,8 +188,8 @@ func (n *Network) transformed(kernels bool, keep torch.KeptWeights, i int, maps 
 	if !kernels || i == 0 || Layers[i].Kind != Conv {
 		return 0, false
 	}
-	l := Layers[i]
+	l, channels := Layers[i], n.channels()
 	side := func(n int) int { return (n/l.Stride + 3) / 4 }
-	return 4 * 36 * int64(Layers[i-1].Channels) * int64(l.Channels), keep == torch.KeepAll ||
+	return 4 * 36 * channels[i-1] * channels[i], keep == torch.KeepAll ||
 		keep == torch.KeepSmall && side(maps.Bottom-maps.Top)*side(maps.Right-maps.Left) <= 128
 }

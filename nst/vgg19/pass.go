@@ -191,6 +191,7 @@ func (p *Pass) autograd(add func(Layer, torch.Tensor) torch.Tensor) torch.Tensor
 type chain struct {
 	scale, offset torch.Tensor // of the input, [1,3,1,1], in float32: it becomes image·scale + offset
 	convolutions  map[Layer]*torch.Convolution
+	channels      map[Layer]int64  // of the convolutions
 	scalar        torch.ScalarType // of the convolutions
 }
 

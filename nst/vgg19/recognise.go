@@ -26,9 +26,10 @@ func (n *Network) link(scalar torch.ScalarType) (err error) {
 		}
 		for _, input := range n.inputs() {
 			n.chain = &chain{scale: torch.Keep(input.scale), offset: torch.Keep(torch.Scale(input.shift, -1)),
-				convolutions: map[Layer]*torch.Convolution{}, scalar: scalar}
+				convolutions: map[Layer]*torch.Convolution{}, channels: map[Layer]int64{}, scalar: scalar}
 			for layer, p := range convolutions {
 				weight := p.weight
+				n.chain.channels[layer] = torch.Shape(weight)[0]
 				if input.blueFirst && layer == Layers[0] {
 					weight = torch.Flip(weight, 1)
 				}

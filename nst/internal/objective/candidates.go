@@ -27,8 +27,8 @@ func (c LevelCandidates) Close() {
 	}
 }
 
-// Unite makes one of the candidates of several pictures: of one those themselves, of more new
-// ones.
+// Unite makes one of the candidates of several pictures, which it uses up: of one those
+// themselves, of more new ones.
 func Unite(parts []LevelCandidates) LevelCandidates {
 	if len(parts) == 1 {
 		return parts[0]
@@ -44,25 +44,37 @@ func Unite(parts []LevelCandidates) LevelCandidates {
 			if out[level] == nil {
 				out[level] = Candidates{}
 			}
-			for l, t := range layers {
-				torch.Within(func() {
-					before := out[level][l]
-					if before.T == nil {
-						out[level][l] = torch.Keep(torch.Clone(t))
-						return
-					}
-					all, with := torch.Shape(before)[1], torch.Shape(t)[1]
-					joined := torch.Cast(torch.Full(0, torch.DeviceOf(t), torch.Shape(t)[0], all+with), torch.TypeOf(t))
-					torch.Copy(torch.Slice(joined, 1, 0, all), before)
-					torch.Copy(torch.Slice(joined, 1, all, all+with), t)
-					out[level][l] = torch.Keep(joined)
-					torch.Close(before)
-				})
+			for l := range layers {
+				if out[level][l].T == nil {
+					out[level][l] = united(parts, level, l)
+				}
 			}
 		}
 	}
 	whole = true
 	return out
+}
+
+// united is a layer's candidates of a level, kept, of parts, of which it closes them.
+func united(parts []LevelCandidates, level Level, l vgg19.Layer) torch.Tensor {
+	var all []torch.Tensor
+	count := int64(0)
+	for _, of := range parts {
+		if t := of[level][l]; t.T != nil {
+			all, count = append(all, t), count+torch.Shape(t)[1]
+		}
+	}
+	return torch.Keep(torch.Local(func() torch.Tensor {
+		rows, first := torch.Shape(all[0])[0], int64(0)
+		joined := torch.Cast(torch.Full(0, torch.DeviceOf(all[0]), rows, count), torch.TypeOf(all[0]))
+		for _, t := range all {
+			with := torch.Shape(t)[1]
+			torch.Copy(torch.Slice(joined, 1, first, first+with), t)
+			torch.Close(t)
+			first += with
+		}
+		return joined
+	}))
 }
 
 // mostCandidates is how many of a picture are looked among: all of a picture of a megapixel.

@@ -297,9 +297,9 @@ func (e *Evaluator) evaluate(x torch.Tensor) (values, gradient torch.Tensor, err
 	slopes := map[*region]Slopes{}
 	for _, t := range e.summed {
 		for _, r := range t.regions {
-			norms, s := t.loss.Compare(sums[r], r.target)
-			slopes[r] = s
-			for name, norm := range norms {
+			c := local(func() comparison { return comparisonOf(t.loss.Compare(sums[r], r.target)) })
+			slopes[r] = c.slopes
+			for name, norm := range c.norms {
 				roots[e.columns.summed[r][name]] = norm
 			}
 		}

@@ -751,6 +751,8 @@ func (meansAlone) Compare(now Statistics, target Target) (norms Statistics, slop
 
 func (meansAlone) Recordable() bool { return true }
 
+func (meansAlone) Memory(of Extent) Takes { return Moments{}.Memory(of) }
+
 func (meansAlone) AddGradient(into Gradient, f Features, slopes Slopes) {
 	weights := f.Guide
 	if weights.T == nil {
@@ -1049,14 +1051,17 @@ func TestMemoryEstimate(t *testing.T) {
 					require.NoError(t, err)
 					_, peak := torch.HostTensors()
 					var most, passes int64
+					job := Job{Network: network, Width: c.width, Height: c.height, Pictures: 1}
 					for _, tile := range e.tiles {
-						need := spec.Memory(network, tile, c.width, c.height, 1, false, torch.KeepSmall)
+						job.Tile = tile
+						need := spec.Memory(job)
 						if c.passes > 1 { // all that went before are kept
 							passes += need.Pass
 							need.Most += passes - need.Pass
 						}
 						most = max(most, need.Most)
 					}
+					most += spec.StyleMemory(job)
 					if c.side > 0 {
 						most += 4 * torch.Count(x) // the gradient
 					}

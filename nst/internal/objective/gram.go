@@ -50,6 +50,21 @@ func (Gram) AddGradient(into Gradient, f Features, slopes Slopes) {
 	addGramGradient(into, f, slopes.Of[GramMatrices], slopes.Factor, torch.Tensor{})
 }
 
+// Memory is that of matrices, and of a product of the features with their guide.
+func (Gram) Memory(of Extent) Takes {
+	one := of.matrices()
+	t := Takes{Summing: one + min(summedPieces, of.features()*of.Maps/512), Held: 3 * one,
+		Statistics: one / of.Pictures}
+	if of.Guided {
+		t.Summing, t.Adding = one+of.features()+of.widened(), of.features()+of.widened()
+	}
+	return t
+}
+
+// summedPieces is what the products of pieces of long matrices take on a GPU, before they are
+// added up: see torch.SYRK.
+const summedPieces = 8 << 20
+
 // addGramGradient adds
 //
 //	∂J/∂F_p = w_p·(2·factor·D·F_p + shift)
@@ -67,11 +82,12 @@ func addGramGradient(into Gradient, f Features, d torch.Tensor, factor float64, 
 		}
 		return
 	}
-	g := torch.Scale(torch.Bmm(d, wide(f.F)), 2*factor)
+	g := torch.Bmm(d, wide(f.F)) // then in place: it is as large as the maps
+	torch.ScaleInPlace(g, 2*factor)
 	if shift.T != nil {
-		g = torch.Add(g, shift)
+		torch.AddInPlace(g, shift, 1)
 	}
-	g = torch.Mul(g, f.Guide)
+	torch.MulInPlace(g, f.Guide)
 	if into.Fresh {
 		torch.Copy(into.Into, g)
 	} else {

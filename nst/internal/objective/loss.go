@@ -31,6 +31,50 @@ type Loss interface {
 	Recordable() bool
 	// AddGradient adds ∂J/∂F, as it follows from the slopes, to a gradient.
 	AddGradient(into Gradient, f Features, slopes Slopes)
+	// Memory says what these take.
+	Memory(of Extent) Takes
+}
+
+// Extent is how much of a layer is worked on at once.
+type Extent struct {
+	Pictures, Maps int64
+	At             Place // of the positions
+	Value          int64 // what a value of the features takes, in bytes
+	Guided         bool  // the positions have weights
+}
+
+// value is what a value of statistics takes, and of features when they are widened.
+func (e Extent) value() int64 { return max(4, e.Value) }
+
+// positions is what a value of each position takes, in the statistics' type.
+func (e Extent) positions() int64 { return e.Pictures * e.At.Rows * e.At.Columns * e.value() }
+
+// maps is what features take as they are.
+func (e Extent) maps() int64 { return e.features() * e.Value / e.value() }
+
+// features is what features take, in the statistics' type.
+func (e Extent) features() int64 { return e.Maps * e.positions() }
+
+// widened is what features take that have been widened; 0 where they are wide as they are.
+func (e Extent) widened() int64 {
+	if e.Value < e.value() {
+		return e.features()
+	}
+	return 0
+}
+
+// matrices is what a matrix n_C×n_C of each picture takes.
+func (e Extent) matrices() int64 { return e.Pictures * e.Maps * e.Maps * e.value() }
+
+// Takes is what a loss takes of memory for a layer, beside features and gradient, in bytes.
+type Takes struct {
+	// Summing, Comparing and Adding are what Sums, Compare and AddGradient take while they
+	// are at it.
+	Summing, Comparing, Adding int64
+	// Held is what there is until an evaluation ends: sums, slopes and the target.
+	Held int64
+	// Statistics are what is kept of a style picture.
+	Statistics int64
 }
 
 // Features are a layer's feature maps at the positions of a tile, or all, with the
@@ -68,6 +112,20 @@ type Gradient struct {
 type Slopes struct {
 	Of     Statistics
 	Factor float64
+}
+
+// comparison is what a Loss's Compare returns; a tiling.Part.
+type comparison struct {
+	norms  Statistics
+	slopes Slopes
+}
+
+func comparisonOf(norms Statistics, slopes Slopes) comparison { return comparison{norms, slopes} }
+
+// EachTensor implements tiling.Part.
+func (c comparison) EachTensor(do func(*torch.Tensor)) {
+	c.norms.EachTensor(do)
+	c.slopes.Of.EachTensor(do)
 }
 
 // at is the slopes for a tile of a layer, on a device: of what is of each position, the

@@ -8,11 +8,12 @@ type Moments struct{}
 
 // Sums are the Gram matrix, and the mean μ = Σ w_p·F_p, of the positions.
 func (Moments) Sums(f Features) Statistics {
+	matrices := torch.Local(func() torch.Tensor { return gram(f) }) // what it makes goes before there is more
 	F, guide := wide(f.F), f.Guide
 	if guide.T == nil {
 		guide = torch.Cast(torch.Full(f.Uniform, torch.DeviceOf(F), 1, torch.Shape(F)[2]), torch.TypeOf(F))
 	}
-	return Statistics{GramMatrices: gram(f), Means: torch.Bmm(F, torch.Transpose(guide, 0, 1))}
+	return Statistics{GramMatrices: matrices, Means: torch.Bmm(F, torch.Transpose(guide, 0, 1))}
 }
 
 // Statistics centres: Σ w_p·(F_p−μ)·(F_p−μ)ᵀ = G − μ·μᵀ.
@@ -46,6 +47,14 @@ func centredSlope(slope, d, mean torch.Tensor) torch.Tensor {
 
 // Recordable is true.
 func (Moments) Recordable() bool { return true }
+
+// Memory is the Gram matrices', and that of the features' sums.
+func (Moments) Memory(of Extent) Takes {
+	t := Gram{}.Memory(of)
+	t.Summing = max(t.Summing, of.matrices()+of.widened()+of.positions())
+	t.Comparing = 2 * of.matrices()
+	return t
+}
 
 // AddGradient adds ∂J/∂F_p = w_p·(2·D·F_p + ∂J/∂μ − 2·D·μ).
 func (Moments) AddGradient(into Gradient, f Features, slopes Slopes) {

@@ -279,7 +279,7 @@ func (e *Evaluator) match(x torch.Tensor) error {
 		for _, n := range e.neighbourhoods {
 			guide, uniform := n.weights(grid, e.tiles[i], e.width, e.height, w.Device())
 			for _, term := range n.terms {
-				part[term] = weightedSums(term.pooled(maps, grid), guide, uniform)
+				part[term] = local(func() Statistics { return weightedSums(term.pooled(maps, grid), guide, uniform) })
 			}
 		}
 		return part
@@ -335,8 +335,9 @@ func weightedSums(F, guide torch.Tensor, uniform float64) Statistics {
 		guide = torch.Full(uniform, torch.DeviceOf(F), 1, torch.Shape(F)[2])
 	}
 	guide = torch.Cast(guide, torch.TypeOf(F))
-	return Statistics{Means: torch.Bmm(F, torch.Transpose(guide, 0, 1)),
-		squareMeans: torch.Sums(torch.Mul(torch.Mul(F, F), guide))}
+	squares := torch.Mul(F, F)
+	torch.MulInPlace(squares, guide)
+	return Statistics{Means: torch.Bmm(F, torch.Transpose(guide, 0, 1)), squareMeans: torch.Sums(squares)}
 }
 
 // hypercolumns are those of each picture [D,P], centred, of a tile's features on the grid.
@@ -348,20 +349,24 @@ func (e *Evaluator) hypercolumns(n *neighbourhood, maps featureMaps, sums layerS
 	for _, term := range n.terms {
 		rows += e.spec.Channels[term.layer]
 	}
+	like := matrix(maps[n.terms[0].layer])
+	for picture := range out {
+		out[picture] = torch.Cast(torch.Full(0, device, rows, torch.Shape(like)[2]), torch.TypeOf(like))
+	}
 	for _, term := range n.terms {
-		F, mean := term.pooled(maps, grid), torch.To(sums[term][Means], device)
-		shape := torch.Shape(F)
-		variance := torch.Sub(torch.To(sums[term][squareMeans], device), torch.SquareSums(mean))
-		torch.ClampInPlace(variance, smallestEigenvalue, math.Inf(1))
-		scale := torch.View(torch.Scale(torch.Pow(variance, -0.5), math.Sqrt(term.weight)), shape[0], 1, 1)
-		F = torch.Mul(torch.Sub(F, mean), scale)
-		for picture := range out {
-			if out[picture].T == nil {
-				out[picture] = torch.Cast(torch.Full(0, device, rows, shape[2]), torch.TypeOf(F))
+		torch.Within(func() {
+			F, mean := term.pooled(maps, grid), torch.To(sums[term][Means], device)
+			shape := torch.Shape(F)
+			variance := torch.Sub(torch.To(sums[term][squareMeans], device), torch.SquareSums(mean))
+			torch.ClampInPlace(variance, smallestEigenvalue, math.Inf(1))
+			scale := torch.View(torch.Scale(torch.Pow(variance, -0.5), math.Sqrt(term.weight)), shape[0], 1, 1)
+			F = torch.Sub(F, mean)
+			torch.MulInPlace(F, scale)
+			for picture, all := range out {
+				torch.Copy(torch.Slice(all, 0, first, first+shape[1]), torch.Flatten(OnePicture(F, picture), 0, 1))
 			}
-			torch.Copy(torch.Slice(out[picture], 0, first, first+shape[1]), torch.Flatten(OnePicture(F, picture), 0, 1))
-		}
-		first += shape[1]
+			first += shape[1]
+		})
 	}
 	return out
 }
@@ -376,28 +381,39 @@ func (t *neighbourTerm) pooled(maps featureMaps, grid int) torch.Tensor {
 func (t *neighbourTerm) targets(tile tiling.Tile, grid int, device torch.Device) torch.Tensor {
 	var all []torch.Tensor
 	for _, styles := range t.of.pictures {
-		var sum torch.Tensor
-		for _, m := range styles {
-			part := tile.Own.Positions(m.nearest, grid).Of(m.nearest)
-			shape := torch.Shape(part)
-			units := m.units[device][t.layer]
-			of := torch.IndexSelect(units, 1, torch.To(torch.Flatten(part, 0, 3), device))
-			of = torch.View(of, 1, torch.Shape(units)[0], shape[2], shape[3])
-			switch {
-			case len(styles) == 1:
-				sum = of
-			case sum.T == nil:
-				sum = torch.Scale(of, m.weight)
-			default:
-				torch.AddInPlace(sum, of, m.weight)
-			}
-		}
-		for stride := grid; stride < t.layer.Stride; stride *= 2 {
-			sum = torch.AvgPool2d(sum)
-		}
-		all = append(all, sum)
+		all = append(all, torch.Local(func() torch.Tensor { return t.blended(styles, tile, grid, device) }))
 	}
+	if len(all) == 1 {
+		return all[0]
+	}
+	defer torch.Close(all...)
 	return StackPictures(all)
+}
+
+// blended are one picture's targets.
+func (t *neighbourTerm) blended(styles []*matches, tile tiling.Tile, grid int, device torch.Device) (sum torch.Tensor) {
+	for _, m := range styles {
+		of := torch.Local(func() torch.Tensor {
+			part := tile.Own.Positions(m.nearest, grid).Of(m.nearest)
+			shape, units := torch.Shape(part), m.units[device][t.layer]
+			found := torch.IndexSelect(units, 1, torch.To(torch.Flatten(part, 0, 3), device))
+			return torch.View(found, 1, torch.Shape(units)[0], shape[2], shape[3])
+		})
+		switch {
+		case len(styles) == 1:
+			sum = of
+		case sum.T == nil:
+			sum = of
+			torch.ScaleInPlace(sum, m.weight)
+		default:
+			torch.AddInPlace(sum, of, m.weight)
+			torch.Close(of)
+		}
+	}
+	for stride := grid; stride < t.layer.Stride; stride *= 2 {
+		sum = torch.AvgPool2d(sum)
+	}
+	return sum
 }
 
 // addGradient adds the term's gradient at a tile's features to into, and puts the norm [N] of
@@ -407,15 +423,16 @@ func (t *neighbourTerm) addGradient(e *Evaluator, maps, into torch.Tensor, fresh
 	grid, stride := e.spec.Grid(), max(e.spec.Grid(), t.layer.Stride)
 	target, r := t.targets(tile, grid, device), finer(t.layer, grid)
 	shape := torch.Shape(target)
-	f := maps
-	if r > 1 {
-		f = torch.PixelUnshuffle(window(maps, 0, 0, shape[2]*r, shape[3]*r), r)
-	}
 	positions := []int64{shape[0], shape[1] / (r * r), r * r * shape[2] * shape[3]}
-	u, lengths := torch.Units(wide(torch.View(f, positions...)), torch.To(t.mean, device))
-	if r > 1 {
-		torch.Close(f)
-	}
+	F := torch.Local(func() torch.Tensor {
+		f := maps
+		if r > 1 {
+			f = torch.PixelUnshuffle(window(maps, 0, 0, shape[2]*r, shape[3]*r), r)
+		}
+		return wide(torch.View(f, positions...))
+	})
+	u, lengths := torch.Units(F, torch.To(t.mean, device))
+	torch.Close(F)
 	d := torch.View(target, positions...)
 	torch.Subtract(d, u, d)
 	guide, uniform := t.of.weights(stride, tile, e.width, e.height, device)
@@ -425,7 +442,9 @@ func (t *neighbourTerm) addGradient(e *Evaluator, maps, into torch.Tensor, fresh
 	} else {
 		part := torch.Scale(guide, 1/float64(r*r)) // each of a square's
 		guide = torch.View(torch.Stack(slices.Repeat([]torch.Tensor{part}, int(r*r)), 0), 1, positions[2])
-		norms[t] = torch.Keep(torch.Norms(torch.Mul(d, torch.Pow(guide, 0.5))))
+		norms[t] = torch.Keep(torch.Local(func() torch.Tensor {
+			return torch.Norms(torch.Mul(d, torch.Pow(guide, 0.5)))
+		}))
 	}
 	t.normaliser.applySlope(d)
 	torch.UnitsBackwardInPlace(d, u, lengths)

@@ -61,13 +61,10 @@ func (e *Evaluator) sumUp(x torch.Tensor) (regionSums, error) {
 
 // tileSums are a layer's sums over a tile's positions, for a picture of width×height.
 func tileSums(loss Loss, pass *vgg19.Pass, l vgg19.Layer, tile tiling.Tile, guide torch.Tensor, width, height int,
-	device torch.Device) (sums Statistics) {
-	torch.Within(func() {
-		sums = loss.Sums(featuresOf(pass.Feature(l), l, tile, guide, width, height, device))
-		sums.EachTensor(func(t *torch.Tensor) { torch.Keep(*t) })
+	device torch.Device) Statistics {
+	return local(func() Statistics {
+		return loss.Sums(featuresOf(pass.Feature(l), l, tile, guide, width, height, device))
 	})
-	sums.EachTensor(func(t *torch.Tensor) { torch.Rejoin(*t) })
-	return sums
 }
 
 // featuresOf are a layer's feature maps at a tile's positions with the tile's part of

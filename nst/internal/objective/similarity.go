@@ -48,12 +48,14 @@ func (SelfSimilarity) Sums(f Features) Statistics {
 // compared are u(F_i), their lengths, the sums of D's columns [N,1,K], and R.
 func (SelfSimilarity) compared(sums Statistics) (units, lengths, columns, R torch.Tensor) {
 	units, lengths = torch.Units(sums[chosen], torch.Tensor{})
-	d := torch.Scale(torch.Bmm(torch.Transpose(units, 1, 2), units), -1)
+	d := torch.Bmm(torch.Transpose(units, 1, 2), units)
+	torch.ScaleInPlace(d, -1)
 	torch.AddInPlace(d, torch.Full(1, torch.DeviceOf(d)), 1)
 	columns = columnSumsOf(d)
 	// Of a picture that is all alike D is what rounding leaves.
 	torch.ClampInPlace(columns, leastDistance*float64(torch.Shape(d)[1]), math.Inf(1))
-	return units, lengths, columns, torch.Mul(d, torch.Pow(columns, -1))
+	torch.MulInPlace(d, torch.Pow(columns, -1))
+	return units, lengths, columns, d
 }
 
 // columnSumsOf are those of matrices [N,K,K], [N,1,K].
@@ -80,15 +82,27 @@ func (s SelfSimilarity) Compare(sums Statistics, target Target) (norms Statistic
 	units, lengths, columns, R := s.compared(sums)
 	d, norm := target.difference(similarities, Statistics{similarities: R})
 	target.normalisers[similarities].applySlope(d)
-	e := torch.Mul(torch.Sub(d, columnSumsOf(torch.Mul(d, R))), torch.Pow(columns, -1))
-	e = torch.Add(e, torch.Transpose(e, 1, 2))
-	g := torch.Scale(torch.Bmm(units, e), -1)
+	torch.MulInPlace(R, d) // it is not needed any more
+	torch.Subtract(d, d, columnSumsOf(R))
+	torch.MulInPlace(d, torch.Pow(columns, -1))
+	e := torch.Add(d, torch.Transpose(d, 1, 2))
+	g := torch.Bmm(units, e)
+	torch.ScaleInPlace(g, -1)
 	torch.UnitsBackwardInPlace(g, units, lengths)
 	return Statistics{similarities: norm}, Slopes{Statistics{chosen: g}, 1}
 }
 
 // Recordable is true.
 func (SelfSimilarity) Recordable() bool { return true }
+
+// Memory is that of matrices of the positions that are compared, and of their features.
+func (SelfSimilarity) Memory(of Extent) Takes {
+	lat := similarityLattice(of.At)
+	k := lat.rows * lat.columns
+	features, matrices := of.Pictures*of.Maps*k*of.value(), of.Pictures*k*k*of.value()
+	return Takes{Summing: 2 * features, Comparing: 3*matrices + 2*features, Held: 2*features + matrices,
+		Statistics: matrices / of.Pictures}
+}
 
 // AddGradient adds ∂J/∂F at the positions that are compared.
 func (SelfSimilarity) AddGradient(into Gradient, f Features, slopes Slopes) {

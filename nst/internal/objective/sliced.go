@@ -105,19 +105,38 @@ func (s Sliced) Compare(sums Statistics, target Target) (norms Statistics, slope
 	return Statistics{quantiles: norm}, Slopes{Statistics{projections: torch.View(d, shape...)}, 1. / directionCount}
 }
 
+// Memory is that of projections, and of sorting one of them at a time (see
+// torch/csrc/quantiles.cc).
+func (Sliced) Memory(of Extent) Takes {
+	along := directionCount * of.positions()
+	table := directionCount * quantileCount * of.value()
+	t := Takes{Summing: along + of.widened(), Adding: along + of.features(),
+		Comparing: sortedBytes * of.At.Rows * of.At.Columns, Held: 2*along + 2*of.Pictures*table, Statistics: table}
+	if of.Guided {
+		t.Comparing = max(t.Comparing, along+of.positions())
+		t.Held += of.positions()
+	}
+	return t
+}
+
+// sortedBytes is what comparing sorted values takes for each.
+const sortedBytes = 128
+
 // Recordable is false: sorting and searching, and directions that come from the host.
 func (Sliced) Recordable() bool { return false }
 
 // AddGradient adds ∂J/∂F_p = w_p·Σ_k θ_k·∂J/∂x_kp.
 func (s Sliced) AddGradient(into Gradient, f Features, slopes Slopes) {
-	theta := s.directions(wide(f.F))
+	theta := s.directions(wide(torch.Slice(f.F, 2, 0, 1))) // as at any position
 	g := torch.Bmm(torch.Transpose(theta, 1, 2), slopes.Of[projections])
 	weight := f.Uniform * slopes.Factor
 	if f.Guide.T != nil {
-		g, weight = torch.Mul(g, f.Guide), slopes.Factor
+		torch.MulInPlace(g, f.Guide)
+		weight = slopes.Factor
 	}
 	if into.Fresh {
-		torch.Copy(into.Into, torch.Scale(g, weight))
+		torch.ScaleInPlace(g, weight)
+		torch.Copy(into.Into, g)
 	} else {
 		torch.AddInPlace(into.Into, g, weight)
 	}

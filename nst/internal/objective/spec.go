@@ -36,6 +36,9 @@ type Spec struct {
 	// Wrap is in which directions the generated and the content picture come round. There
 	// their sides are multiples of the deepest layer's stride.
 	Wrap torch.Wrap
+	// Regions is how many regions have weights of their own for each position; 0: all positions
+	// are alike.
+	Regions int
 	// Channels is the network's number of maps n_C in each of the layers.
 	Channels map[vgg19.Layer]int64
 }

@@ -1,6 +1,9 @@
 package objective
 
-import "github.com/seed9bb5c928/nst/torch"
+import (
+	"github.com/seed9bb5c928/nst/nst/internal/tiling"
+	"github.com/seed9bb5c928/nst/torch"
+)
 
 // eachTensor calls do for the tensors of a tile's part, which it may replace.
 func eachTensor[K comparable](of map[K]torch.Tensor, do func(*torch.Tensor)) {
@@ -8,6 +11,17 @@ func eachTensor[K comparable](of map[K]torch.Tensor, do func(*torch.Tensor)) {
 		do(&t)
 		of[k] = t
 	}
+}
+
+// local returns the tensors that do returns, in the caller's scope, and releases all else that
+// it makes.
+func local[P tiling.Part](do func() P) (made P) {
+	torch.Within(func() {
+		made = do()
+		made.EachTensor(func(t *torch.Tensor) { torch.Keep(*t) })
+	})
+	made.EachTensor(func(t *torch.Tensor) { torch.Rejoin(*t) })
+	return made
 }
 
 // addTensors adds the tensors of another tile's part to sums; the first ones are taken out

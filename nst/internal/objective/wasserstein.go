@@ -56,7 +56,8 @@ func (w Wasserstein) Compare(sums Statistics, target Target) (norms Statistics, 
 	square = torch.Sub(square, torch.Scale(torch.Sums(torch.Pow(values, 0.5)), 2))
 	torch.ClampInPlace(square, 0, math.Inf(1))
 
-	d := torch.Scale(spectral(torch.Bmm(R, vectors), torch.Pow(values, -0.5)), -0.5)
+	d := spectral(torch.Bmm(R, vectors), torch.Pow(values, -0.5))
+	torch.ScaleInPlace(d, -0.5)
 	torch.AddInPlace(torch.Diagonal(d), torch.Full(0.5, torch.DeviceOf(d)), 1)
 	d = torch.Cast(d, scalar)
 	target.normalisers[GramMatrices].applySlope(d)
@@ -70,6 +71,15 @@ func (w Wasserstein) Compare(sums Statistics, target Target) (norms Statistics, 
 // variance.
 const smallestEigenvalue = 1e-30
 
+// Memory is Moments', and that of matrices in float64: two of them are the target's.
+func (Wasserstein) Memory(of Extent) Takes {
+	t := Moments{}.Memory(of)
+	wide := of.matrices() * 8 / of.value()
+	t.Held += 2 * wide
+	t.Comparing += 10 * wide
+	return t
+}
+
 // Recordable is false: to find eigenvalues libraries read back whether they did.
 func (Wasserstein) Recordable() bool { return false }
 
@@ -77,7 +87,8 @@ func (Wasserstein) Recordable() bool { return false }
 // not), with delta [N,1] added to their diagonals.
 func widened(matrices, delta torch.Tensor) torch.Tensor {
 	out := torch.Cast(matrices, torch.Float64)
-	out = torch.Scale(torch.Add(out, torch.Transpose(out, 1, 2)), 0.5)
+	out = torch.Add(out, torch.Transpose(out, 1, 2))
+	torch.ScaleInPlace(out, 0.5)
 	torch.AddInPlace(torch.Diagonal(out), delta, 1)
 	return out
 }
