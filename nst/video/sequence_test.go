@@ -107,7 +107,7 @@ func TestPanoramaIsResized(t *testing.T) {
 	const width, height = 128, 64
 	o := quick()
 	o.Size, o.Wrap = new(64), nst.WrapX
-	s, err := NewSequence(slim(t), nil, o, nil)
+	s, err := NewSequence(slim(t), []*picture.Picture{waves(64, 64, 3, 9)}, o, nil)
 	require.NoError(t, err)
 	turned := func(p *picture.Picture) *picture.Picture {
 		out := picture.New(p.Width, p.Height)
