@@ -16,7 +16,7 @@ func (s situation) needs(at scale, tiles []tiling.Tile, p plan) map[torch.Device
 			need[w.Device()] = styles
 		}
 		most, weights := s.working(w.Network, at, tiles, p)
-		need[w.Device()] += most * 109 / 100 // the estimate is within 15 %, and low as a rule
+		need[w.Device()] += most * 109 / 100 // what is small, and not counted
 		if w.Device() != torch.CPU {
 			need[w.Device()] += workspace
 		}

@@ -70,28 +70,45 @@ type graphCheck struct {
 	Passed      bool          `json:"passed"`
 }
 
+// figure is a number, or null in JSON where it is none.
+type figure float64
+
+// MarshalJSON implements json.Marshaler.
+func (f figure) MarshalJSON() ([]byte, error) {
+	if math.IsNaN(float64(f)) || math.IsInf(float64(f), 0) {
+		return []byte("null"), nil
+	}
+	return json.Marshal(float64(f))
+}
+
 // precisionCheck is a precision on the device against float64 on the CPU.
 type precisionCheck struct {
 	Precision  nst.Precision `json:"precision"`
-	Total      float64       `json:"total_relative_error"`
-	Gradient   float64       `json:"gradient_relative_l2_error"`
-	Tolerances [2]float64    `json:"tolerances"` // of both
+	Total      figure        `json:"total_relative_error"`
+	Gradient   figure        `json:"gradient_relative_l2_error"`
+	Tolerances [2]figure     `json:"tolerances"` // of both
+	Error      string        `json:"error,omitempty"`
 	Passed     bool          `json:"passed"`
 }
 
 // featureCheck is a short run with something that is asked for, in float64 on the device and on
 // the CPU.
 type featureCheck struct {
-	Feature  string  `json:"feature"`
-	Total    float64 `json:"total_relative_error"`      // of the last iteration's cost
-	Picture  float64 `json:"picture_relative_l2_error"` // of the result
-	Replayed int     `json:"replayed_iterations"`
-	Passed   bool    `json:"passed"`
+	Feature  string `json:"feature"`
+	Total    figure `json:"total_relative_error"`      // of the last iteration's cost
+	Picture  figure `json:"picture_relative_l2_error"` // of the result
+	Replayed int    `json:"replayed_iterations"`
+	Error    string `json:"error,omitempty"`
+	Passed   bool   `json:"passed"`
 }
 
 func runCheck(ctx context.Context, o *checkOptions, stdout, stderr io.Writer) error {
 	if !slices.Contains([]string{"", "gradients", "features", "graphs"}, o.stage) {
 		return usage("--stage is %q; gradients, features or graphs will do", o.stage)
+	}
+	if o.size < leastSize || o.iterations < 1 {
+		return usage("--size is %d and --iterations %d; %d or more, and 1 or more will do", o.size, o.iterations,
+			leastSize)
 	}
 	there := &transferFlags{device: o.device, model: o.model}
 	engine, err := there.open(ctx, stderr) // before the CPU's: libtorch counts its devices once
@@ -141,7 +158,7 @@ func runCheck(ctx context.Context, o *checkOptions, stdout, stderr io.Writer) er
 // style, what is left of the difference of Gram matrices is itself of rounding's size.)
 var tolerances = []struct {
 	precision       nst.Precision
-	total, gradient float64
+	total, gradient figure
 }{{nst.Double, 1e-6, 1e-6}, {nst.Exact, 1e-5, 1e-3}, {nst.Fast, 1e-3, 0.02}, {nst.TF32, 1e-3, 0.02},
 	{nst.BF16, 1e-3, 0.07}}
 
@@ -162,16 +179,20 @@ func (d *deviceCheck) gradients(ctx context.Context, o *checkOptions, engine, re
 		if p.precision == nst.TF32 && engine.Device() == torch.CPU {
 			continue
 		}
-		costs, got, err := evaluate(engine, p.precision)
-		if err != nil {
-			return fmt.Errorf("%s: %w", p.precision, err)
-		}
 		if p.precision == nst.Fast && engine.Device() == torch.CPU {
 			p.gradient = cpuFast
 		}
-		c := precisionCheck{Precision: p.precision, Total: math.Abs(costs.Total/wantCosts.Total - 1),
-			Gradient: relativeError(got, want), Tolerances: [2]float64{p.total, p.gradient}}
-		c.Passed = c.Total <= p.total && c.Gradient <= p.gradient
+		c := precisionCheck{Precision: p.precision, Tolerances: [2]figure{p.total, p.gradient}}
+		costs, got, err := evaluate(engine, p.precision)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil { // the others are checked all the same
+			c.Error = oneLine(err)
+		} else {
+			c.Total, c.Gradient = figure(math.Abs(costs.Total/wantCosts.Total-1)), relativeError(got, want)
+			c.Passed = c.Total <= p.total && c.Gradient <= p.gradient
+		}
 		d.Passed = d.Passed && c.Passed
 		d.Precisions = append(d.Precisions, c)
 	}
@@ -179,13 +200,13 @@ func (d *deviceCheck) gradients(ctx context.Context, o *checkOptions, engine, re
 }
 
 // relativeError is how far values are from others, in the Euclidean norm, as a part of these.
-func relativeError(got, want []float32) float64 {
+func relativeError(got, want []float32) figure {
 	var difference, norm float64
 	for i, w := range want {
 		difference += math.Pow(float64(got[i])-float64(w), 2)
 		norm += math.Pow(float64(w), 2)
 	}
-	return math.Sqrt(difference / norm)
+	return figure(math.Sqrt(difference / norm))
 }
 
 // feature is something that changes what a device is sent, and whether it is replayed.
@@ -214,12 +235,20 @@ func checked(size int) map[string]feature {
 		"tv":         {nst.Options{TVWeight: new(1.0)}, true},
 		"wrap":       {nst.Options{Wrap: nst.WrapXY}, true},
 		"masks":      {nst.Options{ContentMask: half, StyleMasks: []*picture.Picture{half}}, true},
-		"strength":   {nst.Options{StrengthMask: half}, true},
-		"video":      {nst.Options{Previous: held}, true},
-		"classic":    {nst.Options{Preset: nst.Classic}, true},
-		"tiles":      {nst.Options{Tile: nst.Tile(strconv.Itoa(size / 2))}, false},
+		"soft masks": {nst.Options{ContentMask: half, StyleMasks: []*picture.Picture{half}, MaskSoft: true}, true},
+		"nn masks": {nst.Options{ContentMask: half, StyleMasks: []*picture.Picture{half},
+			StyleLoss: nst.NeighboursLoss}, true},
+		"strength": {nst.Options{StrengthMask: half}, true},
+		"video":    {nst.Options{Previous: held}, true},
+		"texture":  {nst.Options{ContentWeight: new(0.0), Start: nst.StartFaint}, true},
+		"classic":  {nst.Options{Preset: nst.Classic}, true},
+		"gatys":    {nst.Options{Preset: nst.Gatys}, true},
+		"tiles":    {nst.Options{Tile: nst.Tile(strconv.Itoa(size / 2))}, false},
 	}
 }
+
+// leastSize is the smallest for which tolerances were found.
+const leastSize = 64
 
 // alike is how near to each other a feature's run on the device and on the CPU have to be.
 const alike = 1e-5
@@ -234,18 +263,25 @@ func (d *deviceCheck) features(ctx context.Context, o *checkOptions, engine, ref
 		f := all[name]
 		f.options.Size, f.options.Iterations, f.options.Scales = &o.size, new(iterations), nst.ScalesOff
 		f.options.Precision = nst.Double
+		c := featureCheck{Feature: name}
 		var made [2]*nst.Result
+		var err error
 		for i, e := range []*nst.Engine{reference, engine} {
-			var err error
-			made[i], err = e.Stylize(ctx, content, []*picture.Picture{style}, f.options, nst.Hooks{})
-			if err != nil {
-				return fmt.Errorf("%s: %w", name, err)
-			}
+			var failed error
+			made[i], failed = e.Stylize(ctx, content, []*picture.Picture{style}, f.options, nst.Hooks{})
+			err = errors.Join(err, failed)
 		}
-		c := featureCheck{Feature: name, Replayed: made[1].Replayed,
-			Total:   math.Abs(made[1].Costs.Total/made[0].Costs.Total - 1),
-			Picture: relativeError(made[1].Picture.Pixels, made[0].Picture.Pixels)}
-		c.Passed = c.Total <= alike && c.Picture <= alike
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil { // the others are checked all the same
+			c.Error = oneLine(err)
+		} else {
+			c.Replayed = made[1].Replayed
+			c.Total = figure(math.Abs(made[1].Costs.Total/made[0].Costs.Total - 1))
+			c.Picture = relativeError(made[1].Picture.Pixels, made[0].Picture.Pixels)
+			c.Passed = c.Total <= alike && c.Picture <= alike
+		}
 		if f.replays && engine.Device() != torch.CPU {
 			c.Passed = c.Passed && c.Replayed >= iterations-2
 		}

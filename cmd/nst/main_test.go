@@ -607,22 +607,44 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// A device that records no graph does not pass, nor one that computes something else.
+// A device that records no graph, computes something else or fails does not pass, and what it
+// does well is said beside.
 func TestCheckFails(t *testing.T) {
-	for _, c := range []struct {
-		order string
-		value int64
-		stage string
-	}{{"graphs", 0, "graphs"}, {"graphs", 0, "features"}, {"error", 100, "features"}, {"error", 100, "gradients"}} {
+	for name, c := range map[string]struct {
+		order  string
+		value  int64
+		stage  string
+		failed string // a regular expression
+	}{
+		"no graphs":           {"graphs", 0, "graphs", `"replayed_iterations":0[^}]*"passed":false`},
+		"nothing replayed":    {"graphs", 0, "features", `"feature":"plain"[^}]*"replayed_iterations":0,"passed":false`},
+		"but what need not":   {"graphs", 0, "features", `"feature":"w2"[^}]*"passed":true`},
+		"another picture":     {"error", 100, "features", `"feature":"w2"[^}]*"passed":false`},
+		"another gradient":    {"error", 100, "gradients", `"precision":"double"[^}]*"passed":false`},
+		"a fault":             {"fault", 2000, "features", `"error":"[^}]*the fault ordered[^}]*"passed":false`},
+		"and what is without": {"fault", 2000, "features", `"feature":"wrap"[^}]*"passed":true`},
+	} {
 		before, err := torch.ControlDevice(c.order, c.value)
 		require.NoError(t, err)
-		status, stdout, stderr := runNST(t, "check", "--device", "pretend:1", "--stage", c.stage, "--size", "32",
+		status, stdout, stderr := runNST(t, "check", "--device", "pretend:1", "--stage", c.stage, "--size", "64",
 			"--iterations", "5", "--model", nsttest.Slim(t))
 		_, err = torch.ControlDevice(c.order, before)
 		require.NoError(t, err)
 		assert.Equal(t, exitFailed, status, stderr)
-		assert.Contains(t, stdout, `"passed":false`, "%s, %s", c.order, c.stage)
+		assert.Regexp(t, c.failed, stdout, name)
 	}
+	for _, wrong := range [][]string{{"--size", "16"}, {"--iterations", "0"}} {
+		status, _, stderr := runNST(t, append([]string{"check", "--device", "pretend:1"}, wrong...)...)
+		assert.Equal(t, exitUsage, status, stderr)
+		assert.Contains(t, stderr, wrong[0]+" ")
+	}
+}
+
+// What is no number is null.
+func TestFigure(t *testing.T) {
+	text, err := json.Marshal([]figure{1.5, figure(math.NaN()), figure(math.Inf(1))})
+	require.NoError(t, err)
+	assert.JSONEq(t, `[1.5, null, null]`, string(text))
 }
 
 func TestHelp(t *testing.T) {

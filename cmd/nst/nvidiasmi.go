@@ -5,9 +5,11 @@ import (
 	"context"
 	"fmt"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/seed9bb5c928/nst/torch"
 )
@@ -19,34 +21,45 @@ type shownCard struct {
 	capability   float64
 }
 
+// queries are what nvidia-smi is asked for, and its answer: the card's name, which may have
+// commas, its compute capability and its driver.
+var queries = []struct {
+	fields string
+	answer *regexp.Regexp
+}{
+	{"name,compute_cap,driver_version", regexp.MustCompile(`(?m)^(.+), *([^,\n]*), *([0-9][^,\n]*)$`)},
+	{"name,driver_version", regexp.MustCompile(`(?m)^(.+)(), *([0-9][^,\n]*)$`)},
+}
+
 // shownCards asks nvidia-smi, which the Windows subsystem for Linux has in a folder of its
-// own. There are none where it is missing or fails.
-func shownCards(ctx context.Context) []shownCard {
+// own. There are none where it is missing, fails, or waits for a card that is lost. Keep in
+// step with scripts/setup.
+func shownCards(ctx context.Context) (cards []shownCard) {
 	for _, smi := range []string{"nvidia-smi", "/usr/lib/wsl/lib/nvidia-smi"} {
-		for _, fields := range []string{"name,compute_cap,driver_version", "name,driver_version"} {
-			out, err := exec.CommandContext(ctx, smi, "--query-gpu="+fields, "--format=csv,noheader").Output()
-			if cards := readCards(string(out)); err == nil && len(cards) > 0 {
+		for _, q := range queries {
+			limited, cancel := context.WithTimeout(ctx, 10*time.Second)
+			asked := exec.CommandContext(limited, smi, "--query-gpu="+q.fields, "--format=csv,noheader")
+			asked.WaitDelay = time.Second // for what it has started
+			out, err := asked.Output()
+			late := limited.Err() != nil
+			cancel()
+			if late {
+				break
+			}
+			if err != nil {
+				continue
+			}
+			for _, found := range q.answer.FindAllStringSubmatch(string(out), -1) {
+				c := shownCard{name: found[1], driver: found[3]}
+				c.capability, _ = strconv.ParseFloat(found[2], 64)
+				cards = append(cards, c)
+			}
+			if len(cards) > 0 {
 				return cards
 			}
 		}
 	}
 	return nil
-}
-
-// readCards reads a line a card, with commas between.
-func readCards(text string) (cards []shownCard) {
-	for line := range strings.Lines(text) {
-		fields := strings.Split(strings.TrimSpace(line), ", ")
-		if len(fields) < 2 {
-			continue
-		}
-		c := shownCard{name: fields[0], driver: fields[len(fields)-1]}
-		if len(fields) > 2 {
-			c.capability, _ = strconv.ParseFloat(fields[1], 64)
-		}
-		cards = append(cards, c)
-	}
-	return cards
 }
 
 // unfit says why the pinned wheels would be fetched in vain, by the newest kind of card that

@@ -18,7 +18,11 @@ const (
 	// VeryOldDriver knows of no compute capability, and says so where it would answer.
 	VeryOldDriver = `case $* in *compute_cap*) echo 'Field "compute_cap" is not a valid field to query.'; exit 2 ;;
 		*) echo "Tesla K80, 470.57" ;; esac`
-	NoAnswer = `echo "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver."; exit 9`
+	// NamedCard's name has a comma, and StrangeCards are one without a capability and an old one.
+	NamedCard    = `echo "NVIDIA Card, Special, 9.0, 580.65.06"`
+	StrangeCards = `echo "NVIDIA Other, [N/A], 580.65.06"; ` + OldCard
+	NoDevices    = `echo "No devices were found"`
+	NoAnswer     = `echo "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver."; exit 9`
 	// LostCard is of two cards, of which one does not answer any more.
 	LostCard = OldCard + `; echo "Unable to determine the device handle for GPU 0000:02:00.0: GPU is lost."; exit 15`
 )

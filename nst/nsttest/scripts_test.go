@@ -134,16 +134,20 @@ func TestSetupGoesByTheCard(t *testing.T) {
 		smi, asked, torch string // nvidia-smi's answer, "" where there is none; $NST_CUDA
 		want, says        string
 	}{
-		"no card":                   {"", "", forCPU, pythons, ""},
-		"no card, no torch":         {"", "", ofOld, wheel, ""},
-		"no answer":                 {nsttest.NoAnswer, "", forCPU, pythons, ""},
-		"no answer, no torch":       {nsttest.NoAnswer, "", ofOld, wheel, ""},
-		"half an answer":            {nsttest.LostCard, "", ofOld, wheel, ""},
-		"CUDA is asked for":         {"", "1", forCPU, none, fetching},
-		"CUDA is asked for, and is": {"", "1", forCUDA, pythons, ""},
-		"a card":                    {nsttest.NewCard, "", forCPU, none, fetching + ": there is a GPU, NVIDIA H100"},
-		"a card, torch for CUDA":    {nsttest.NewCard, "", forCUDA, pythons, ""},
-		"a card, no torch":          {nsttest.NewCard, "", ofOld, none, fetching},
+		"no card":             {"", "", forCPU, pythons, ""},
+		"no card, no torch":   {"", "", ofOld, wheel, ""},
+		"no answer":           {nsttest.NoAnswer, "", forCPU, pythons, ""},
+		"no answer, no torch": {nsttest.NoAnswer, "", ofOld, wheel, ""},
+		"half an answer":      {nsttest.LostCard, "", ofOld, wheel, ""},
+		"no devices":          {nsttest.NoDevices, "", ofOld, wheel, ""},
+		"a name with a comma": {nsttest.NamedCard, "", forCPU, none,
+			fetching + ": there is a GPU, NVIDIA Card, Special\n"},
+		"an old card and one of no capability": {nsttest.StrangeCards, "", forCPU, pythons, tooOld},
+		"CUDA is asked for":                    {"", "1", forCPU, none, fetching},
+		"CUDA is asked for, and is":            {"", "1", forCUDA, pythons, ""},
+		"a card":                               {nsttest.NewCard, "", forCPU, none, fetching + ": there is a GPU, NVIDIA H100"},
+		"a card, torch for CUDA":               {nsttest.NewCard, "", forCUDA, pythons, ""},
+		"a card, no torch":                     {nsttest.NewCard, "", ofOld, none, fetching},
 		"an old card and a new one": {nsttest.OldAndNewCard, "", ofOld, none,
 			fetching + ": there is a GPU, NVIDIA H100"},
 		"an old card":            {nsttest.OldCard, "", forCPU, pythons, tooOld},
@@ -155,7 +159,8 @@ func TestSetupGoesByTheCard(t *testing.T) {
 			"the driver of Tesla K80 is 470.57, " + wantsDriver},
 	} {
 		t.Run(name, func(t *testing.T) {
-			tools := toolbox(t, "bash", "dirname", "head", "mkdir", "mktemp", "rm", "sed", "sort", "uname")
+			tools := toolbox(t, "bash", "dirname", "head", "mkdir", "mktemp", "rm", "sed", "sort", "timeout",
+				"uname")
 			if c.smi != "" {
 				nsttest.NVIDIASMI(t, tools, c.smi)
 			}

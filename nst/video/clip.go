@@ -123,12 +123,11 @@ func Probe(ctx context.Context, path string) (*Clip, error) {
 // and again while frames are made, and half of each would be a clip that nobody has asked for.
 func (c *Clip) unchanged() error {
 	info, err := os.Stat(c.Path)
-	if err == nil && os.SameFile(info, c.file) && info.Size() == c.file.Size() &&
-		info.ModTime().Equal(c.file.ModTime()) {
+	if err == nil && info.Size() == c.file.Size() && info.ModTime().Equal(c.file.ModTime()) {
 		return nil
 	}
-	return fmt.Errorf("%w: %s is not what it was when it was first read: leave it as it is until the result is written",
-		ErrClip, c.Path)
+	return fmt.Errorf("%w: %s is not what it was when it was first read, by its size and time: leave it as it is until "+
+		"the result is written", ErrClip, c.Path)
 }
 
 // probe asks ffprobe, by flags and those before an input, and reads its answer. Where it cannot

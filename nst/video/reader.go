@@ -183,6 +183,10 @@ func (r *Reader) Next() (*Frame, error) {
 				}
 				return nil, r.failed()
 			}
+			// Asked of each frame, so that none of another clip is kept.
+			if err := r.clip.unchanged(); err != nil {
+				return nil, err
+			}
 			data := r.ahead[0]
 			r.ahead = r.ahead[1:]
 			r.read++

@@ -155,9 +155,14 @@ func (s *Spec) ContentMemory(j Job) int64 { return s.contentFeatures(j.whole()) 
 // regions, beside a tile's work, in bytes.
 func (s *Spec) StyleMemory(j Job) (bytes int64) {
 	s.eachLoss(func(l vgg19.Layer, loss Loss, of int) {
-		takes := loss.Memory(j.whole().extent(s, l, of))
-		bytes += int64(max(1, of)) * (takes.Held + int64(j.Remembered)*takes.Statistics)
+		bytes += int64(max(1, of)) * loss.Memory(j.whole().extent(s, l, of)).Held
 	})
+	if !s.Neighbours {
+		for _, l := range s.StyleLayers() {
+			of := j.whole().extent(s, l, s.Regions)
+			bytes += int64(max(1, s.Regions)*j.Remembered) * s.StyleLoss.Memory(of).Statistics
+		}
+	}
 	if s.Regions > 0 { // their guides, and how opaque the content is
 		bytes += int64(s.Regions+1) * guideBytes(j.Width, j.Height, j.value())
 	}

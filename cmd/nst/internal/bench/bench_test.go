@@ -283,7 +283,6 @@ func TestCompare(t *testing.T) {
 	}
 }
 
-// Readings that this machine does not have are NaN or nil, and not zero.
 // A peer that dies says how and why, at once and at each later question; what torch.compile
 // kept for another run is not what it finds.
 func TestPeerThatDies(t *testing.T) {
@@ -311,6 +310,7 @@ os.abort()
 	}
 }
 
+// Readings that this machine does not have are NaN or nil, and not zero.
 func TestSensorsAreThereOrNot(t *testing.T) {
 	if clock := (&watcher{threads: 2}).cpuClock(); !math.IsNaN(clock) {
 		assert.Greater(t, clock, 100.0)

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/seed9bb5c928/nst/nst/picture"
 	"github.com/seed9bb5c928/nst/torch"
@@ -150,6 +151,9 @@ func (p *peer) read(answer any) error {
 		return p.output.Err()
 	}
 	words := strings.TrimSpace(p.complaint.String())
+	if words == "" {
+		return fmt.Errorf("it ended (%s)", p.command.ProcessState)
+	}
 	return fmt.Errorf("it ended (%s): %s", p.command.ProcessState, words[strings.LastIndex(words, "\n")+1:])
 }
 
@@ -194,8 +198,11 @@ func (p *peer) ask(name string, size, batch, n int, ahead bool, r *PeerResult) (
 	return answer.Seconds
 }
 
+// close has the process end, which it does by itself when nothing more is asked; or it is ended.
 func (p *peer) close() {
 	p.input.Close()
+	late := time.AfterFunc(5*time.Second, func() { _ = p.command.Process.Kill() })
+	defer late.Stop()
 	_ = p.command.Wait()
 }
 
