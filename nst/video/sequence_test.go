@@ -364,3 +364,23 @@ func TestResume(t *testing.T) {
 		require.NoError(t, s.Close())
 	}
 }
+
+// A clip that changes under a run ends it before a frame of the other clip is kept.
+func TestClipChangesUnderARun(t *testing.T) {
+	clip, err := Probe(context.Background(), nsttest.Clip(t, 6, ".mkv"))
+	require.NoError(t, err)
+	store, err := CreateStore(filepath.Join(t.TempDir(), "store"), nil)
+	require.NoError(t, err)
+	run := &Run{Engine: slim(t), Clip: clip, Styles: []*picture.Picture{waves(64, 64, 3, 9)}, Options: quick(),
+		Store: store, Reading: func(index int) {
+			if index == 2 {
+				require.NoError(t, os.Truncate(clip.Path, clip.file.Size()-1))
+			}
+		}}
+	err = run.Make(context.Background())
+	require.ErrorIs(t, err, ErrClip)
+	assert.ErrorContains(t, err, "is not what it was")
+	frames, _ := store.Count(0)
+	assert.Equal(t, 3, frames, "those that were read before")
+	require.NoError(t, store.Close())
+}
