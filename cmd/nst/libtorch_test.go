@@ -147,12 +147,13 @@ func TestInstallGoesByTheCard(t *testing.T) {
 			"the driver of NVIDIA H100 80GB HBM3 is 535.183.01, and libtorch " + version + " wants 580 or later: "},
 		"a driver of long ago": {nsttest.VeryOldDriver,
 			"the driver of Tesla K80 is 470.57, and libtorch " + version + " wants 580 or later: "},
-		"no answer":                            {nsttest.NoAnswer, ""},
-		"half an answer":                       {nsttest.LostCard, ""},
-		"no devices":                           {nsttest.NoDevices, ""},
-		"a name with a comma":                  {nsttest.NamedCard, ""},
-		"an old card and one of no capability": {nsttest.StrangeCards, "NVIDIA GeForce GTX 1080 has compute capability 6.1, "},
-		"no nvidia-smi":                        {"", ""},
+		"no answer":           {nsttest.NoAnswer, ""},
+		"half an answer":      {nsttest.LostCard, ""},
+		"no devices":          {nsttest.NoDevices, ""},
+		"a name with a comma": {nsttest.NamedCard, ""},
+		"an old card and one of no capability": {nsttest.StrangeCards,
+			"NVIDIA GeForce GTX 1080 has compute capability 6.1, "},
+		"no nvidia-smi": {"", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			tools := t.TempDir()

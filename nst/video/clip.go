@@ -126,8 +126,8 @@ func (c *Clip) unchanged() error {
 	if err == nil && info.Size() == c.file.Size() && info.ModTime().Equal(c.file.ModTime()) {
 		return nil
 	}
-	return fmt.Errorf("%w: %s is not what it was when it was first read, by its size and time: leave it as it is until "+
-		"the result is written", ErrClip, c.Path)
+	return fmt.Errorf("%w: %s is not what it was when it was first read, by its size and time: leave it as it is "+
+		"until the result is written", ErrClip, c.Path)
 }
 
 // probe asks ffprobe, by flags and those before an input, and reads its answer. Where it cannot
