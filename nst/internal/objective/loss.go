@@ -43,28 +43,28 @@ type Extent struct {
 	Guided         bool  // the positions have weights
 }
 
-// value is what a value of statistics takes, and of features when they are widened.
-func (e Extent) value() int64 { return max(4, e.Value) }
+// wideValue is what a value of statistics takes, and of features when they are widened.
+func (e Extent) wideValue() int64 { return max(4, e.Value) }
 
 // positions is what a value of each position takes, in the statistics' type.
-func (e Extent) positions() int64 { return e.Pictures * e.At.Rows * e.At.Columns * e.value() }
+func (e Extent) positions() int64 { return e.Pictures * e.At.Rows * e.At.Columns * e.wideValue() }
 
 // maps is what features take as they are.
-func (e Extent) maps() int64 { return e.features() * e.Value / e.value() }
+func (e Extent) maps() int64 { return e.features() * e.Value / e.wideValue() }
 
 // features is what features take, in the statistics' type.
 func (e Extent) features() int64 { return e.Maps * e.positions() }
 
 // widened is what features take that have been widened; 0 where they are wide as they are.
 func (e Extent) widened() int64 {
-	if e.Value < e.value() {
+	if e.Value < e.wideValue() {
 		return e.features()
 	}
 	return 0
 }
 
 // matrices is what a matrix n_C×n_C of each picture takes.
-func (e Extent) matrices() int64 { return e.Pictures * e.Maps * e.Maps * e.value() }
+func (e Extent) matrices() int64 { return e.Pictures * e.Maps * e.Maps * e.wideValue() }
 
 // Takes is what a loss takes of memory for a layer, beside features and gradient, in bytes.
 type Takes struct {

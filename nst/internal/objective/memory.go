@@ -37,8 +37,8 @@ func (j Job) whole() Job {
 	return j
 }
 
-// value is what a value of statistics takes.
-func (j Job) value() int64 { return Extent{Value: j.Network.BytesPerValue()}.value() }
+// wideValue is what a value of statistics takes.
+func (j Job) wideValue() int64 { return Extent{Value: j.Network.BytesPerValue()}.wideValue() }
 
 // extent is the tile's of a layer.
 func (j Job) extent(s *Spec, l vgg19.Layer, regions int) Extent {
@@ -135,7 +135,7 @@ func (s *Spec) centring(j Job) (bytes int64) {
 		most = max(most, s.Channels[l]*finer(l, grid)*finer(l, grid))
 	}
 	for _, of := range j.Styles {
-		bytes += most * s.candidates(of) * j.value()
+		bytes += most * s.candidates(of) * j.wideValue()
 	}
 	return bytes
 }
@@ -164,7 +164,7 @@ func (s *Spec) StyleMemory(j Job) (bytes int64) {
 		}
 	}
 	if s.Regions > 0 { // their guides, and how opaque the content is
-		bytes += int64(s.Regions+1) * guideBytes(j.Width, j.Height, j.value())
+		bytes += int64(s.Regions+1) * guideBytes(j.Width, j.Height, j.wideValue())
 	}
 	if s.Neighbours { // the hypercolumns, and the layers' unit vectors
 		columns, grid := s.maps(), s.Grid()
@@ -172,7 +172,7 @@ func (s *Spec) StyleMemory(j Job) (bytes int64) {
 			columns += s.Channels[l] * finer(l, grid) * finer(l, grid)
 		}
 		for _, of := range j.Styles {
-			bytes += columns * s.candidates(of) * j.value()
+			bytes += columns * s.candidates(of) * j.wideValue()
 		}
 	}
 	return bytes
@@ -196,6 +196,6 @@ func (s *Spec) MeasuringMemory(j Job) int64 {
 		s.addNeighbours(j, work)
 	}
 	// Until all guides are made there is what they are made of.
-	guides := 4 * int64(s.Regions) * guideBytes(j.Width, j.Height, j.value())
+	guides := 4 * int64(s.Regions) * guideBytes(j.Width, j.Height, j.wideValue())
 	return j.Network.Memory(work).Most + guides
 }

@@ -99,7 +99,7 @@ func (SelfSimilarity) Recordable() bool { return true }
 func (SelfSimilarity) Memory(of Extent) Takes {
 	lat := similarityLattice(of.At)
 	k := lat.rows * lat.columns
-	features, matrices := of.Pictures*of.Maps*k*of.value(), of.Pictures*k*k*of.value()
+	features, matrices := of.Pictures*of.Maps*k*of.wideValue(), of.Pictures*k*k*of.wideValue()
 	return Takes{Summing: 2 * features, Comparing: 3*matrices + 2*features, Held: 2*features + matrices,
 		Statistics: matrices / of.Pictures}
 }

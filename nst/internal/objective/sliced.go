@@ -109,7 +109,7 @@ func (s Sliced) Compare(sums Statistics, target Target) (norms Statistics, slope
 // torch/csrc/quantiles.cc).
 func (Sliced) Memory(of Extent) Takes {
 	along := directionCount * of.positions()
-	table := directionCount * quantileCount * of.value()
+	table := directionCount * quantileCount * of.wideValue()
 	t := Takes{Summing: along + of.widened(), Adding: along + of.features(),
 		Comparing: sortedBytes * of.At.Rows * of.At.Columns, Held: 2*along + 2*of.Pictures*table, Statistics: table}
 	if of.Guided {

@@ -74,9 +74,9 @@ const smallestEigenvalue = 1e-30
 // Memory is Moments', and that of matrices in float64: two of them are the target's.
 func (Wasserstein) Memory(of Extent) Takes {
 	t := Moments{}.Memory(of)
-	wide := of.matrices() * 8 / of.value()
-	t.Held += 2 * wide
-	t.Comparing += 10 * wide
+	matrix := of.matrices() * 8 / of.wideValue()
+	t.Held += 2 * matrix
+	t.Comparing += 10 * matrix
 	return t
 }
 
