@@ -122,23 +122,24 @@ func runCheck(ctx context.Context, o *checkOptions, stdout, stderr io.Writer) er
 	}
 	d := &deviceCheck{Device: engine.Device(), Card: torch.Card(engine.Device()), Libtorch: torch.Version(),
 		Size: o.size, Passed: true}
-	if o.stage != "graphs" {
+	asked := func(stage string) bool { return o.stage == "" || o.stage == stage }
+	if asked("gradients") || asked("features") {
 		reference, err := (&transferFlags{device: "cpu", model: o.model}).open(ctx, stderr)
 		if err != nil {
 			return err
 		}
 		defer reference.Close()
-		if o.stage != "features" {
+		if asked("gradients") {
 			err = d.gradients(ctx, o, engine, reference, content, style)
 		}
-		if err == nil && o.stage != "gradients" {
+		if err == nil && asked("features") {
 			err = d.features(ctx, o, engine, reference, content, style)
 		}
 		if err != nil {
 			return err
 		}
 	}
-	if o.stage == "" || o.stage == "graphs" {
+	if asked("graphs") {
 		if err := d.graphs(ctx, o, engine, content, style); err != nil {
 			return err
 		}

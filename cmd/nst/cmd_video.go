@@ -206,7 +206,7 @@ func (o *videoOptions) checkOutputs(ctx context.Context, in videoInputs) (err er
 		if err := os.MkdirAll(o.frames, 0o755); err != nil {
 			return usage("--frames: %w", err)
 		}
-		if err := picture.CheckWritable(filepath.Join(o.frames, "000001.png")); err != nil {
+		if err := picture.CheckWritable(filepath.Join(o.frames, video.FrameFile(0))); err != nil {
 			return fmt.Errorf("--frames: %w", err)
 		}
 	}
@@ -293,7 +293,7 @@ func (o *videoOptions) write(ctx context.Context, run *video.Run, frames int, wr
 		if err := run.WriteFrames(ctx, o.frames, picture.Encoding{Bits: 8}, written); err != nil {
 			return err
 		}
-		if more := fmt.Sprintf("%06d.png", frames+1); exists(filepath.Join(o.frames, more)) {
+		if more := video.FrameFile(frames); exists(filepath.Join(o.frames, more)) {
 			run.Warn(fmt.Sprintf("%s and what follows it in %s is of an earlier run, which had more frames", more,
 				o.frames))
 		}

@@ -266,10 +266,14 @@ func (r *Run) Write(ctx context.Context, path string, e Encoding, written func(f
 	return err
 }
 
-// WriteFrames writes the frames that were made to a folder, as 000001.png and so on.
+// FrameFile is the name that WriteFrames gives a frame, which is counted from 0: 000001.png and so
+// on.
+func FrameFile(frame int) string { return fmt.Sprintf("%06d.png", frame+1) }
+
+// WriteFrames writes the frames that were made to a folder, each as FrameFile says.
 func (r *Run) WriteFrames(ctx context.Context, folder string, e picture.Encoding, written func(frames int)) error {
 	return r.finished(ctx, func(i int, p *picture.Picture, _ Time) error {
-		err := picture.Replace(filepath.Join(folder, fmt.Sprintf("%06d.png", i+1)), func(w io.Writer) error {
+		err := picture.Replace(filepath.Join(folder, FrameFile(i)), func(w io.Writer) error {
 			return p.Encode(w, picture.PNG, e)
 		})
 		if err == nil && written != nil {
