@@ -144,18 +144,33 @@ func (m *mask) belongs(region uint8) (out [256]float32) {
 // levels are the mask's regions, in order.
 func (m *mask) levels() []uint8 { return slices.Sorted(maps.Keys(m.shares)) }
 
-// checkAspect says whether a mask has the aspect of the picture it is of.
-func checkAspect(field, what string, mask, p *picture.Picture) error {
-	if err := mask.Check(); err != nil {
-		return invalid(field, "cannot be used: %v", err)
+// checkMaskSizes says whether each style picture has a mask where the content has one, and
+// the masks have the aspects of the pictures they are of.
+func (s *settings) checkMaskSizes(content *picture.Picture, styles []*picture.Picture) error {
+	if s.ContentMask != nil && len(s.StyleMasks) != len(styles) {
+		return invalid("StyleMasks", "are %d, for %d style pictures; give one for each", len(s.StyleMasks), len(styles))
 	}
-	// The same picture at the mask's width is as high, but for rounding.
-	high := float64(p.Height) * float64(mask.Width) / float64(p.Width)
-	if math.Abs(high-float64(mask.Height)) > 0.5+0.01*high {
-		return invalid(field, "is %d×%d, of another aspect than the %s, %d×%d", mask.Width, mask.Height, what, p.Width,
-			p.Height)
+	check := func(field, what string, mask, p *picture.Picture) error {
+		if mask == nil {
+			return nil
+		}
+		// The same picture at the mask's width is as high, but for rounding.
+		high := float64(p.Height) * float64(mask.Width) / float64(p.Width)
+		if math.Abs(high-float64(mask.Height)) > 0.5+0.01*high {
+			return invalid(field, "is %d×%d, of another aspect than the %s, %d×%d", mask.Width, mask.Height, what,
+				p.Width, p.Height)
+		}
+		return nil
 	}
-	return nil
+	for i, mask := range s.StyleMasks {
+		if err := check("StyleMasks", styleName(i, len(styles)), mask, styles[i]); err != nil {
+			return err
+		}
+	}
+	if err := check("ContentMask", "content picture", s.ContentMask, content); err != nil {
+		return err
+	}
+	return check("StrengthMask", "content picture", s.StrengthMask, content)
 }
 
 // guides returns the regions' guides for a picture of width×height at the layers'
@@ -211,10 +226,6 @@ func (s *settings) checkMasks(content *picture.Picture, styles, cut []*picture.P
 	if s.ContentMask == nil {
 		return s.wholeMasks(content, cut)
 	}
-	if len(s.StyleMasks) != len(styles) {
-		return nil, nil, invalid("StyleMasks", "are %d, for %d style pictures; give one for each", len(s.StyleMasks),
-			len(styles))
-	}
 	read := func(field, what string, p *picture.Picture, w, h int, regions []uint8) (*mask, error) {
 		m, err := newMask(field, p, regions)
 		if err != nil {
@@ -235,8 +246,8 @@ func (s *settings) checkMasks(content *picture.Picture, styles, cut []*picture.P
 	var regions []uint8          // of all styles
 	for i, p := range styles {
 		what := styleName(i, len(styles))
-		if err := checkAspect("StyleMasks", what, s.StyleMasks[i], p); err != nil {
-			return nil, nil, err
+		if err := s.StyleMasks[i].Check(); err != nil { // it is cut before it is read
+			return nil, nil, invalid("StyleMasks", "cannot be used: %v", err)
 		}
 		w, h := s.styleSize(s.shapes(p)[0], 1)
 		m, err := read("StyleMasks", what, s.trimmed(s.StyleMasks[i]), w, h, nil)
@@ -256,9 +267,6 @@ func (s *settings) checkMasks(content *picture.Picture, styles, cut []*picture.P
 		regions = nil
 	}
 	slices.Sort(regions)
-	if err := checkAspect("ContentMask", "content picture", s.ContentMask, content); err != nil {
-		return nil, nil, err
-	}
 	contentMask, err := read("ContentMask", "content picture", s.ContentMask, w, h, slices.Compact(regions))
 	if err != nil {
 		return nil, nil, err
@@ -277,7 +285,7 @@ func (s *settings) checkMasks(content *picture.Picture, styles, cut []*picture.P
 			return nil, nil, invalid("StyleMasks", "have no region of level %d, which the content's mask has", level)
 		}
 	}
-	if err := s.strengthen(contentMask, content); err != nil {
+	if err := s.strengthen(contentMask); err != nil {
 		return nil, nil, err
 	}
 	contentMask.of = content
@@ -294,7 +302,7 @@ func (s *settings) wholeMasks(content *picture.Picture, styles []*picture.Pictur
 	all = make([]*mask, len(styles))
 	if content.Alpha != nil || s.StrengthMask != nil {
 		of = wholeMask(content)
-		if err := s.strengthen(of, content); err != nil {
+		if err := s.strengthen(of); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -308,13 +316,10 @@ func (s *settings) wholeMasks(content *picture.Picture, styles []*picture.Pictur
 }
 
 // strengthen gives the content's mask the strength, if there is one.
-func (s *settings) strengthen(m *mask, content *picture.Picture) error {
+func (s *settings) strengthen(m *mask) error {
 	p := s.StrengthMask
 	if p == nil {
 		return nil
-	}
-	if err := checkAspect("StrengthMask", "content picture", p, content); err != nil {
-		return err
 	}
 	level, err := greyLevels("StrengthMask", p)
 	if err != nil {

@@ -114,8 +114,8 @@ func shares(iterations int, sides []int) []int {
 func longest(width, height int) int { return max(width, height) }
 
 // ResultSize is the size of the picture that Stylize makes of content. It looks at
-// the pictures' sizes alone, and the error, which is Stylize's, says what of them
-// and the options does not go together.
+// the sizes of the pictures and masks alone, and the error, which is Stylize's, says what
+// of them and the options does not go together.
 func (o Options) ResultSize(content *picture.Picture, styles ...*picture.Picture) (width, height int, err error) {
 	s, err := o.withDefaults()
 	if err != nil {
@@ -136,6 +136,9 @@ func (s *settings) checkTogether(content *picture.Picture, styles []*picture.Pic
 		return invalid("StyleWeights", "are %d, for %d style pictures", n, len(styles))
 	}
 	if err := s.checkStyleFor(len(styles)); err != nil {
+		return err
+	}
+	if err := s.checkMaskSizes(content, styles); err != nil {
 		return err
 	}
 	return s.checkSizesAt(1, content, styles)

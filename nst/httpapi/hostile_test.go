@@ -122,6 +122,12 @@ func TestHostileRequests(t *testing.T) {
 		{"a mask alone", 422, "content_mask", append(pictures(content, style), "content_mask", content)},
 		{"a mask of strength that is none", 422, "strength mask", append(pictures(content, style), "strength_mask",
 			[]byte("none"))},
+		{"a mask of another aspect", 422, "content_mask is 64×16, of another aspect than the content picture", append(
+			pictures(content, style), "content_mask", pngOf(64, 16, 16), "style_mask", style)},
+		{"a style's mask of another aspect", 422, "is 16×64, of another aspect than the style picture", append(
+			pictures(content, style), "content_mask", content, "style_mask", pngOf(16, 64, 64))},
+		{"a mask of strength of another aspect", 422, "strength_mask is 64×16, of another aspect", append(
+			pictures(content, style), "strength_mask", pngOf(64, 16, 16))},
 	}
 	for _, c := range posts {
 		t.Run(c.name, func(t *testing.T) {

@@ -133,24 +133,19 @@ func (q *Queue) check(ctx context.Context, r Request) (j Job, err error) {
 		}
 		styles = append(styles, s)
 	}
-	o := j.Options
-	others := map[string][]byte{}
-	if j.Inputs.ContentMask {
-		others["content mask"] = r.ContentMask
-	}
-	if j.Inputs.StrengthMask {
-		others["strength mask"] = r.StrengthMask
-	}
-	for i, data := range r.StyleMasks {
-		others[fmt.Sprintf("style mask %d", i+1)] = data
-	}
-	if j.Inputs.Init {
-		others["init"] = r.Init
-	}
-	for part, data := range others {
-		if _, err := q.glance(ctx, part, data); err != nil {
-			return j, err
+	o := j.Options // with the sizes of the masks
+	glance := func(part string, data []byte) (p *picture.Picture) {
+		if data != nil && err == nil {
+			p, err = q.glance(ctx, part, data)
 		}
+		return p
+	}
+	o.ContentMask, o.StrengthMask = glance("content mask", r.ContentMask), glance("strength mask", r.StrengthMask)
+	for i, data := range r.StyleMasks {
+		o.StyleMasks = append(o.StyleMasks, glance(fmt.Sprintf("style mask %d", i+1), data))
+	}
+	if glance("init", r.Init); err != nil {
+		return j, err
 	}
 	if j.Inputs.ContentMask != (j.Inputs.StyleMasks > 0) || j.Inputs.StyleMasks > 0 &&
 		j.Inputs.StyleMasks != len(styles) {
