@@ -170,6 +170,40 @@ func TestUnusableMasks(t *testing.T) {
 	assert.ErrorContains(t, err, "are 1, for 2 style pictures")
 }
 
+// A mask has its picture's aspect, as far as rounded sides have one. A frame of a clip was rounded
+// itself, and its masks are of the clip.
+func TestMasksHaveTheAspect(t *testing.T) {
+	for _, c := range []struct {
+		width, height, maskWidth, maskHeight int
+		wrap                                 nst.Wrap
+		fits                                 bool
+	}{
+		{451, 300, 451, 300, "", true},
+		{451, 300, 45, 30, "", true},
+		{142, 1024, 36, 256, "", true}, // narrow
+		{1024, 142, 256, 36, "", true},
+		{128, 54, 1280, 534, "", true}, // an even height
+		{304, 168, 1920, 1080, nst.WrapXY, true},
+		{304, 168, 1920, 1080, "", false},
+		{451, 300, 300, 451, "", false},
+		{451, 300, 300, 300, "", false},
+	} {
+		sized := func(w, h int) *picture.Picture { return &picture.Picture{Width: w, Height: h} }
+		content, style, mask := sized(c.width, c.height), sized(96, 96), sized(c.maskWidth, c.maskHeight)
+		for field, o := range map[string]nst.Options{
+			"ContentMask":  {ContentMask: mask, StyleMasks: []*picture.Picture{style}},
+			"StrengthMask": {StrengthMask: mask},
+		} {
+			o.Wrap = c.wrap
+			if _, _, err := o.ResultSize(content, style); c.fits {
+				require.NoError(t, err, "%v", c)
+			} else {
+				require.ErrorContains(t, err, field+" is "+fmt.Sprintf("%d×%d, of another", c.maskWidth, c.maskHeight))
+			}
+		}
+	}
+}
+
 // A mask of one region is no mask.
 func TestOneRegionIsTheWhole(t *testing.T) {
 	e := engine(t, "cpu")

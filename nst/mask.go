@@ -144,23 +144,27 @@ func (m *mask) belongs(region uint8) (out [256]float32) {
 // levels are the mask's regions, in order.
 func (m *mask) levels() []uint8 { return slices.Sorted(maps.Keys(m.shares)) }
 
-// checkMaskSizes says whether each style picture has a mask where the content has one, and
-// the masks have the aspects of the pictures they are of.
+// checkMaskSizes says whether the masks that go together are there, and have the aspects of
+// the pictures they are of, by the sizes of all.
 func (s *settings) checkMaskSizes(content *picture.Picture, styles []*picture.Picture) error {
-	if s.ContentMask != nil && len(s.StyleMasks) != len(styles) {
-		return invalid("StyleMasks", "are %d, for %d style pictures; give one for each", len(s.StyleMasks), len(styles))
+	if s.MaskSoft && s.ContentMask == nil {
+		return invalid("MaskSoft", "blends the regions of a mask of the content, which is missing")
+	}
+	if n := len(s.StyleMasks); n > 0 && n != len(styles) {
+		return invalid("StyleMasks", "are %d, for %d style pictures; give one for each", n, len(styles))
+	}
+	// A mask's sides are rounded, and so are a picture's that is a frame of a clip: to even
+	// numbers, or to whole positions of what comes round.
+	rounding := 1.0
+	if s.Wrap.Directions() != (torch.Wrap{}) {
+		rounding = float64(s.deepest().Stride)
 	}
 	check := func(field, what string, mask, p *picture.Picture) error {
-		if mask == nil {
+		if mask == nil || sameAspect(p, mask, 0.5) || sameAspect(mask, p, rounding) {
 			return nil
 		}
-		// The same picture at the mask's width is as high, but for rounding.
-		high := float64(p.Height) * float64(mask.Width) / float64(p.Width)
-		if math.Abs(high-float64(mask.Height)) > 0.5+0.01*high {
-			return invalid(field, "is %d×%d, of another aspect than the %s, %d×%d", mask.Width, mask.Height, what,
-				p.Width, p.Height)
-		}
-		return nil
+		return invalid(field, "is %d×%d, of another aspect than the %s, %d×%d", mask.Width, mask.Height, what, p.Width,
+			p.Height)
 	}
 	for i, mask := range s.StyleMasks {
 		if err := check("StyleMasks", styleName(i, len(styles)), mask, styles[i]); err != nil {
@@ -171,6 +175,14 @@ func (s *settings) checkMaskSizes(content *picture.Picture, styles []*picture.Pi
 		return err
 	}
 	return check("StrengthMask", "content picture", s.StrengthMask, content)
+}
+
+// sameAspect says whether from, made as wide as to, is as high, or as wide when made as high,
+// but for so many pixels and a hundredth.
+func sameAspect(from, to *picture.Picture, pixels float64) bool {
+	near := func(scaled, side float64) bool { return math.Abs(scaled-side) <= pixels+0.01*scaled }
+	w, h := float64(from.Width), float64(from.Height)
+	return near(h*float64(to.Width)/w, float64(to.Height)) || near(w*float64(to.Height)/h, float64(to.Width))
 }
 
 // guides returns the regions' guides for a picture of width×height at the layers'

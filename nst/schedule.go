@@ -114,8 +114,8 @@ func shares(iterations int, sides []int) []int {
 func longest(width, height int) int { return max(width, height) }
 
 // ResultSize is the size of the picture that Stylize makes of content. It looks at
-// the sizes of the pictures and masks alone, and the error, which is Stylize's, says what
-// of them and the options does not go together.
+// the sizes of the pictures alone, with styles at those of the masks, too, and the error, which
+// is Stylize's, says what of them and the options does not go together.
 func (o Options) ResultSize(content *picture.Picture, styles ...*picture.Picture) (width, height int, err error) {
 	s, err := o.withDefaults()
 	if err != nil {

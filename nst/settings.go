@@ -439,9 +439,6 @@ func (s *settings) checkPictures() error {
 	if (s.ContentMask == nil) != (len(s.StyleMasks) == 0) {
 		return invalid("ContentMask", "and a mask for each style picture go together: give both or neither")
 	}
-	if s.MaskSoft && s.ContentMask == nil {
-		return invalid("MaskSoft", "blends the regions of a mask of the content, which is missing")
-	}
 	return nil
 }
 

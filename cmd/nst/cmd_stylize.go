@@ -178,6 +178,9 @@ func runStylize(ctx context.Context, o *stylizeOptions, stdout, stderr io.Writer
 		}
 		styles = append(styles, p)
 	}
+	if _, _, err := options.ResultSize(content, styles...); err != nil {
+		return err
+	}
 	if options.Transfer == nst.TransferColor {
 		if o.resume != "" || o.checkpoint != "" || o.log != "" || o.saveEvery > 0 {
 			return usage("--transfer color has no iterations: --resume, --checkpoint, --log and --save-every do not " +

@@ -175,7 +175,8 @@ func (o *videoOptions) inputs(ctx context.Context) (in videoInputs, err error) {
 		}
 		in.styles = append(in.styles, p)
 	}
-	return in, nil
+	_, _, err = video.FrameSize(in.options, in.clip.Width, in.clip.Height, in.styles...)
+	return in, err
 }
 
 // frameFile are the names of frames.

@@ -72,15 +72,15 @@ func TestResultFormats(t *testing.T) {
 func TestPicturesOfAJob(t *testing.T) {
 	s := serve(t, false, jobs.Config{}, httpapi.Config{})
 	content, style := jobstest.Content(t), jobstest.Style(t)
-	var grey, square bytes.Buffer
-	require.NoError(t, picture.New(451, 300).Encode(&grey, picture.PNG, picture.Encoding{}))
-	require.NoError(t, picture.New(8, 8).Encode(&square, picture.PNG, picture.Encoding{}))
+	var grey, small bytes.Buffer
+	require.NoError(t, picture.New(128, 96).Encode(&grey, picture.PNG, picture.Encoding{}))
+	require.NoError(t, picture.New(10, 8).Encode(&small, picture.PNG, picture.Encoding{}))
 	status, header, body := s.post(nil, "content", content, "style", style, "content_mask", grey.Bytes(), "style_mask",
-		square.Bytes())
+		small.Bytes(), "options", `{"mask_soft":true}`)
 	require.Equal(t, 201, status, string(body))
 	assert.Contains(t, string(body), `"pictures":["content","style-1","content-mask","style-mask-1"]`)
 	for name, want := range map[string][]byte{"content": content, "style-1": style, "content-mask": grey.Bytes(),
-		"style-mask-1": square.Bytes()} {
+		"style-mask-1": small.Bytes()} {
 		status, _, got := s.get(header.Get("Location") + "/" + name)
 		assert.Equal(t, 200, status, name)
 		assert.Equal(t, want, got, name)

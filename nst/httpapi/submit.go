@@ -331,8 +331,10 @@ func optionName(field string) string {
 		}
 	}
 	switch field {
-	case "ContentMask", "StyleMasks":
+	case "ContentMask":
 		return "content_mask"
+	case "StyleMasks":
+		return "style_mask"
 	case "StrengthMask":
 		return "strength_mask"
 	case "Picture":

@@ -238,12 +238,13 @@ func clipError(err error, path string) error {
 }
 
 // frames says how large the frames will be that are made of a clip's, of which content is the
-// size.
-func (q *Queue) frames(o video.Options, content *picture.Picture) (width, height int, err error) {
+// size, as styles are of the style pictures.
+func (q *Queue) frames(o video.Options, content *picture.Picture, styles []*picture.Picture) (width, height int,
+	err error) {
 	if err := o.Validate(); err != nil {
 		return 0, 0, err
 	}
-	return video.FrameSize(o, content.Width, content.Height)
+	return video.FrameSize(o, content.Width, content.Height, styles...)
 }
 
 // clipRoom is how much room may be taken by what is made of a clip. A frame that is done is a

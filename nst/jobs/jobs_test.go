@@ -179,9 +179,15 @@ func TestLimits(t *testing.T) {
 			"the content picture is not a picture of a known format"},
 		"cut short": {func(r *jobs.Request) { r.Styles[0] = r.Styles[0][:900] },
 			"the style 1 picture is cut short"},
-		"a claim too large":  {func(r *jobs.Request) { r.Content = blank(t, 1200, 1000) }, "claims 1200×1000"},
-		"too small":          {func(r *jobs.Request) { r.Content = blank(t, 7, 7) }, "needs at least 8×8"},
-		"a mask alone":       {func(r *jobs.Request) { r.ContentMask = blank(t, 64, 64) }, "both or neither"},
+		"a claim too large": {func(r *jobs.Request) { r.Content = blank(t, 1200, 1000) }, "claims 1200×1000"},
+		"too small":         {func(r *jobs.Request) { r.Content = blank(t, 7, 7) }, "needs at least 8×8"},
+		"a mask alone":      {func(r *jobs.Request) { r.ContentMask = blank(t, 64, 64) }, "both or neither"},
+		"a style mask that is missing": {func(r *jobs.Request) { r.ContentMask, r.StyleMasks = r.Content, [][]byte{nil} },
+			"the style mask 1 picture is empty"},
+		"a mask of another aspect": {func(r *jobs.Request) {
+			r.ContentMask, r.StyleMasks = blank(t, 64, 16), [][]byte{r.Styles[0]}
+		}, "ContentMask is 64×16, of another aspect"},
+		"soft without masks": {func(r *jobs.Request) { r.Options.MaskSoft = true }, "MaskSoft blends the regions"},
 		"no start":           {func(r *jobs.Request) { r.Options.Start = nst.StartPicture }, "init"},
 		"a start that is no": {func(r *jobs.Request) { r.Init = []byte("x") }, "the init picture is not"},
 	} {

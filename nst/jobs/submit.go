@@ -134,17 +134,21 @@ func (q *Queue) check(ctx context.Context, r Request) (j Job, err error) {
 		styles = append(styles, s)
 	}
 	o := j.Options // with the sizes of the masks
-	glance := func(part string, data []byte) (p *picture.Picture) {
-		if data != nil && err == nil {
-			p, err = q.glance(ctx, part, data)
-		}
-		return p
+	if o.ContentMask, err = q.glanceIf(ctx, "content mask", r.ContentMask); err != nil {
+		return j, err
 	}
-	o.ContentMask, o.StrengthMask = glance("content mask", r.ContentMask), glance("strength mask", r.StrengthMask)
+	if o.StrengthMask, err = q.glanceIf(ctx, "strength mask", r.StrengthMask); err != nil {
+		return j, err
+	}
+	o.StyleMasks = nil
 	for i, data := range r.StyleMasks {
-		o.StyleMasks = append(o.StyleMasks, glance(fmt.Sprintf("style mask %d", i+1), data))
+		mask, err := q.glance(ctx, fmt.Sprintf("style mask %d", i+1), data)
+		if err != nil {
+			return j, err
+		}
+		o.StyleMasks = append(o.StyleMasks, mask)
 	}
-	if glance("init", r.Init); err != nil {
+	if _, err := q.glanceIf(ctx, "init", r.Init); err != nil {
 		return j, err
 	}
 	if j.Inputs.ContentMask != (j.Inputs.StyleMasks > 0) || j.Inputs.StyleMasks > 0 &&
@@ -159,13 +163,13 @@ func (q *Queue) check(ctx context.Context, r Request) (j Job, err error) {
 		}
 		o.Start = "" // it has been looked at
 	}
-	if j.Width, j.Height, err = o.ResultSize(content, styles...); err != nil {
-		return j, err
-	}
 	if j.Clip != nil {
-		if j.Width, j.Height, err = q.frames(j.Clip.video(o), content); err != nil {
-			return j, err
-		}
+		j.Width, j.Height, err = q.frames(j.Clip.video(o), content, styles)
+	} else {
+		j.Width, j.Height, err = o.ResultSize(content, styles...)
+	}
+	if err != nil {
+		return j, err
 	}
 	if int64(j.Width)*int64(j.Height) > q.config.MaxPixels {
 		return j, &nst.OptionError{Field: "Size",
@@ -201,6 +205,14 @@ func (q *Queue) glance(ctx context.Context, part string, data []byte) (*picture.
 		return nil, &PictureError{part, err}
 	}
 	return &picture.Picture{Width: width, Height: height}, nil
+}
+
+// glanceIf is glance where there is something to look at.
+func (q *Queue) glanceIf(ctx context.Context, part string, data []byte) (*picture.Picture, error) {
+	if data == nil {
+		return nil, nil
+	}
+	return q.glance(ctx, part, data)
 }
 
 // glanceMemory is what decoding a picture may take for it to be decoded when it is

@@ -126,11 +126,31 @@ func (s *Sequence) shot(engine *nst.Engine, known float64) *Sequence {
 const maxLongTerm = 64
 
 // FrameSize is the size of the frames that are made of those of a clip: as nst.Options has
-// it, in even numbers, which encoders want.
-func FrameSize(o Options, width, height int) (w, h int, err error) {
-	w, h, err = o.ResultSize(&picture.Picture{Width: width, Height: height})
+// it, in even numbers, which encoders want. It looks at the sizes of the pictures alone, and with
+// styles says what of them, of the masks and the options does not go together.
+func FrameSize(o Options, width, height int, styles ...*picture.Picture) (w, h int, err error) {
+	if w, h, err = o.ResultSize(&picture.Picture{Width: width, Height: height}); err != nil {
+		return 0, 0, err
+	}
 	even := func(n int) int { return max(2, n+n%2) }
-	return even(w), even(h), err
+	w, h = even(w), even(h)
+	if len(styles) > 0 {
+		_, _, err = o.ofFrames().ResultSize(&picture.Picture{Width: w, Height: h}, styles...)
+	}
+	return w, h, err
+}
+
+// ofFrames are the options of frames that come at their size.
+func (o Options) ofFrames() nst.Options {
+	if o.StyleSize == nil {
+		size := nst.DefaultSize
+		if o.Size != nil {
+			size = *o.Size
+		}
+		o.StyleSize = &size
+	}
+	o.Size = new(0)
+	return o.Options
 }
 
 // begin settles what depends on the first frame.
@@ -142,14 +162,7 @@ func (s *Sequence) begin(first *picture.Picture) (err error) {
 		return err
 	}
 	o := &s.options
-	if o.StyleSize == nil {
-		size := nst.DefaultSize
-		if o.Size != nil {
-			size = *o.Size
-		}
-		o.StyleSize = &size
-	}
-	o.Size = new(0) // frames come at their size
+	o.Options = o.ofFrames()
 	s.styles = s.given
 	s.chroma = o.Color == nst.ColorContent || o.Transfer == nst.TransferLuminance
 	if o.Transfer == nst.TransferLuminance {

@@ -237,6 +237,23 @@ func TestLongTermFarBack(t *testing.T) {
 	assert.Equal(t, [][2]int{{1, 0}, {0, 1}, {2, 0}, {0, 2}, {3, 0}, {0, 3}, {4, 1}, {1, 4}}, asked)
 }
 
+// Masks may be of the clip's aspect or of the frames that are made, which are in whole positions
+// where they come round.
+func TestMasksOfFrames(t *testing.T) {
+	style := &picture.Picture{Width: 96, Height: 96}
+	for _, mask := range []*picture.Picture{{Width: 1920, Height: 1080}, {Width: 304, Height: 168},
+		{Width: 1080, Height: 1920}} {
+		o := Options{Options: nst.Options{Size: new(300), Wrap: nst.WrapXY, StrengthMask: mask}}
+		width, height, err := FrameSize(o, 1920, 1080, style)
+		if mask.Width < mask.Height {
+			require.ErrorContains(t, err, "StrengthMask is 1080×1920, of another aspect than the content")
+			continue
+		}
+		require.NoError(t, err)
+		assert.Equal(t, []int{304, 168}, []int{width, height})
+	}
+}
+
 func TestSequenceErrors(t *testing.T) {
 	e, styles := slim(t), []*picture.Picture{waves(64, 64, 3, 9)}
 	for says, change := range map[string]func(*Options){

@@ -136,7 +136,7 @@ export function estimate() {
 // place shows a problem beside the field or the picture that it is about.
 function place(problem) {
   const part = problem.part || "";
-  const name = part.includes("mask") || problem.field === "content_mask" ? "regions" :
+  const name = part.includes("mask") || problem.field?.endsWith("_mask") ? "regions" :
     problem.field === "style_weights" ? "style" : part === "clip" ? "content" : part.split(" ")[0] || problem.field;
   const at = name && $(name + "-error") || $("form-error");
   if ($("more").contains(at)) $("more").open = true;
