@@ -124,7 +124,7 @@ func TestHostileRequests(t *testing.T) {
 			[]byte("none"))},
 		{"a mask of another aspect", 422, "content_mask is 64×16, of another aspect than the content picture", append(
 			pictures(content, style), "content_mask", pngOf(64, 16, 16), "style_mask", style)},
-		{"a style's mask of another aspect", 422, "style_mask is 16×64, of another aspect than the style picture", append(
+		{"a style's mask of another aspect", 422, "style_mask is 16×64, of another aspect than the style", append(
 			pictures(content, style), "content_mask", content, "style_mask", pngOf(16, 64, 64))},
 		{"a mask of strength of another aspect", 422, "strength_mask is 64×16, of another aspect", append(
 			pictures(content, style), "strength_mask", pngOf(64, 16, 16))},

@@ -182,8 +182,9 @@ func TestLimits(t *testing.T) {
 		"a claim too large": {func(r *jobs.Request) { r.Content = blank(t, 1200, 1000) }, "claims 1200×1000"},
 		"too small":         {func(r *jobs.Request) { r.Content = blank(t, 7, 7) }, "needs at least 8×8"},
 		"a mask alone":      {func(r *jobs.Request) { r.ContentMask = blank(t, 64, 64) }, "both or neither"},
-		"a style mask that is missing": {func(r *jobs.Request) { r.ContentMask, r.StyleMasks = r.Content, [][]byte{nil} },
-			"the style mask 1 picture is empty"},
+		"a style mask that is missing": {func(r *jobs.Request) {
+			r.ContentMask, r.StyleMasks = r.Content, [][]byte{nil}
+		}, "the style mask 1 picture is empty"},
 		"a mask of another aspect": {func(r *jobs.Request) {
 			r.ContentMask, r.StyleMasks = blank(t, 64, 16), [][]byte{r.Styles[0]}
 		}, "ContentMask is 64×16, of another aspect"},
