@@ -237,8 +237,8 @@ func clipError(err error, path string) error {
 	return err
 }
 
-// frames says how large the frames will be that are made of a clip's, of which content is the
-// size, as styles are of the style pictures.
+// frames says how large the frames will be that are made of a clip's; content and styles have
+// the sizes of the clip's frames and of the style pictures.
 func (q *Queue) frames(o video.Options, content *picture.Picture, styles []*picture.Picture) (width, height int,
 	err error) {
 	if err := o.Validate(); err != nil {

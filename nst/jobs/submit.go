@@ -151,11 +151,6 @@ func (q *Queue) check(ctx context.Context, r Request) (j Job, err error) {
 	if _, err := q.glanceIf(ctx, "init", r.Init); err != nil {
 		return j, err
 	}
-	if j.Inputs.ContentMask != (j.Inputs.StyleMasks > 0) || j.Inputs.StyleMasks > 0 &&
-		j.Inputs.StyleMasks != len(styles) {
-		return j, &nst.OptionError{Field: "ContentMask",
-			Problem: "and a mask for each style picture go together: give both or neither"}
-	}
 	if o.Start == nst.StartPicture {
 		if !j.Inputs.Init {
 			return j, &nst.OptionError{Field: "Start",
