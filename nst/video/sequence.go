@@ -62,7 +62,8 @@ type Made struct {
 	Index int `json:"frame"`
 	// Cut says that a shot begins with it.
 	Cut bool `json:"cut"`
-	// Known is the part of its pixels, from 0 to 1, that the frames before have.
+	// Known is the part of its pixels, from 0 to 1, that the frames before have: the mean of the
+	// weights by which they are held to those.
 	Known float64 `json:"known"`
 	// Iterations and Costs are the transfer's.
 	Iterations int       `json:"iterations"`
@@ -351,7 +352,7 @@ func (s *Sequence) following(ctx context.Context, content Numbered, before *pict
 	}
 	made.Known = mean(weights)
 	o.Previous = &nst.Previous{Picture: target, Weights: weights}
-	o.Start, o.Picture = nst.StartPicture, target
+	o.Start, o.Picture = nst.StartPicture, blended(target, smoothed(target), weights)
 	if before != nil { // half of what moved here, where that is known
 		half := make([]float32, len(weights))
 		for i, w := range weights {
@@ -376,7 +377,7 @@ func (s *Sequence) moved(ctx context.Context, content Numbered, nearest tie) (
 			return nil, err
 		}
 		moved := warped(result, t.back)
-		for i, c := range t.weights {
+		for i, c := range softened(t.weights, s.width, s.height) {
 			c = max(0, c-weights[i])
 			weights[i] += c
 			for k := i; k < len(sum.Pixels); k += len(weights) {

@@ -76,6 +76,61 @@ func TestReliable(t *testing.T) {
 	assert.Zero(t, reliable(back, forth, w, h)[3*w+6])
 }
 
+// Weights fall to 0 over three pixels, and a picture has no step where they do.
+func TestSoftened(t *testing.T) {
+	weights := make([]float32, 12*10)
+	for i := range weights {
+		if i%12 != 4 {
+			weights[i] = 1
+		}
+	}
+	for i, c := range softened(weights, 12, 10) {
+		away := max(i%12-4, 4-i%12)
+		assert.InDelta(t, min(1, float64(away)/3), c, 1e-6, "column %d", i%12)
+	}
+	p := smoothed(&picture.Picture{Width: 5, Height: 1, Pixels: []float32{0, 0, 9, 0, 0, 1, 1, 1, 1, 1, 0, 0, 9, 9, 9}})
+	assert.InDeltaSlice(t, []float32{1, 2, 3, 2, 1, 1, 1, 1, 1, 1, 1, 3, 6, 8, 9}, p.Pixels, 1e-6)
+}
+
+// Where two motions meet, the results that move apart or over each other leave a step. A frame
+// does not start with it, nor is it held to it.
+func TestNoStepWhereMotionsMeet(t *testing.T) {
+	const width, height, moves = 64, 48, 8
+	ramp := picture.New(width, height)
+	for i := range ramp.Pixels {
+		ramp.Pixels[i] = float32(i%width) / width
+	}
+	flow := func(_ context.Context, from, to Numbered) ([]float32, error) {
+		out := make([]float32, 2*width*height)
+		for i := range width * height {
+			if i%width >= width/2 {
+				out[i] = float32(moves * (from.Index - to.Index))
+			}
+		}
+		return out, nil
+	}
+	s, err := NewSequence(slim(t), []*picture.Picture{waves(64, 64, 3, 9)}, quick(), flow)
+	require.NoError(t, err)
+	in := Input{Picture: waves(width, height, 0, 0)}
+	require.NoError(t, s.Restore(context.Background(), in, Made{Cut: true},
+		func() (*picture.Picture, error) { return ramp, nil }))
+	content, err := s.content(context.Background(), Input{Index: 1, Picture: in.Picture})
+	require.NoError(t, err)
+	o, err := s.following(context.Background(), content, nil, &Made{})
+	require.NoError(t, err)
+	row := func(p *picture.Picture) []float32 { return p.Pixels[20*width:][:width] }
+	step := func(values []float32) (most float32) {
+		for i := range values[:width-2*moves] { // beyond, the flow leaves the picture
+			most = max(most, values[i+1]-values[i])
+		}
+		return most
+	}
+	assert.InDelta(t, float64(moves+1)/width, step(row(o.Previous.Picture)), 1e-6)
+	assert.Less(t, step(row(o.Picture)), float32(0.6*(moves+1)/width))
+	assert.Less(t, o.Previous.Weights[20*width+width/2-1], float32(0.34))
+	assert.Less(t, o.Previous.Weights[20*width+width/2], float32(0.34))
+}
+
 func TestHistogram(t *testing.T) {
 	a, b := histogram(waves(40, 30, 0, 0)), histogram(waves(40, 30, 1, 0))
 	assert.Zero(t, apart(a, a))
