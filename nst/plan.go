@@ -2,8 +2,10 @@ package nst
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"sort"
+	"strings"
 
 	"github.com/dustin/go-humanize"
 
@@ -40,8 +42,9 @@ type plan struct {
 	warning   string
 }
 
-// comfortable is the side of a tile from which on its halo costs little.
-const comfortable = 384
+// comfortable is the side of a tile from which on its halo costs little; below slow, the network
+// sees four times the picture's pixels and more.
+const comfortable, slow = 384, 128
 
 // bytes is what a picture of the scale takes.
 func (at scale) bytes(double bool) int64 {
@@ -62,10 +65,6 @@ func (s situation) plan() plan {
 	if free := s.free[p.primary] - styles; p.primary != torch.CPU && s.state(p) > free*3/4 {
 		p.primary = torch.CPU
 		p.memory = s.remembers(p.primary)
-	}
-	if state := s.state(p); state > s.free[p.primary]-styles && s.tile != TileOff {
-		p.warning = fmt.Sprintf("there is memory for the smallest tiles alone, which take long: the picture and "+
-			"%s's state take %s", s.descent.Method, humanize.IBytes(uint64(state)))
 	}
 	if s.tile == TileOff {
 		return p
@@ -90,9 +89,9 @@ func (s situation) plan() plan {
 			p = other
 		}
 	}
-	if p.warning == "" && !s.fits(at, p) {
-		p.warning = "there may be memory for the smallest tiles alone, which take long: more memory, or a smaller " +
-			"size, will do better"
+	if !s.fits(at, p) || p.size.Side > 0 && p.size.Side < slow {
+		p.warning = fmt.Sprintf("there is memory for tiles of %d pixels alone, which take long: with %s more, or for "+
+			"a smaller size, tiles of %d would do", p.size.Side, s.missing(at, p.primary), comfortable)
 	}
 	return s.keepMore(p)
 }
@@ -151,12 +150,40 @@ func (s situation) fits(at scale, p plan) bool {
 	if onGPU && slices.ContainsFunc(tiles, uncountable) {
 		return false
 	}
-	for device, bytes := range s.needs(at, tiles, p) {
-		if bytes > s.free[device] {
-			return false
+	lack, _ := s.lacks(at, p)
+	return lack <= 0
+}
+
+// lacks is how many bytes more a scale needs than there are, on the device that has the least
+// for it; none where it is not above 0.
+func (s situation) lacks(at scale, p plan) (most int64, of torch.Device) {
+	for device, bytes := range s.needs(at, s.spec.Cut(at.width, at.height, p.size), p) {
+		if lack := bytes - s.free[device]; of == "" || lack > most {
+			most, of = lack, device
 		}
 	}
-	return true
+	return most, of
+}
+
+// missing says how much more memory tiles of a comfortable side need, all that can be saved being
+// saved.
+func (s situation) missing(at scale, primary torch.Device) string {
+	free, lacks := s.free, map[torch.Device]int64{}
+	for s.free = maps.Clone(free); ; {
+		p := plan{primary: primary, size: tiling.Size{Side: comfortable}, recompute: true, keep: torch.KeepNone,
+			passes: 1, memory: s.remembers(primary)} // which takes a part of what is added
+		lack, of := s.lacks(at, p)
+		if lack <= 0 {
+			break
+		}
+		s.free[of] += lack
+		lacks[of] += lack
+	}
+	var parts []string
+	for _, device := range slices.Sorted(maps.Keys(lacks)) {
+		parts = append(parts, fmt.Sprintf("%s (%s)", humanize.IBytes(uint64(lacks[device])), device))
+	}
+	return strings.Join(parts, " and ")
 }
 
 // mostValues is how many values a map may not have on an accelerator, whose kernels
