@@ -70,6 +70,10 @@ func (s situation) plan() plan {
 		return p
 	}
 	if p.size.Side = s.tile.side(); p.size.Side > 0 {
+		if state := s.state(p); state > s.free[p.primary]-styles {
+			p.warning = fmt.Sprintf("the picture and %s's state take %s, more than there is", s.descent.Method,
+				humanize.IBytes(uint64(state)))
+		}
 		return s.keepMore(p)
 	}
 	p.size = s.largest(at, p)
@@ -89,9 +93,13 @@ func (s situation) plan() plan {
 			p = other
 		}
 	}
-	if !s.fits(at, p) || p.size.Side > 0 && p.size.Side < slow {
-		p.warning = fmt.Sprintf("there is memory for tiles of %d pixels alone, which take long: with %s more, or for "+
-			"a smaller size, tiles of %d would do", p.size.Side, s.missing(at, p.primary), comfortable)
+	if fits := s.fits(at, p); !fits || p.size.Side > 0 && p.size.Side < slow {
+		there := "there is"
+		if !fits {
+			there = "there may not even be"
+		}
+		p.warning = fmt.Sprintf("%s memory for tiles of %d pixels, which take long: %sa smaller size will do better",
+			there, p.size.Side, s.missing(at, p))
 	}
 	return s.keepMore(p)
 }
@@ -150,14 +158,14 @@ func (s situation) fits(at scale, p plan) bool {
 	if onGPU && slices.ContainsFunc(tiles, uncountable) {
 		return false
 	}
-	lack, _ := s.lacks(at, p)
+	lack, _ := s.lacks(at, tiles, p)
 	return lack <= 0
 }
 
 // lacks is how many bytes more a scale needs than there are, on the device that has the least
 // for it; none where it is not above 0.
-func (s situation) lacks(at scale, p plan) (most int64, of torch.Device) {
-	for device, bytes := range s.needs(at, s.spec.Cut(at.width, at.height, p.size), p) {
+func (s situation) lacks(at scale, tiles []tiling.Tile, p plan) (most int64, of torch.Device) {
+	for device, bytes := range s.needs(at, tiles, p) {
 		if lack := bytes - s.free[device]; of == "" || lack > most {
 			most, of = lack, device
 		}
@@ -165,25 +173,26 @@ func (s situation) lacks(at scale, p plan) (most int64, of torch.Device) {
 	return most, of
 }
 
-// missing says how much more memory tiles of a comfortable side need, all that can be saved being
-// saved.
-func (s situation) missing(at scale, primary torch.Device) string {
-	free, lacks := s.free, map[torch.Device]int64{}
-	for s.free = maps.Clone(free); ; {
-		p := plan{primary: primary, size: tiling.Size{Side: comfortable}, recompute: true, keep: torch.KeepNone,
-			passes: 1, memory: s.remembers(primary)} // which takes a part of what is added
-		lack, of := s.lacks(at, p)
+// missing says about how much more memory tiles of a comfortable side need, all that can be saved
+// being saved; nothing where none is missing.
+func (s situation) missing(at scale, p plan) string {
+	p.size.Side, p.recompute, p.keep = comfortable, true, torch.KeepNone
+	tiles := s.spec.Cut(at.width, at.height, p.size)
+	more := map[torch.Device]int64{}
+	for s.free = maps.Clone(s.free); ; {
+		p.memory = s.remembers(p.primary) // which takes a part of what is added
+		lack, of := s.lacks(at, tiles, p)
 		if lack <= 0 {
 			break
 		}
 		s.free[of] += lack
-		lacks[of] += lack
+		more[of] += lack
 	}
-	var parts []string
-	for _, device := range slices.Sorted(maps.Keys(lacks)) {
-		parts = append(parts, fmt.Sprintf("%s (%s)", humanize.IBytes(uint64(lacks[device])), device))
+	var says strings.Builder
+	for _, device := range slices.Sorted(maps.Keys(more)) {
+		fmt.Fprintf(&says, "about %d MiB more (%s), or ", more[device]>>20+1, device)
 	}
-	return strings.Join(parts, " and ")
+	return strings.ReplaceAll(says.String(), "), or about", ") and about")
 }
 
 // mostValues is how many values a map may not have on an accelerator, whose kernels

@@ -3,10 +3,10 @@ package nst
 import (
 	"context"
 	"maps"
-	"strings"
+	"regexp"
+	"strconv"
 	"testing"
 
-	"github.com/dustin/go-humanize"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -58,11 +58,7 @@ func TestPlan(t *testing.T) {
 		assert.Equal(t, side < slow, p.warning != "", "%d pixels: %s", side, p.warning)
 		if p.warning != "" {
 			warned++
-			_, says, _ := strings.Cut(p.warning, "with ")
-			says, _, _ = strings.Cut(says, " (cpu) more")
-			more, err := humanize.ParseBytes(says)
-			require.NoError(t, err, p.warning)
-			at.free[torch.CPU] += int64(more) * 11 / 10 // it is rounded
+			at.free[torch.CPU] += missed(t, p.warning, "cpu")
 			assert.GreaterOrEqual(t, at.plan().size.Side, comfortable, p.warning)
 		}
 	}
@@ -73,6 +69,45 @@ func TestPlan(t *testing.T) {
 	assert.Equal(t, torch.KeepAll, at.plan().keep)
 	at.tile = TileOff
 	assert.Equal(t, tiling.Size{}, at.plan().size)
+}
+
+// missed is how much memory of a device a plan's warning asks for.
+func missed(t *testing.T, warning, device string) int64 {
+	found := regexp.MustCompile(`about (\d+) MiB more \(` + device + `\)`).FindStringSubmatch(warning)
+	require.NotNil(t, found, warning)
+	more, err := strconv.ParseInt(found[1], 10, 64)
+	require.NoError(t, err)
+	return more << 20
+}
+
+// Under a limit L-BFGS takes its part of what is added; of several devices each says what it
+// lacks, and an explicit tile is warned of when the pictures alone do not fit.
+func TestPlanSaysWhatIsMissing(t *testing.T) {
+	e, err := Open(context.Background(), "vgg19/testdata/small.pt", OpenOptions{Device: "cpu"})
+	require.NoError(t, err)
+	defer e.Close()
+	for _, free := range []int64{50, 100, 200, 300} {
+		at := defaultSituation(t, e, scale{3000, 2000, 1, 100})
+		at.limited, at.free[torch.CPU] = true, free<<20
+		p := at.plan()
+		require.NotEmpty(t, p.warning)
+		at.free[torch.CPU] += missed(t, p.warning, "cpu")
+		assert.Empty(t, at.plan().warning, "after: %s", p.warning)
+	}
+	at := defaultSituation(t, e, scale{4096, 4096, 1, 100})
+	at.tile, at.free[torch.CPU] = "64", 100<<20
+	assert.Contains(t, at.plan().warning, "the picture and lbfgs's state take")
+
+	both, err := Open(context.Background(), "vgg19/testdata/small.pt",
+		OpenOptions{Device: "pretend:0,pretend:1"})
+	require.NoError(t, err)
+	defer both.Close()
+	at = defaultSituation(t, both, scale{167, 331, 1, 100})
+	at.free["pretend:0"] = 5 << 30 // and of the other nothing
+	p := at.plan()
+	at.free["pretend:1"] += missed(t, p.warning, "pretend:1")
+	assert.NotContains(t, p.warning, "pretend:0")
+	assert.Empty(t, at.plan().warning, "after: %s", p.warning)
 }
 
 // The pictures leave an accelerator that has no room for them, and maps that its kernels

@@ -58,47 +58,43 @@ func reliable(back, forth []float32, width, height int) []float32 {
 	return out
 }
 
-// softened lowers weights towards where they are 0, over three pixels: so a frame is not held to
-// the step that it is left with there, where two motions meet. It is the mean of nine squares'
-// least weights.
+// softened lowers weights where those around are low: along a line of zeros, as where two motions
+// meet, they rise to 1 over three pixels; where a third and more of what is around is not known,
+// they are 0.
 func softened(weights []float32, width, height int) []float32 {
-	out := around(weights, width, height, func(a, b float32) float32 { return min(a, b) })
-	out = around(out, width, height, func(a, b float32) float32 { return a + b })
-	for i := range out {
-		out[i] /= 9
+	out := smooth(weights, width, height)
+	for i, around := range out {
+		out[i] = weights[i] * max(0, 1-3*(1-around))
 	}
 	return out
 }
 
-// smoothed is a picture without its steps: the mean of the squares around each pixel, twice.
+// smoothed is a picture without its steps.
 func smoothed(p *picture.Picture) *picture.Picture {
-	out := picture.New(p.Width, p.Height)
+	out := &picture.Picture{Width: p.Width, Height: p.Height}
 	plane := p.Width * p.Height
-	for k := 0; k < len(out.Pixels); k += plane {
-		sums := p.Pixels[k : k+plane]
-		for range 2 {
-			sums = around(sums, p.Width, p.Height, func(a, b float32) float32 { return a + b })
-		}
-		for i, sum := range sums {
-			out.Pixels[k+i] = sum / 81
-		}
+	for k := range 3 {
+		out.Pixels = append(out.Pixels, smooth(p.Pixels[k*plane:(k+1)*plane], p.Width, p.Height)...)
 	}
 	return out
 }
 
-// around gathers the nine values of the square around each pixel; the outermost pixels go on
-// beyond the picture.
-func around(values []float32, width, height int, gather func(a, b float32) float32) []float32 {
-	across, out := make([]float32, len(values)), make([]float32, len(values))
-	for i, v := range values {
-		x := i % width
-		across[i] = gather(gather(values[i-min(x, 1)], v), values[i+min(width-1-x, 1)])
+// smooth is the mean of the 3×3 values around each, taken twice; the outermost values go on
+// beyond the edges.
+func smooth(values []float32, width, height int) []float32 {
+	for range 2 {
+		across, sums := make([]float32, len(values)), make([]float32, len(values))
+		for i, v := range values {
+			x := i % width
+			across[i] = values[i-min(x, 1)] + v + values[i+min(width-1-x, 1)]
+		}
+		for i, v := range across {
+			y := i / width
+			sums[i] = (across[i-width*min(y, 1)] + v + across[i+width*min(height-1-y, 1)]) / 9
+		}
+		values = sums
 	}
-	for i, v := range across {
-		y := i / width
-		out[i] = gather(gather(across[i-width*min(y, 1)], v), across[i+width*min(height-1-y, 1)])
-	}
-	return out
+	return values
 }
 
 // warped is an earlier frame's picture, moved along the flow back to it.

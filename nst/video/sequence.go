@@ -63,7 +63,7 @@ type Made struct {
 	// Cut says that a shot begins with it.
 	Cut bool `json:"cut"`
 	// Known is the part of its pixels, from 0 to 1, that the frames before have: the mean of the
-	// weights by which they are held to those.
+	// weights by which they are held to those; where a shot begins, of what that was decided by.
 	Known float64 `json:"known"`
 	// Iterations and Costs are the transfer's.
 	Iterations int       `json:"iterations"`
@@ -352,8 +352,10 @@ func (s *Sequence) following(ctx context.Context, content Numbered, before *pict
 	}
 	made.Known = mean(weights)
 	o.Previous = &nst.Previous{Picture: target, Weights: weights}
-	o.Start, o.Picture = nst.StartPicture, blended(target, smoothed(target), weights)
-	if before != nil { // half of what moved here, where that is known
+	o.Start = nst.StartPicture
+	if before == nil {
+		o.Picture = blended(target, smoothed(target), weights)
+	} else { // half of what moved here, where that is known
 		half := make([]float32, len(weights))
 		for i, w := range weights {
 			half[i] = w / 2
@@ -412,8 +414,8 @@ func (s *Sequence) moved(ctx context.Context, content Numbered, nearest tie) (
 	return target, weights, nil
 }
 
-// enough is the part of a frame's pixels that is known by frames so near that those farther
-// back are not asked.
+// enough is the mean weight by which a frame is held to frames so near that those farther back
+// are not asked.
 const enough = 0.995
 
 // flows are the flow from a frame to an earlier one, and from that to it.
