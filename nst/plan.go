@@ -98,8 +98,8 @@ func (s situation) plan() plan {
 		if !fits {
 			there = "there may not even be"
 		}
-		p.warning = fmt.Sprintf("%s memory for tiles of %d pixels, which take long: %sa smaller size will do better",
-			there, p.size.Side, s.missing(at, p))
+		p.warning = fmt.Sprintf("%s memory for tiles of %d pixels, which take long: more memory%s or a smaller size "+
+			"will do better", there, p.size.Side, s.missing(at, p))
 	}
 	return s.keepMore(p)
 }
@@ -174,7 +174,7 @@ func (s situation) lacks(at scale, tiles []tiling.Tile, p plan) (most int64, of 
 }
 
 // missing says about how much more memory tiles of a comfortable side need, all that can be saved
-// being saved; nothing where none is missing.
+// being saved.
 func (s situation) missing(at scale, p plan) string {
 	p.size.Side, p.recompute, p.keep = comfortable, true, torch.KeepNone
 	tiles := s.spec.Cut(at.width, at.height, p.size)
@@ -188,11 +188,14 @@ func (s situation) missing(at scale, p plan) string {
 		s.free[of] += lack
 		more[of] += lack
 	}
-	var says strings.Builder
+	var parts []string
 	for _, device := range slices.Sorted(maps.Keys(more)) {
-		fmt.Fprintf(&says, "about %d MiB more (%s), or ", more[device]>>20+1, device)
+		parts = append(parts, fmt.Sprintf("%d MiB on %s", more[device]>>20+1, device))
 	}
-	return strings.ReplaceAll(says.String(), "), or about", ") and about")
+	if len(parts) == 0 {
+		return ""
+	}
+	return " (about " + strings.Join(parts, ", ") + ")"
 }
 
 // mostValues is how many values a map may not have on an accelerator, whose kernels

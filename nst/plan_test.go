@@ -73,7 +73,7 @@ func TestPlan(t *testing.T) {
 
 // missed is how much memory of a device a plan's warning asks for.
 func missed(t *testing.T, warning, device string) int64 {
-	found := regexp.MustCompile(`about (\d+) MiB more \(` + device + `\)`).FindStringSubmatch(warning)
+	found := regexp.MustCompile(`(\d+) MiB on ` + device + `[,)]`).FindStringSubmatch(warning)
 	require.NotNil(t, found, warning)
 	more, err := strconv.ParseInt(found[1], 10, 64)
 	require.NoError(t, err)
