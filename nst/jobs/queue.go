@@ -129,7 +129,11 @@ func Open(ctx context.Context, nc *nats.Conn, c Config) (*Queue, error) {
 		return nil, err
 	}
 	for {
-		if err = q.make(ctx, nc); err == nil || !temporary(err) {
+		failed := q.make(ctx, nc)
+		if failed == nil || err == nil || ctx.Err() == nil { // else: what was waited for says more
+			err = failed
+		}
+		if failed == nil || !temporary(failed) {
 			break
 		}
 		c.Log.Info("waiting for the queue", "error", err)
