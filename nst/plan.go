@@ -178,19 +178,20 @@ func (s situation) lacks(at scale, tiles []tiling.Tile, p plan) (most int64, of 
 func (s situation) missing(at scale, p plan) string {
 	p.size.Side, p.recompute, p.keep = comfortable, true, torch.KeepNone
 	tiles := s.spec.Cut(at.width, at.height, p.size)
-	more := map[torch.Device]int64{}
-	for s.free = maps.Clone(s.free); ; {
+	free := s.free
+	for s.free = maps.Clone(free); ; {
 		p.memory = s.remembers(p.primary) // which takes a part of what is added
 		lack, of := s.lacks(at, tiles, p)
 		if lack <= 0 {
 			break
 		}
 		s.free[of] += lack
-		more[of] += lack
 	}
 	var parts []string
-	for _, device := range slices.Sorted(maps.Keys(more)) {
-		parts = append(parts, fmt.Sprintf("%d MiB on %s", more[device]>>20+1, device))
+	for _, device := range slices.Sorted(maps.Keys(s.free)) {
+		if more := s.free[device] - free[device]; more > 0 {
+			parts = append(parts, fmt.Sprintf("%d MiB on %s", more>>20+1, device))
+		}
 	}
 	if len(parts) == 0 {
 		return ""
