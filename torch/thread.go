@@ -105,10 +105,13 @@ func (t *Thread) Do(ctx context.Context, f func() error) error {
 	return result.err
 }
 
-// run locks its goroutine to a thread for ever: the thread ends with it.
+// run locks its goroutine to a thread for ever: the thread ends with it, and its id may then be
+// another's.
 func (t *Thread) run() {
 	runtime.LockOSThread()
-	t.id.Store(int64(syscall.Gettid()))
+	id := int64(syscall.Gettid())
+	t.id.Store(id)
+	defer t.id.CompareAndSwap(id, 0)
 	for {
 		select {
 		case <-t.closed:
