@@ -8,7 +8,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"unsafe"
 )
 
@@ -39,8 +38,8 @@ func Live() int64 { return live.Load() }
 func Scoped(f func() error) (err error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	thread := syscall.Gettid()
-	s := &scope{outer: current(thread)}
+	thread := gettid()
+	s := &scope{outer: current()}
 	scopes.Store(thread, s)
 	defer func() {
 		for _, t := range slices.Backward(s.tensors) {
@@ -86,8 +85,12 @@ func Rejoin(t Tensor) Tensor {
 	return Join(t)
 }
 
-func current(thread int) *scope {
-	if s, ok := scopes.Load(thread); ok {
+// current is the calling goroutine's innermost scope. It stays on its thread meanwhile, which else
+// could be that of another's scope by the time that it looks.
+func current() *scope {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if s, ok := scopes.Load(gettid()); ok {
 		return s.(*scope)
 	}
 	return nil
@@ -99,7 +102,7 @@ func current(thread int) *scope {
 // The functions of this package do it themselves.
 func Join(t Tensor) Tensor {
 	live.Add(1)
-	if s := current(syscall.Gettid()); s != nil {
+	if s := current(); s != nil {
 		runtime.SetFinalizer(t.T, nil)
 		s.tensors = append(s.tensors, t)
 	} else {
@@ -112,7 +115,7 @@ func Join(t Tensor) Tensor {
 // returns t. A tensor that is in no scope is left as it is.
 func Keep(t Tensor) Tensor {
 	check("keep", t)
-	for s := current(syscall.Gettid()); s != nil; s = s.outer {
+	for s := current(); s != nil; s = s.outer {
 		for i, other := range slices.Backward(s.tensors) {
 			if other.T == t.T {
 				s.tensors = slices.Delete(s.tensors, i, i+1)

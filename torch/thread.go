@@ -49,6 +49,10 @@ func (p *ThreadPanic) Error() string {
 	return fmt.Sprintf("panic on the device's thread: %v\n%s", p.Value, p.Stack)
 }
 
+// gettid is the id of the thread that the calling goroutine is on, which may be another's a moment
+// later if the goroutine is not locked to it. A test has it take its time.
+var gettid = syscall.Gettid
+
 // StartThread starts the thread for a device. The caller closes it.
 func StartThread(device Device) *Thread {
 	t := &Thread{device: device, work: make(chan task), closed: make(chan struct{})}
@@ -76,8 +80,13 @@ func (t *Thread) LowerPriority() error {
 	})
 }
 
-// Current says whether it is called on the thread.
-func (t *Thread) Current() bool { return int64(syscall.Gettid()) == t.id.Load() }
+// Current says whether it is called on the thread. It asks for the thread's id first: a goroutine
+// that is held up between the two may have left the thread that it asked the system for, and run
+// may have got it.
+func (t *Thread) Current() bool {
+	id := t.id.Load()
+	return int64(gettid()) == id
+}
 
 // Do runs f on the thread, inside a scope (see Scoped), and returns its error.
 // It waits for its turn until ctx is done; f itself is not interrupted and
@@ -109,7 +118,7 @@ func (t *Thread) Do(ctx context.Context, f func() error) error {
 // another's.
 func (t *Thread) run() {
 	runtime.LockOSThread()
-	id := int64(syscall.Gettid())
+	id := int64(gettid())
 	t.id.Store(id)
 	defer t.id.CompareAndSwap(id, 0)
 	for {
