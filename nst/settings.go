@@ -214,7 +214,7 @@ func (s *settings) checkStrength() error {
 	return nil
 }
 
-// temporalWeights are the presets' δ. Balanced's keeps the style within some 5 % of the first
+// temporalWeights are the presets' δ. Balanced's keeps the style within 1 to 7 % of the first
 // frame's (nst/video/README.md); the others' are in proportion to their totals.
 var temporalWeights = map[Preset]float64{Balanced: 200, Classic: 5e11, Gatys: 1e9}
 

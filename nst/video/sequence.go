@@ -28,7 +28,7 @@ type Options struct {
 	LongTerm []int `json:"long_term,omitempty"`
 }
 
-// DefaultFrameIterations keep the style of a shot's first frame: see the package's README.
+// DefaultFrameIterations nearly keep the style of a shot's first frame: see the package's README.
 const DefaultFrameIterations = 50
 
 // ErrFrame is matched (errors.Is) by the error of a frame of another size than the first.
