@@ -39,7 +39,7 @@ func Scoped(f func() error) (err error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	thread := gettid()
-	s := &scope{outer: current()}
+	s := &scope{outer: on(thread)}
 	scopes.Store(thread, s)
 	defer func() {
 		for _, t := range slices.Backward(s.tensors) {
@@ -90,7 +90,12 @@ func Rejoin(t Tensor) Tensor {
 func current() *scope {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	if s, ok := scopes.Load(gettid()); ok {
+	return on(gettid())
+}
+
+// on is a thread's innermost scope.
+func on(thread int) *scope {
+	if s, ok := scopes.Load(thread); ok {
 		return s.(*scope)
 	}
 	return nil
