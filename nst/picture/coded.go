@@ -1,6 +1,11 @@
 package picture
 
-import "bytes"
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"io"
+)
 
 // codedPicture is what the codec's own header says of a picture in a HEIF file.
 type codedPicture struct {
@@ -20,15 +25,14 @@ type headerBits struct {
 	past bool
 }
 
+// take is a number of so many bits; 0 where the header ends before.
 func (b *headerBits) take(count int) (n int) {
+	if count > 8*len(b.data)-b.at {
+		b.at, b.past = 8*len(b.data), true
+		return 0
+	}
 	for range count {
-		bit := 0
-		if b.at/8 < len(b.data) {
-			bit = int(b.data[b.at/8]>>(7-b.at%8)) & 1
-		} else {
-			b.past = true
-		}
-		n = n<<1 | bit
+		n = n<<1 | int(b.data[b.at/8]>>(7-b.at%8))&1
 		b.at++
 	}
 	return n
@@ -38,35 +42,65 @@ func (b *headerBits) take(count int) (n int) {
 func (b *headerBits) golomb() int {
 	zeros := 0
 	for b.take(1) == 0 && !b.past {
-		zeros++
+		if zeros++; zeros > 31 { // larger than any
+			b.past = true
+		}
 	}
-	return 1<<min(zeros, 30) - 1 + b.take(min(zeros, 30))
+	return 1<<zeros - 1 + b.take(zeros)
 }
 
 // codedHEVC reads the sequence parameter set in hvcC (ISO/IEC 14496-15, 8.3.3; ITU-T
-// H.265, 7.3.2.2 and E.2.1), as far as still pictures have it.
-func codedHEVC(hvcC []byte) (c codedPicture) {
-	var sps []byte
+// H.265, 7.3.2.2 and E.2.1), as far as still pictures have it, and refuses another one, there
+// or among the pixels.
+func codedHEVC(hvcC, pixels []byte) (c codedPicture, err error) {
+	const parameters = 33 // NAL units of sequence parameter sets
+	kindOf := func(unit []byte) byte { return unit[0] >> 1 & 63 }
+	var set []byte
 	f := &fields{data: hvcC}
-	for range 22 {
+	for range 21 {
 		f.number(1)
 	}
+	lengths := int(f.number(1)&3) + 1
 	for range f.number(1) {
-		kind := f.number(1) & 63
+		f.number(1)
 		for range f.number(2) {
 			size := int(f.number(2))
 			if size > len(f.data) {
-				return c
+				return c, io.ErrUnexpectedEOF
 			}
-			if kind == 33 && sps == nil && size > 2 {
-				sps = bytes.ReplaceAll(f.data[2:size], []byte{0, 0, 3}, []byte{0, 0}) // behind the NAL unit's header
-			}
+			unit := f.data[:size]
 			f.data = f.data[size:]
+			if size < 3 || kindOf(unit) != parameters {
+				continue
+			}
+			if set != nil && !bytes.Equal(set, unit) {
+				return c, errTwice("SPS")
+			}
+			set = unit
 		}
 		if f.short {
-			return c
+			break
 		}
 	}
+	if set == nil {
+		return c, errors.New("no sequence parameter set")
+	}
+	for f := (&fields{data: pixels}); len(f.data) > 0; {
+		size := f.number(lengths)
+		if size > uint64(len(f.data)) {
+			break // the decoder will say that it is cut short
+		}
+		unit := f.data[:size]
+		f.data = f.data[size:]
+		if size >= 2 && kindOf(unit) == parameters && !bytes.Equal(set, unit) {
+			return c, errTwice("SPS")
+		}
+	}
+	return parametersHEVC(bytes.ReplaceAll(set[2:], []byte{0, 0, 3}, []byte{0, 0})), nil // without its header
+}
+
+// parametersHEVC reads a sequence parameter set.
+func parametersHEVC(sps []byte) (c codedPicture) {
 	b := &headerBits{data: sps}
 	b.take(4)
 	layers := b.take(3)
@@ -86,7 +120,7 @@ func codedHEVC(hvcC []byte) (c codedPicture) {
 	}
 	c.depth = 8 + b.golomb()
 	b.golomb()
-	order := b.golomb() + 4
+	order := min(b.golomb()+4, 16) // more is not allowed
 	b.take(1)
 	for range 3 + 6 {
 		b.golomb()
@@ -136,41 +170,78 @@ func codedHEVC(hvcC []byte) (c codedPicture) {
 	return c
 }
 
-// codedAV1 reads the sequence header in av1C or, where that has none, the file's first
-// (AV1 bitstream specification, 5.5), if it is of a plain still picture.
-func codedAV1(av1C, data []byte) (c codedPicture) {
-	if len(av1C) > 4 {
-		data = av1C[4:]
-	} else if at := bytes.Index(data, []byte("\x12\x00\x0a")); at >= 0 { // a temporal delimiter, and then it
-		data = data[at+2:]
+// codedAV1 reads the sequence header in an AV1 picture or, where that has none, in av1C (AV1
+// bitstream specification, 5.3 and 5.5), and refuses another one.
+func codedAV1(av1C, pixels []byte) (c codedPicture, err error) {
+	var header []byte
+	for _, part := range [][]byte{av1C[min(4, len(av1C)):], pixels} {
+		for len(part) > 0 {
+			kind, extended, sized := part[0]>>3&15, part[0]&4 != 0, part[0]&2 != 0
+			part = part[1:]
+			if extended {
+				part = part[min(1, len(part)):]
+			}
+			size := uint64(len(part))
+			if sized {
+				length := 0
+				if size, length = binary.Uvarint(part); length <= 0 || size > uint64(len(part)-length) {
+					return c, io.ErrUnexpectedEOF
+				}
+				part = part[length:]
+			}
+			if unit := part[:size]; kind == 1 {
+				if header != nil && !bytes.Equal(header, unit) {
+					return c, errTwice("sequence header")
+				}
+				header = unit
+			}
+			part = part[size:]
+		}
 	}
-	if len(data) < 2 || data[0]&0xf8 != 1<<3 || data[0]&2 == 0 {
-		return c
+	if header == nil {
+		return c, errors.New("no sequence header")
 	}
-	data = data[1:]
-	for len(data) > 0 && data[0]&0x80 != 0 { // its length
-		data = data[1:]
-	}
-	if len(data) < 2 {
-		return c
-	}
-	b := &headerBits{data: data[1:]}
+	return headerAV1(header)
+}
+
+// headerAV1 reads a sequence header as far as the size.
+func headerAV1(header []byte) (c codedPicture, err error) {
+	b := &headerBits{data: header}
 	b.take(3 + 1)
-	if b.take(1) == 1 {
+	if b.take(1) == 1 { // of a still picture
 		b.take(5)
 	} else {
-		if b.take(2) > 0 || b.take(5) > 0 { // timing or delays, several operating points
-			return c
+		delays, delayBits := false, 0
+		if b.take(1) == 1 { // timing
+			b.take(32)
+			b.take(32)
+			if b.take(1) == 1 {
+				b.golomb()
+			}
+			if delays = b.take(1) == 1; delays {
+				delayBits = b.take(5) + 1
+				b.take(32)
+				b.take(10)
+			}
 		}
-		if b.take(12); b.take(5) > 7 {
-			b.take(1)
+		display := b.take(1) == 1
+		for range b.take(5) + 1 { // operating points
+			if b.take(12); b.take(5) > 7 {
+				b.take(1)
+			}
+			if delays && b.take(1) == 1 {
+				b.take(2*delayBits + 1)
+			}
+			if display && b.take(1) == 1 {
+				b.take(4)
+			}
 		}
 	}
 	wide, high := b.take(4)+1, b.take(4)+1
 	c.width, c.height = b.take(wide)+1, b.take(high)+1
-	c.known = !b.past
 	if b.past {
-		c.width, c.height = 0, 0
+		return c, io.ErrUnexpectedEOF
 	}
-	return c
+	c.known = true
+	return c, nil
 }

@@ -38,7 +38,7 @@ func readJPEG(data []byte, f *file) error {
 	var exif, xmp []byte
 	var j jpegColours
 	profile, profileParts := map[byte][]byte{}, byte(0)
-	progressive, ended := false, false
+	progressive, ended, scans, end := false, false, 0, len(data)
 	for at, scan := 2, false; !ended; {
 		if scan { // entropy-coded data, in which a marker's 0xff is followed by neither 0 nor RST
 			for at+1 < len(data) && (data[at] != 0xff || data[at+1] == 0 ||
@@ -58,8 +58,11 @@ func readJPEG(data []byte, f *file) error {
 		}
 		marker := data[at]
 		at++
-		if ended = marker == 0xd9; ended || marker <= 1 || (marker >= 0xd0 && marker <= 0xd8) {
-			continue // without a length; after the end there may be thumbnails and other pictures
+		if ended = marker == 0xd9; ended {
+			end = at // thumbnails and other pictures may follow
+		}
+		if ended || marker <= 1 || (marker >= 0xd0 && marker <= 0xd8) {
+			continue // without a length
 		}
 		if at+2 > len(data) {
 			break
@@ -76,6 +79,9 @@ func readJPEG(data []byte, f *file) error {
 			if len(content) < 6 || len(content) < 6+3*int(content[5]) {
 				return errors.New("a short frame header")
 			}
+			if len(j.ids) > 0 {
+				return errors.New("two frame headers")
+			}
 			switch {
 			case marker > 0xc2:
 				return refused("is a lossless, hierarchical or arithmetic-coded JPEG: save it as an ordinary one, " +
@@ -85,11 +91,18 @@ func readJPEG(data []byte, f *file) error {
 			}
 			f.height, f.width = int(binary.BigEndian.Uint16(content[1:])), int(binary.BigEndian.Uint16(content[3:]))
 			progressive = marker == 0xc2
+			across, down := 1, 1 // the most samples that a component has of a block's pixels
 			for i := range int(content[5]) {
 				j.places = append(j.places, from+6+3*i)
 				j.ids = append(j.ids, content[6+3*i])
+				across, down = max(across, int(content[7+3*i]>>4)), max(down, int(content[7+3*i]&15))
 			}
+			whole := func(n, samples int) int64 { return int64(n+8*samples-1) / int64(8*samples) * int64(8*samples) }
+			f.extra = whole(f.width, across)*whole(f.height, down) - int64(f.width)*int64(f.height)
 		case marker == 0xda:
+			if scans++; scans > maxScans {
+				return refused(fmt.Sprintf("is a JPEG of more than %d scans: save it anew", maxScans))
+			}
 			if scan = true; len(content) > 0 && len(content) >= 1+2*int(content[0]) {
 				for i := range int(content[0]) {
 					j.places = append(j.places, from+1+2*i)
@@ -122,11 +135,16 @@ func readJPEG(data []byte, f *file) error {
 	f.grey = len(j.ids) == 1
 	f.bytes = int64(len(j.ids))
 	if progressive {
-		f.bytes *= 3 // coefficients of 16 bits
+		f.bytes *= 5 // coefficients of 32 bits
 	}
-	f.decode = func() (image.Image, error) { return j.decode(data, ended) }
+	f.extra *= f.bytes
+	f.decode = func() (image.Image, error) { return j.decode(data[:end:end], ended) }
 	return nil
 }
+
+// maxScans is how many scans a JPEG may have: each goes through all of the picture, however
+// few bytes it has. Encoders write up to 14.
+const maxScans = 64
 
 // jpegColours say what a JPEG's components are.
 type jpegColours struct {
@@ -206,7 +224,7 @@ func (f *file) chunksPNG(data []byte) (ended bool, err error) {
 				comment = string(text)
 			}
 		case "iTXt":
-			if text, ok := bytes.CutPrefix(content, []byte("XML:com.adobe.xmp\x00")); ok && len(text) > 2 {
+			if text, ok := bytes.CutPrefix(content, []byte("XML:com.adobe.xmp\x00")); ok && len(text) > 2 && xmp == nil {
 				if xmp = text; text[0] == 1 { // compressed, behind a language and a translated keyword
 					if parts := bytes.SplitN(text[2:], []byte{0}, 3); len(parts) == 3 {
 						xmp, _ = inflate(parts[2], 1<<20)
@@ -298,7 +316,7 @@ func gammaPNG(gamma, chromaticities []byte) colours {
 	if len(gamma) != 4 {
 		light = linear
 	}
-	return colours{profile: matrixProfile(p, curve(light))}
+	return colours{named: &rgbSpace{p, light}}
 }
 
 // sound says whether primaries span colours.

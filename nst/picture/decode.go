@@ -187,14 +187,15 @@ func Upright(data []byte) (width, height int, memory int64, err error) {
 
 // memory is what decoding takes: the file, what the decoder has and the Picture.
 func (f *file) memory(data []byte) int64 {
-	return int64(len(data)) + int64(f.width)*int64(f.height)*(f.bytes+16)
+	return int64(len(data)) + int64(f.width)*int64(f.height)*(f.bytes+16) + f.extra
 }
 
 // file is a picture file whose header has been read.
 type file struct {
 	format        string
 	width, height int                         // as stored
-	bytes         int64                       // a pixel that decoding takes beside the Picture
+	bytes         int64                       // a pixel that decoding takes in addition to the Picture
+	extra         int64                       // bytes that it takes whatever the size, such as a tile's
 	decode        func() (image.Image, error) // the pixels, as stored
 	colours       colours                     // of the pixels
 	grey          bool                        // it has lightness alone

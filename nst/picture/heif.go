@@ -81,20 +81,68 @@ func (f *fields) number(bytes int) (n uint64) {
 
 // heif is what the boxes of a file say of its pictures, which are called items.
 type heif struct {
+	file       []byte
 	primary    uint64
 	properties []property
 	of         map[uint64][]int // properties of an item, counted from 1
 	kinds      map[uint64]string
+	places     map[uint64][]byte // of the items' bytes, as iloc says
 	auxiliary  map[uint64]uint64 // to the item that it goes with
+	tiles      map[uint64][]uint64
+	data, iloc []byte // what these boxes hold
+	seen       map[string]bool
 }
 
 type property struct {
 	kind    string
 	content []byte
+	alpha   bool // of auxC: it says so
 }
 
-// read reads a meta box.
+// errTwice is the error of what a file says twice: one of two could be decoded, and the other
+// looked at.
+func errTwice(what string) error { return fmt.Errorf("there are two of %q", what) }
+
+// readItems reads the boxes of a whole file.
+func readItems(data []byte, f *file) (*heif, error) {
+	var meta []byte
+	var cut cutError
+	err := boxes(data, func(kind string, content []byte) error {
+		switch kind {
+		case "meta":
+			if meta != nil {
+				return errTwice(kind)
+			}
+			meta = content[min(4, len(content)):]
+		case "uuid":
+			if text, ok := bytes.CutPrefix(content, []byte(uuidAVIF)); ok {
+				f.comment = string(text)
+			}
+		}
+		return nil
+	})
+	if err != nil && !errors.As(err, &cut) {
+		return nil, err
+	}
+	if len(meta) == 0 || err != nil && (cut == "mdat" || cut == "meta") { // what cameras append may be no box
+		return nil, errors.Join(err, io.ErrUnexpectedEOF)
+	}
+	h := &heif{file: data, of: map[uint64][]int{}, kinds: map[uint64]string{}, places: map[uint64][]byte{},
+		auxiliary: map[uint64]uint64{}, tiles: map[uint64][]uint64{}, seen: map[string]bool{}}
+	if err := boxes(meta, h.read); err != nil {
+		return nil, err
+	}
+	return h, h.readPlaces(&fields{data: h.iloc})
+}
+
+// read reads a box of meta's.
 func (h *heif) read(kind string, content []byte) error {
+	if kind == "pitm" || kind == "iinf" || kind == "iref" || kind == "iprp" || kind == "iloc" || kind == "idat" {
+		if h.seen[kind] {
+			return errTwice(kind)
+		}
+		h.seen[kind] = true
+	}
 	b := &fields{data: content}
 	switch kind {
 	case "pitm":
@@ -108,55 +156,260 @@ func (h *heif) read(kind string, content []byte) error {
 		if b.number(4)>>24 > 0 {
 			skip = 8
 		}
-		return boxes(content[min(skip, len(content)):], func(kind string, content []byte) error {
+		return boxes(content[min(skip, len(content)):], func(_ string, content []byte) error {
 			e := &fields{data: content}
 			if version := e.number(4) >> 24; version == 2 || version == 3 {
 				id := e.number(int(version-1) * 2)
 				if e.number(2); len(e.data) >= 4 {
+					if h.kinds[id] != "" {
+						return errTwice("infe")
+					}
 					h.kinds[id] = string(e.data[:4])
 				}
 			}
 			return nil
 		})
 	case "iref":
-		wide := 2
-		if b.number(4)>>24 > 0 {
-			wide = 4
-		}
-		return boxes(b.data, func(kind string, content []byte) error {
-			e := &fields{data: content}
-			if from := e.number(wide); kind == "auxl" && e.number(2) > 0 {
-				h.auxiliary[from] = e.number(wide)
-			}
-			return nil
-		})
+		return h.readReferences(b)
+	case "iloc":
+		h.iloc = content // which may speak of idat
+	case "idat":
+		h.data = content
 	case "iprp":
-		return boxes(content, h.read)
-	case "ipco":
 		return boxes(content, func(kind string, content []byte) error {
-			h.properties = append(h.properties, property{kind, content})
+			switch kind {
+			case "ipco":
+				if h.properties != nil {
+					return errTwice(kind)
+				}
+				return boxes(content, h.addProperty)
+			case "ipma":
+				return h.associate(&fields{data: content})
+			}
 			return nil
 		})
-	case "ipma":
-		head := b.number(4)
-		wideID, wideIndex := 2, 1
-		if head>>24 > 0 {
-			wideID = 4
-		}
-		if head&1 != 0 {
-			wideIndex = 2
-		}
-		for range b.number(4) {
-			id := b.number(wideID)
-			for range b.number(1) {
-				h.of[id] = append(h.of[id], int(b.number(wideIndex)&(1<<(8*wideIndex-1)-1)))
+	}
+	return nil
+}
+
+func (h *heif) addProperty(kind string, content []byte) error {
+	alpha := kind == "auxC" && (bytes.Contains(content, []byte(":alpha")) || bytes.Contains(content, []byte("auxid:1")))
+	h.properties = append(h.properties, property{kind, content, alpha})
+	return nil
+}
+
+// readReferences reads iref: what goes with what, and of what tiles a picture is made.
+func (h *heif) readReferences(b *fields) error {
+	wide := 2
+	if b.number(4)>>24 > 0 {
+		wide = 4
+	}
+	return boxes(b.data, func(kind string, content []byte) error {
+		e := &fields{data: content}
+		from, count := e.number(wide), e.number(2)
+		switch {
+		case kind == "auxl" && count > 0:
+			h.auxiliary[from] = e.number(wide)
+		case kind == "dimg" && h.tiles[from] != nil:
+			return errTwice(kind)
+		case kind == "dimg":
+			for range count {
+				h.tiles[from] = append(h.tiles[from], e.number(wide))
 			}
-			if b.short {
+			if e.short {
 				return io.ErrUnexpectedEOF
 			}
 		}
+		return nil
+	})
+}
+
+// associate reads ipma: which properties an item has.
+func (h *heif) associate(b *fields) error {
+	head := b.number(4)
+	wideID, wideIndex := 2, 1
+	if head>>24 > 0 {
+		wideID = 4
+	}
+	if head&1 != 0 {
+		wideIndex = 2
+	}
+	for range b.number(4) {
+		id := b.number(wideID)
+		for range b.number(1) {
+			h.of[id] = append(h.of[id], int(b.number(wideIndex)&(1<<(8*wideIndex-1)-1)))
+		}
+		if b.short {
+			return io.ErrUnexpectedEOF
+		}
 	}
 	return nil
+}
+
+// readPlaces reads iloc (ISO/IEC 14496-12, 8.11.3). All items together may have twice as many
+// bytes as the file: those that more would share are looked at once for each.
+func (h *heif) readPlaces(b *fields) error {
+	version := b.number(4) >> 24
+	sizes := b.number(2)
+	offset, length, base, index := int(sizes>>12), int(sizes>>8&15), int(sizes>>4&15), int(sizes&15)
+	wide := 2
+	if version == 2 {
+		wide = 4
+	}
+	if version == 0 {
+		index = 0
+	}
+	left := 2 * len(h.file)
+	for range b.number(wide) {
+		id, method := b.number(wide), uint64(0)
+		if version > 0 {
+			method = b.number(2) & 15
+		}
+		b.number(2)
+		start, count := b.number(base), b.number(2)
+		source := h.file
+		if method == 1 {
+			source = h.data
+		}
+		if method > 1 {
+			return refused("is a HEIF picture made of parts of another: save it as JPEG or PNG")
+		}
+		var item []byte
+		missing := false
+		for range count {
+			b.number(index)
+			at, size := start+b.number(offset), b.number(length)
+			if b.short {
+				return io.ErrUnexpectedEOF
+			}
+			if length == 0 && at <= uint64(len(source)) { // to its end
+				size = uint64(len(source)) - at
+			}
+			if at > uint64(len(source)) || size > uint64(len(source))-at {
+				missing = true // it is cut short, or of another file
+				continue
+			}
+			if left -= int(size) + 1; left < 0 {
+				return errors.New("its items have more bytes than it has")
+			}
+			if part := source[at : at+size]; item == nil {
+				item = part
+			} else {
+				item = append(item[:len(item):len(item)], part...)
+			}
+		}
+		if _, twice := h.places[id]; twice {
+			return errTwice("iloc's item")
+		}
+		if h.places[id] = item; missing {
+			h.places[id] = nil
+		}
+	}
+	if b.short {
+		return io.ErrUnexpectedEOF
+	}
+	return nil
+}
+
+// one returns an item's property of a kind, of which it may have one.
+func (h *heif) one(item uint64, kind string) (content []byte, err error) {
+	h.each(item, func(k string, c []byte) {
+		if k == kind && content != nil && !bytes.Equal(c, content) {
+			err = errTwice(kind)
+		}
+		if k == kind {
+			content = c
+		}
+	})
+	return content, err
+}
+
+// size is what ispe says of an item.
+func (h *heif) size(item uint64) (width, height int, err error) {
+	ispe, err := h.one(item, "ispe")
+	b := &fields{data: ispe}
+	b.number(4)
+	return int(b.number(4)), int(b.number(4)), err
+}
+
+// coded reads what an item's codec says of it, and checks that it is no larger than the item
+// claims to be. The decoder takes all parameter sets that it meets, also among the pixels.
+func (h *heif) coded(item uint64) (c codedPicture, err error) {
+	switch h.kinds[item] {
+	case "hvc1":
+		config, err := h.one(item, "hvcC")
+		if err != nil {
+			return c, err
+		}
+		if c, err = codedHEVC(config, h.places[item]); err != nil {
+			return c, err
+		}
+	case "av01":
+		config, err := h.one(item, "av1C")
+		if err != nil {
+			return c, err
+		}
+		if c, err = codedAV1(config, h.places[item]); err != nil {
+			return c, err
+		}
+	default:
+		return c, refused(fmt.Sprintf("holds a picture of kind %.4q, which is not read: save it as JPEG or PNG",
+			h.kinds[item]))
+	}
+	width, height, err := h.size(item)
+	if err != nil {
+		return c, err
+	}
+	if err := sizeError(width, height); err != nil {
+		return c, err
+	}
+	if int64(c.width)*int64(c.height) > 2*int64(width)*int64(height)+1<<16 {
+		return c, fmt.Errorf("it claims %d×%d pixels, and %d×%d are coded", width, height, c.width, c.height)
+	}
+	return c, nil
+}
+
+// checkGrid checks a picture's tiles, and returns what the codec says of the first. All are of
+// one size and no more than the picture needs, beyond which they reach by so many pixels.
+func (h *heif) checkGrid(item uint64, width, height int) (c codedPicture, beyond int64, err error) {
+	b := &fields{data: h.places[item]}
+	wide := 2
+	if b.number(1); b.number(1)&1 != 0 {
+		wide = 4
+	}
+	rows, columns := int(b.number(1))+1, int(b.number(1))+1
+	outWidth, outHeight := int(b.number(wide)), int(b.number(wide))
+	tiles := h.tiles[item]
+	if b.short || outWidth != width || outHeight != height || len(tiles) != rows*columns {
+		return c, 0, fmt.Errorf("a grid of %d×%d pixels and %d tiles in a picture of %d×%d", outWidth, outHeight,
+			len(tiles), width, height)
+	}
+	tileWidth, tileHeight, err := h.size(tiles[0])
+	if err != nil {
+		return c, 0, err
+	}
+	if (columns-1)*tileWidth >= width || (rows-1)*tileHeight >= height {
+		return c, 0, fmt.Errorf("%d×%d tiles of %d×%d in a picture of %d×%d", columns, rows, tileWidth, tileHeight,
+			width, height)
+	}
+	checked := map[uint64]bool{}
+	for _, tile := range tiles {
+		if checked[tile] {
+			continue
+		}
+		checked[tile] = true
+		one, err := h.coded(tile)
+		if err != nil {
+			return c, 0, err
+		}
+		if w, t, _ := h.size(tile); w != tileWidth || t != tileHeight {
+			return c, 0, fmt.Errorf("tiles of %d×%d and of %d×%d", tileWidth, tileHeight, w, t)
+		}
+		if tile == tiles[0] {
+			c = one
+		}
+	}
+	return c, int64(columns*tileWidth)*int64(rows*tileHeight) - int64(width)*int64(height), nil
 }
 
 // each calls do for an item's properties.
@@ -168,37 +421,24 @@ func (h *heif) each(item uint64, do func(kind string, content []byte)) {
 	}
 }
 
-// alpha says whether an item is the primary one's alpha.
-func (h *heif) alpha() (has bool) {
+// alphaOf is the item that is the primary one's alpha; 0: there is none.
+func (h *heif) alphaOf() (alpha uint64) {
 	for item, to := range h.auxiliary {
-		h.each(item, func(kind string, content []byte) {
-			has = has || to == h.primary && kind == "auxC" &&
-				(bytes.Contains(content, []byte(":alpha")) || bytes.Contains(content, []byte("auxid:1")))
-		})
+		for _, index := range h.of[item] {
+			if to == h.primary && index >= 1 && index <= len(h.properties) && h.properties[index-1].alpha {
+				alpha = item
+			}
+		}
 	}
-	return has
+	return alpha
 }
 
 // readHEIF reads the primary picture's properties. libheif turns and mirrors it, libavif
 // leaves that to us; neither converts colours.
 func readHEIF(data []byte, f *file) error {
 	f.format = "heic"
-	var meta []byte
-	var cut cutError
-	err := boxes(data, func(kind string, content []byte) error {
-		if kind == "meta" && meta == nil && len(content) > 4 {
-			meta = content[4:]
-		}
-		if text, ok := bytes.CutPrefix(content, []byte(uuidAVIF)); ok && kind == "uuid" {
-			f.comment = string(text)
-		}
-		return nil
-	})
-	if meta == nil || errors.As(err, &cut) && (cut == "mdat" || cut == "meta") { // what cameras append may be no box
-		return errors.Join(err, io.ErrUnexpectedEOF)
-	}
-	h := &heif{of: map[uint64][]int{}, kinds: map[uint64]string{}, auxiliary: map[uint64]uint64{}}
-	if err := boxes(meta, h.read); err != nil {
+	h, err := readItems(data, f)
+	if err != nil {
 		return err
 	}
 	turns, mirror := 0, -1
@@ -207,9 +447,6 @@ func readHEIF(data []byte, f *file) error {
 	h.each(h.primary, func(kind string, content []byte) {
 		b := &fields{data: content}
 		switch kind {
-		case "ispe":
-			b.number(4)
-			f.width, f.height = int(b.number(4)), int(b.number(4))
 		case "clap": // cut, around the middle
 			clap = [2]int{int(b.number(4)) / max(1, int(b.number(4))), int(b.number(4)) / max(1, int(b.number(4)))}
 		case "irot":
@@ -230,26 +467,29 @@ func readHEIF(data []byte, f *file) error {
 	if h.kinds[h.primary] == "grid" && slices.Contains(brands(data), "avif") {
 		f.format = "avif"
 	}
+	if f.width, f.height, err = h.size(h.primary); err != nil {
+		return err
+	}
 	if err := sizeError(f.width, f.height); err != nil { // of what is decoded
 		return err
 	}
-	// What is coded is what memory is taken for: of the picture, or of its tiles.
-	var coded codedPicture
-	for _, p := range h.properties {
-		var one codedPicture
-		switch p.kind {
-		case "hvcC":
-			one = codedHEVC(p.content)
-		case "av1C":
-			one = codedAV1(p.content, data)
-		default:
-			continue
+	beyond := int64(0)
+	check := func(item uint64) (c codedPicture, err error) {
+		if h.kinds[item] != "grid" {
+			return h.coded(item)
 		}
-		if int64(one.width)*int64(one.height) > 2*int64(f.width)*int64(f.height)+1<<20 {
-			return fmt.Errorf("it claims %d×%d pixels, and %d×%d are coded", f.width, f.height, one.width, one.height)
-		}
-		if p.kind == "hvcC" && !coded.known {
-			coded = one
+		c, more, err := h.checkGrid(item, f.width, f.height)
+		beyond += more
+		return c, err
+	}
+	coded, err := check(h.primary)
+	if err != nil {
+		return err
+	}
+	alpha := h.alphaOf()
+	if alpha != 0 {
+		if _, err := check(alpha); err != nil {
+			return err
 		}
 	}
 	if clap[0] > f.width || clap[1] > f.height || clap[0] < 0 || clap[1] < 0 {
@@ -267,12 +507,12 @@ func readHEIF(data []byte, f *file) error {
 		}
 	}
 	if f.format == "avif" {
-		f.bytes = 48
+		f.bytes, f.extra = 48, 48*beyond+wasmMemory
 		f.orientation = turned(turns, mirror)
-		f.decode = func() (image.Image, error) { return decodeAVIF(data, h.alpha()) }
+		f.decode = func() (image.Image, error) { return decodeAVIF(withoutFilms(data), alpha != 0) }
 		return nil
 	}
-	f.bytes = 20
+	f.bytes, f.extra = 20, 20*beyond+wasmMemory
 	f.grey = coded.known && coded.chroma == 0
 	if turns%2 == 1 {
 		f.width, f.height = f.height, f.width
@@ -285,7 +525,7 @@ func readHEIF(data []byte, f *file) error {
 	case align(max(64, half+half%2)) != align(half) || f.width < 64 || f.height < 16:
 		return refused(fmt.Sprintf("is a HEIC of %d×%d, which the decoder does not read rightly: "+
 			"save it as JPEG or PNG", f.width, f.height))
-	case h.alpha():
+	case alpha != 0:
 		return refused("is a HEIC with transparency, which is not read: save it as PNG")
 	case coded.known && coded.depth > 8 && coded.chroma == 3:
 		return refused(fmt.Sprintf("is a HEIC of %d bits in 4:4:4, which is not read: save it as PNG", coded.depth))
@@ -325,6 +565,34 @@ func ycbcrOf(number int, full bool) (ycbcr, error) {
 // with 1.
 func turned(turns, mirror int) orientation {
 	return [3][4]orientation{{1, 8, 3, 6}, {4, 5, 2, 7}, {2, 7, 4, 5}}[mirror+1][turns]
+}
+
+// wasmMemory is what the decoders that are WebAssembly take: their code, compiled, and what
+// they begin with.
+const wasmMemory = 64 << 20
+
+// withoutFilms makes the boxes of an AVIF's film free space, and its brand that of a picture:
+// the decoder would show the film's first picture, and not the one that was looked at.
+func withoutFilms(data []byte) []byte {
+	out := bytes.Clone(data)
+	end := min(uint64(binary.BigEndian.Uint32(out)), uint64(len(out)))
+	for at := uint64(8); at+4 <= end; at += 4 {
+		if string(out[at:at+4]) == "avis" {
+			copy(out[at:], "avif")
+		}
+	}
+	_ = boxes(out, func(kind string, content []byte) error {
+		if kind == "moov" {
+			at := cap(out) - cap(content) // where the content, a part of out, begins
+			at -= 4
+			if string(out[at:at+4]) != kind { // a size of 64 bits is between
+				at -= 8
+			}
+			copy(out[at:], "free")
+		}
+		return nil
+	})
+	return out
 }
 
 // decodeAVIF fails where libavif's binding (v0.4.4) does not: it hands out memory that

@@ -15,24 +15,41 @@ func isJXL(data []byte) bool {
 	return begins("\xff\x0a")(data) || begins("\x00\x00\x00\x0cJXL \r\n\x87\n")(data)
 }
 
+// headerJXL is more than what is read of a codestream has, without its extra channels' names.
+const headerJXL = 16 << 10
+
 // readJXL reads size and colours, which the decoder does not tell (ISO/IEC 18181-1,
 // annexes D and E). The decoder turns the picture upright, and hands out the colours
 // that the header names.
 func readJXL(data []byte, f *file) error {
-	f.format, f.bytes = "jxl", 48
+	f.format, f.bytes, f.extra = "jxl", 48, wasmMemory
 	stream := data
 	if data[0] == 0 {
 		stream = nil
+		parts := uint32(0)
 		err := boxes(data, func(kind string, content []byte) error {
 			switch {
+			case kind == "jxlc" && stream != nil, kind == "jxlp" && stream != nil && parts == 0:
+				return errors.New("two codestreams")
 			case kind == "jxlc":
 				stream = content
-			case kind == "jxlp" && len(content) > 4 && stream == nil:
-				stream = content[4:]
+			case kind == "jxlp":
+				b := &fields{data: content}
+				if index := uint32(b.number(4)); b.short || index&^(1<<31) != parts {
+					return errors.New("parts of a codestream in no order")
+				}
+				if stream == nil {
+					stream = []byte{}
+				}
+				parts++
+				if len(stream) < headerJXL { // what is read here may be in more than one
+					stream = append(stream, b.data[:min(len(b.data), headerJXL)]...)
+				}
 			}
 			return nil
 		})
-		if stream == nil {
+		var cut cutError
+		if behind := errors.As(err, &cut) && cut != "jxlc" && cut != "jxlp"; len(stream) == 0 || err != nil && !behind {
 			return errors.Join(err, io.ErrUnexpectedEOF)
 		}
 	}
@@ -68,6 +85,7 @@ func readJXL(data []byte, f *file) error {
 		if b.take(1) == 1 {
 			continue // alpha, as usual
 		}
+		f.bytes += 8
 		kind := b.enum()
 		b.depthJXL()
 		b.u32([4][2]int{{0, 0}, {0, 3}, {0, 4}, {3, 1}})
@@ -141,7 +159,7 @@ func readJXL(data []byte, f *file) error {
 	if !p.sound() {
 		return errors.New("impossible colours")
 	}
-	f.colours.profile = matrixProfile(p, curve(light))
+	f.colours.named = &rgbSpace{p, light}
 	return b.err()
 }
 
@@ -154,11 +172,11 @@ type bitReader struct {
 
 func (b *bitReader) take(count int) int {
 	n := 0
+	if count > 8*len(b.data)-b.at {
+		b.at, b.past = 8*len(b.data), true
+		return 0
+	}
 	for i := range count {
-		if b.at/8 >= len(b.data) {
-			b.past = true
-			return 0
-		}
 		n |= int(b.data[b.at/8]>>(b.at%8)&1) << i
 		b.at++
 	}

@@ -62,14 +62,27 @@ func (f *file) picture(m image.Image) *Picture {
 	return p
 }
 
-// rows calls f for parts of n rows, at once.
+// rows calls f for parts of n rows, at once. If one panics, so does rows, in its caller.
 func rows(n int, f func(from, to int)) {
 	workers := runtime.GOMAXPROCS(0)
 	var wait sync.WaitGroup
+	failures := make(chan any, workers)
 	for w := range workers {
-		wait.Go(func() { f(n*w/workers, n*(w+1)/workers) })
+		wait.Go(func() {
+			defer func() {
+				if failure := recover(); failure != nil {
+					failures <- failure
+				}
+			}()
+			f(n*w/workers, n*(w+1)/workers)
+		})
 	}
 	wait.Wait()
+	select {
+	case failure := <-failures:
+		panic(failure)
+	default:
+	}
 }
 
 // orientation is how the camera was held, 1 to 8 (EXIF 2.3, tag 0x0112); 1 is upright.

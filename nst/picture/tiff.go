@@ -16,7 +16,6 @@ import (
 
 	"github.com/gen2brain/jpegn"
 	"github.com/klauspost/compress/zstd"
-	"github.com/kovidgoyal/imaging/prism/meta/icc"
 	"golang.org/x/image/ccitt"
 	"golang.org/x/image/tiff/lzw"
 )
@@ -143,8 +142,8 @@ func readDirectory(data []byte, at uint64) (d directory, err error) {
 	return d, nil
 }
 
-// numbers are a tag's, which are whole.
-func (d directory) numbers(tag uint16) (out []uint64) {
+// numbers are a tag's first ones, which are whole: as many as are wanted, or there are.
+func (d directory) numbers(tag uint16, most int) (out []uint64) {
 	v := d.values[tag]
 	width := 0
 	switch v.kind {
@@ -159,7 +158,7 @@ func (d directory) numbers(tag uint16) (out []uint64) {
 	default:
 		return nil
 	}
-	for at := 0; at+width <= len(v.data); at += width {
+	for at := 0; at+width <= len(v.data) && len(out) < most; at += width {
 		switch width {
 		case 1:
 			out = append(out, uint64(v.data[at]))
@@ -177,7 +176,7 @@ func (d directory) numbers(tag uint16) (out []uint64) {
 // number is a tag's first; otherwise where it has none. Larger ones than any picture
 // needs are made that large.
 func (d directory) number(tag uint16, otherwise int) int {
-	if n := d.numbers(tag); len(n) > 0 {
+	if n := d.numbers(tag, 1); len(n) > 0 {
 		return int(min(n[0], math.MaxInt32))
 	}
 	return otherwise
@@ -236,6 +235,10 @@ type samples struct {
 
 	chunkWidth, chunkHeight int // of a strip or tile
 	offsets, counts         []uint64
+
+	// What decompresses one after the other; nil: it was not needed yet.
+	inflater io.ReadCloser
+	zstd     *zstd.Decoder
 }
 
 // readTIFF reads the header of the first whole picture: raw files of cameras begin with
@@ -262,7 +265,7 @@ func readTIFF(data []byte, f *file) error {
 		format: d.number(tagSampleFormat, 1), photometric: d.number(tagPhotometric,
 			1), compression: d.number(tagCompression, 1),
 		predictor: d.number(tagPredictor, 1), fillOrder: d.number(tagFillOrder, 1), t4: d.number(tagT4Options, 0),
-		tables: d.values[tagJPEGTables].data, colours: d.numbers(tagColours), order: d.order,
+		tables: d.values[tagJPEGTables].data, order: d.order,
 	}
 	f.width, f.height = s.width, s.height
 	f.colours.profile = d.values[tagProfile].data
@@ -272,8 +275,8 @@ func readTIFF(data []byte, f *file) error {
 		f.orientation = orientation(o)
 	}
 	f.grey = s.photometric < 2
-	depths := append(d.numbers(tagBits), 1)[:max(1, len(d.numbers(tagBits)))]
-	s.bits = int(depths[0])
+	depths := d.numbers(tagBits, maxSamples)
+	s.bits = d.number(tagBits, 1)
 	for _, b := range depths {
 		if int(b) != s.bits {
 			return refused("is a TIFF whose samples are of different depths: save it with 8 or 16 bits")
@@ -282,7 +285,7 @@ func readTIFF(data []byte, f *file) error {
 	s.planar = d.number(tagPlanar, 1) == 2 && s.perPixel > 1
 	colourSamples := map[int]int{0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3, 8: 3, 9: 3}[s.photometric]
 	switch {
-	case s.perPixel < 1 || s.perPixel > 64 || colourSamples > s.perPixel:
+	case s.perPixel < 1 || s.perPixel > maxSamples || colourSamples > s.perPixel:
 		return fmt.Errorf("%d samples a pixel", s.perPixel)
 	case colourSamples == 0:
 		return refused(fmt.Sprintf("is a TIFF of photometric interpretation %d (a camera's raw file?): save it as RGB",
@@ -291,7 +294,7 @@ func readTIFF(data []byte, f *file) error {
 		return refused("is a TIFF in YCbCr: save it as RGB")
 	case s.compression == 6:
 		return refused("is a TIFF with JPEG compression of the old kind: save it with another")
-	case s.photometric == 5 && len(d.numbers(tagExtra)) > 0 && d.numbers(tagExtra)[0] > 0:
+	case s.photometric == 5 && d.number(tagExtra, 0) > 0:
 		return refused("is a CMYK TIFF with transparency: save it as RGB, or without")
 	case s.predictor == 2 && s.bits == 64:
 		return refused("is a TIFF of 64 bits with a predictor: save it with 8 or 16 bits")
@@ -302,41 +305,63 @@ func readTIFF(data []byte, f *file) error {
 		s.photometric >= 8 && s.bits > 16, s.photometric == 3 && s.bits > 16:
 		return refused(fmt.Sprintf("is a TIFF of %d bits a sample in format %d: save it with 8 or 16 bits", s.bits,
 			s.format))
-	case s.photometric == 3 && len(s.colours) < 3<<s.bits:
-		return errors.New("a palette that is too short")
+	case len(s.tables) > maxTables:
+		return refused("is a TIFF with JPEG tables of more bytes than there can be: save it anew")
 	}
-	for i, kind := range d.numbers(tagExtra) {
+	if s.photometric == 3 {
+		if s.colours = d.numbers(tagColours, 3<<s.bits); len(s.colours) < 3<<s.bits {
+			return errors.New("a palette that is too short")
+		}
+	}
+	extra := d.numbers(tagExtra, maxSamples)
+	for i, kind := range extra {
 		if at := colourSamples + i; (kind == 1 || kind == 2) && at < s.perPixel {
 			s.alpha, s.multiplied = at, kind == 1
 			break
 		}
 	}
-	if len(d.numbers(tagExtra)) == 0 && s.perPixel == colourSamples+1 && s.photometric < 3 {
+	if len(extra) == 0 && s.perPixel == colourSamples+1 && s.photometric < 3 {
 		s.alpha = colourSamples // what the last one is, is not said
 	}
 	s.chunkWidth, s.chunkHeight = s.width, min(d.number(tagRowsPerStrip, s.height), s.height)
 	if s.chunkHeight == 0 {
 		s.chunkHeight = s.height
 	}
-	s.offsets, s.counts = d.numbers(tagStrips), d.numbers(tagStripBytes)
+	places, lengths := uint16(tagStrips), uint16(tagStripBytes)
 	if w, h := d.number(tagTileWidth, 0), d.number(tagTileHeight, 0); w > 0 && h > 0 {
 		s.chunkWidth, s.chunkHeight = w, h
-		if offsets := d.numbers(tagTiles); offsets != nil {
-			s.offsets = offsets
+		if d.values[tagTiles].data != nil {
+			places = tagTiles
 		}
-		if counts := d.numbers(tagTileBytes); counts != nil {
-			s.counts = counts
+		if d.values[tagTileBytes].data != nil {
+			lengths = tagTileBytes
 		}
 	}
+	if err := sizeError(s.width, s.height); err != nil {
+		return err
+	}
+	if !s.fitting() {
+		return refused(fmt.Sprintf("is a TIFF of %d×%d pixels in tiles of %d×%d: save it anew", s.width, s.height,
+			s.chunkWidth, s.chunkHeight))
+	}
+	chunks := s.chunks()
+	s.offsets, s.counts = d.numbers(places, chunks), d.numbers(lengths, chunks)
 	stored := int64(0)
 	for _, count := range s.counts {
 		stored += int64(min(count, uint64(len(data))))
+	}
+	if stored > 2*int64(len(data)) { // work is for bytes that are there
+		return errors.New("its strips or tiles have more bytes than it has")
 	}
 	ratio, bounded := map[int]int64{1: 1, 5: 4097, 8: 1032, 32946: 1032, 32773: 64}[s.compression]
 	if bounded && len(s.counts) > 0 {
 		f.stored(stored, ratio, int64(s.height)*((int64(s.width)*int64(s.perPixel*s.bits)+7)/8))
 	}
+	// A plane's strip or tile, raw and decompressed, and another one as a JPEG; a row's numbers.
 	f.bytes = int64(max(4, s.perPixel*max(s.bits, 8)/8)) * 2
+	pixels := int64(s.chunkWidth) * int64(min(s.chunkHeight, s.height+maxBeyond))
+	f.extra = 3*pixels*int64(s.perPixel)*int64(max(s.bits, 8))/8 + 4*int64(s.perPixel)*int64(s.chunkWidth) +
+		16*int64(chunks) + 1<<20
 	f.decode = func() (image.Image, error) { return s.decode(data) }
 	return nil
 }
@@ -344,15 +369,12 @@ func readTIFF(data []byte, f *file) error {
 // decode puts the strips or tiles together, in the smallest of Go's images that holds
 // them.
 func (s *samples) decode(data []byte) (image.Image, error) {
-	if s.chunkWidth <= 0 || s.chunkHeight <= 0 || s.chunkWidth > s.width+1<<13 || s.chunkHeight > s.height+1<<13 {
-		return nil, fmt.Errorf("tiles of %d×%d", s.chunkWidth, s.chunkHeight)
-	}
-	across, down := (s.width+s.chunkWidth-1)/s.chunkWidth, (s.height+s.chunkHeight-1)/s.chunkHeight
+	across, down := s.across(), s.down()
 	planes, perChunk := 1, s.perPixel
 	if s.planar {
 		planes, perChunk = s.perPixel, 1
 	}
-	if len(s.offsets) < across*down*planes {
+	if len(s.offsets) < s.chunks() {
 		return nil, io.ErrUnexpectedEOF
 	}
 	if len(s.counts) < len(s.offsets) { // of one uncompressed strip, it may be missing
@@ -363,6 +385,11 @@ func (s *samples) decode(data []byte) (image.Image, error) {
 			}
 		}
 	}
+	defer func() {
+		if s.zstd != nil {
+			s.zstd.Close()
+		}
+	}()
 	set, m := s.target()
 	values := make([]float32, s.perPixel*s.chunkWidth)
 	planesOf := make([][]byte, planes)
@@ -400,6 +427,35 @@ func (s *samples) decode(data []byte) (image.Image, error) {
 	return m, nil
 }
 
+const (
+	maxSamples = 64      // a pixel
+	maxTables  = 4 << 10 // bytes that a JPEG's tables may have: they are read for each tile
+	maxBeyond  = 2 << 10 // pixels that a tile may reach beyond the picture, across and down
+)
+
+// across and down are how many strips or tiles there are beside and below each other.
+func (s *samples) across() int { return (s.width + s.chunkWidth - 1) / s.chunkWidth }
+func (s *samples) down() int   { return (s.height + s.chunkHeight - 1) / s.chunkHeight }
+
+// chunks is how many strips or tiles there are.
+func (s *samples) chunks() int {
+	if s.planar {
+		return s.across() * s.down() * s.perPixel
+	}
+	return s.across() * s.down()
+}
+
+// fitting says whether strips or tiles are no larger than the picture needs, and tiles as
+// large as TIFF wants them.
+func (s *samples) fitting() bool {
+	const least = 16
+	if s.chunkWidth == s.width {
+		return s.chunkHeight > 0 // strips, of which the last may end with the picture
+	}
+	return s.chunkWidth >= least && s.chunkHeight >= least &&
+		s.across()*s.chunkWidth-s.width <= maxBeyond && s.down()*s.chunkHeight-s.height <= maxBeyond
+}
+
 // rowBytes is how long a row of a strip or tile is.
 func (s *samples) rowBytes(perChunk int) int { return (s.chunkWidth*perChunk*s.bits + 7) / 8 }
 
@@ -433,18 +489,27 @@ func (s *samples) expand(raw []byte, lines, perChunk int) ([]byte, error) {
 	case 7:
 		return s.expandJPEG(raw, lines, perChunk)
 	case 8, 32946:
-		if r, err = zlib.NewReader(r); err != nil {
-			return nil, err
+		if s.inflater == nil {
+			s.inflater, err = zlib.NewReader(r)
+		} else {
+			err = s.inflater.(zlib.Resetter).Reset(r, nil)
 		}
-	case 32773:
-		r = &packBits{data: raw}
-	case 50000:
-		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(uint64(want)+1<<20))
 		if err != nil {
 			return nil, err
 		}
-		defer z.Close()
-		r = z
+		r = s.inflater
+	case 32773:
+		r = &packBits{data: raw}
+	case 50000:
+		if s.zstd == nil {
+			s.zstd, err = zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(uint64(want)+1<<20))
+		} else {
+			err = s.zstd.Reset(r)
+		}
+		if err != nil {
+			return nil, err
+		}
+		r = s.zstd
 	default:
 		return nil, refused(fmt.Sprintf("is a TIFF with compression %d: save it with another, such as LZW or ZIP",
 			s.compression))
@@ -516,11 +581,14 @@ func (s *samples) expandJPEG(raw []byte, lines, perChunk int) ([]byte, error) {
 		transform = 1
 	}
 	raw = withAdobe(withoutMarkers(raw), transform)
+	if err := readJPEG(raw, &file{}); err != nil {
+		return nil, err
+	}
 	config, err := jpegn.DecodeConfig(bytes.NewReader(raw))
 	if err != nil {
 		return nil, err
 	}
-	if config.Width != s.chunkWidth || config.Height < lines || config.Height > lines+1<<13 {
+	if config.Width != s.chunkWidth || config.Height < lines || config.Height > max(lines, s.chunkHeight)+16 {
 		return nil, fmt.Errorf("a JPEG of %d×%d in a tile of %d×%d", config.Width, config.Height, s.chunkWidth, lines)
 	}
 	var m image.Image
@@ -650,7 +718,6 @@ func (s *samples) target() (set func(x, y int, v []float32), m image.Image) {
 			return part(0), part(1), part(2)
 		}
 	case 8, 9: // CIELAB of D50's white
-		convert := icc.NewLABtosRGB(icc.XYZType{X: d50[0], Y: d50[1], Z: d50[2]}, true, false)
 		top := 255.0
 		if s.bits == 16 {
 			top = 65535.0 / 256
@@ -666,8 +733,9 @@ func (s *samples) target() (set func(x, y int, v []float32), m image.Image) {
 			return a
 		}
 		colour = func(v []float32) (r, g, b float32) {
-			x, y, z := convert.Transform(float64(v[0])*100, axis(v[1]), axis(v[2]))
-			return unit(x), unit(y), unit(z)
+			light := lightOfSRGB().times(fromLab(float64(v[0])*100, axis(v[1]), axis(v[2])))
+			encode := encoded()
+			return unit(encode.at(light[0])), unit(encode.at(light[1])), unit(encode.at(light[2]))
 		}
 	default:
 		colour = func(v []float32) (r, g, b float32) { return v[0], v[1], v[2] }
