@@ -50,6 +50,8 @@ require (
 	google.golang.org/protobuf v1.36.12
 )
 
+require github.com/elastic/go-seccomp-bpf v1.6.0 // indirect
+
 require (
 	codeberg.org/chavacava/garif v0.2.0 // indirect
 	codeberg.org/go-fonts/liberation v0.5.0 // indirect

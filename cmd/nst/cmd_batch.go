@@ -70,7 +70,7 @@ func runBatch(ctx context.Context, o *batchOptions, stdout, stderr io.Writer) er
 	if err != nil {
 		return err
 	}
-	options, err := o.options()
+	options, err := o.options(ctx)
 	if err != nil {
 		return err
 	}
@@ -161,11 +161,11 @@ func (t *transferFlags) stylizePairs(ctx context.Context, engine *nst.Engine, op
 	show *progress) ([]*nst.Result, error) {
 	var inputs []nst.Input
 	for _, p := range group {
-		content, err := t.openPicture(p.content)
+		content, err := t.openPicture(ctx, p.content)
 		if err != nil {
 			return nil, err
 		}
-		style, err := t.openPicture(p.style)
+		style, err := t.openPicture(ctx, p.style)
 		if err != nil {
 			return nil, err
 		}

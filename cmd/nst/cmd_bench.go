@@ -151,7 +151,7 @@ func runBench(ctx context.Context, o *benchOptions, stdout, stderr io.Writer) er
 	if o.suite != "" {
 		r.Iterations = 0
 	}
-	if r.Content, r.Style, err = o.pictures(); err != nil {
+	if r.Content, r.Style, err = o.pictures(ctx); err != nil {
 		return err
 	}
 	began := time.Now()
@@ -249,13 +249,13 @@ func (o *benchOptions) passed() (flags []string) {
 }
 
 // pictures are the two named, or those of the workloads.
-func (o *benchOptions) pictures() (content, style *picture.Picture, err error) {
+func (o *benchOptions) pictures(ctx context.Context) (content, style *picture.Picture, err error) {
 	content, style = bench.Pictures()
 	for path, p := range map[*string]**picture.Picture{&o.content: &content, &o.style: &style} {
 		if *path == "" {
 			continue
 		}
-		if *p, err = picture.Open(*path); err != nil {
+		if *p, err = decoders.Open(ctx, *path, 0); err != nil {
 			return nil, nil, err
 		}
 	}

@@ -116,7 +116,7 @@ func runCheck(ctx context.Context, o *checkOptions, stdout, stderr io.Writer) er
 		return err
 	}
 	defer engine.Close()
-	content, style, err := (&benchOptions{}).pictures()
+	content, style, err := (&benchOptions{}).pictures(ctx)
 	if err != nil {
 		return err
 	}

@@ -39,7 +39,7 @@ func newCompareCommand() *cobra.Command {
 			}
 			open := func(paths []string) (all []report.Named, err error) {
 				for _, path := range paths {
-					p, err := picture.Open(path)
+					p, err := decoders.Open(c.Context(), path, 0)
 					if err != nil {
 						return nil, err
 					}

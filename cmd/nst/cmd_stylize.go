@@ -123,7 +123,7 @@ func runStylize(ctx context.Context, o *stylizeOptions, stdout, stderr io.Writer
 	if o.checkpointEvery < 1 {
 		return usage("--checkpoint-every is %d; 1 or more will do", o.checkpointEvery)
 	}
-	options, err := o.options()
+	options, err := o.options(ctx)
 	if err != nil {
 		return err
 	}
@@ -161,7 +161,7 @@ func runStylize(ctx context.Context, o *stylizeOptions, stdout, stderr io.Writer
 		}
 	}
 	if !o.texture {
-		if content, err = o.openPicture(o.content); err != nil {
+		if content, err = o.openPicture(ctx, o.content); err != nil {
 			return err
 		}
 	}
@@ -172,7 +172,7 @@ func runStylize(ctx context.Context, o *stylizeOptions, stdout, stderr io.Writer
 	}
 	var styles []*picture.Picture
 	for _, path := range o.styles {
-		p, err := o.openPicture(path)
+		p, err := o.openPicture(ctx, path)
 		if err != nil {
 			return err
 		}

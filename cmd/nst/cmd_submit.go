@@ -24,6 +24,7 @@ import (
 	"github.com/seed9bb5c928/nst/nst/httpapi/client"
 	"github.com/seed9bb5c928/nst/nst/jobs"
 	"github.com/seed9bb5c928/nst/nst/picture"
+	"github.com/seed9bb5c928/nst/nst/picture/decoder"
 	"github.com/seed9bb5c928/nst/nst/video"
 )
 
@@ -160,7 +161,7 @@ func (o *submitOptions) run(ctx context.Context, args []string, stdout, stderr i
 			return o.told(err)
 		}
 	} else {
-		request, err := o.request(out, clip, args)
+		request, err := o.request(ctx, out, clip, args)
 		if err != nil {
 			return err
 		}
@@ -243,7 +244,7 @@ func (o *submitOptions) collect(ctx context.Context, service *client.Service, jo
 		if err := service.Result(ctx, job.Id, &made); err != nil {
 			return err
 		}
-		return o.save(out, made.Bytes())
+		return o.save(ctx, out, made.Bytes())
 	}
 	file, err := picture.Begin(o.output)
 	if err != nil {
@@ -348,8 +349,8 @@ func (o *submitOptions) service() (*client.Service, error) {
 
 // request reads the files that are sent, as they are: the service looks at them. A clip is
 // read while it is sent.
-func (o *submitOptions) request(out target, clip bool, args []string) (r client.Request, err error) {
-	options, err := o.options()
+func (o *submitOptions) request(ctx context.Context, out target, clip bool, args []string) (r client.Request, err error) {
+	options, err := o.options(ctx)
 	if err != nil {
 		return r, err
 	}
@@ -413,7 +414,7 @@ func (o *submitOptions) request(out target, clip bool, args []string) (r client.
 }
 
 // save writes the service's PNG, as it is if that is what is wanted.
-func (o *submitOptions) save(out target, png []byte) error {
+func (o *submitOptions) save(ctx context.Context, out target, png []byte) error {
 	if out.format == picture.PNG {
 		if out.path == standard {
 			_, err := out.stdout.Write(png)
@@ -421,12 +422,15 @@ func (o *submitOptions) save(out target, png []byte) error {
 		}
 		return picture.WriteFile(out.path, png)
 	}
-	made, err := picture.Decode(bytes.NewReader(png))
+	r := decoder.Request{Data: png}
+	info, err := decoders.Inspect(ctx, r, 0)
 	if err != nil {
 		return err
 	}
-	if out.encoding.Comment, err = picture.CommentOf(png); err != nil {
+	made, err := decoders.Decode(ctx, r)
+	if err != nil {
 		return err
 	}
+	out.encoding.Comment = info.Comment
 	return out.save(made)
 }

@@ -146,7 +146,7 @@ func (o *videoOptions) inputs(ctx context.Context) (in videoInputs, err error) {
 	if o.bits != 8 {
 		return in, usage("--bits is %d; the frames of a video have 8", o.bits)
 	}
-	options, err := o.options()
+	options, err := o.options(ctx)
 	if err != nil {
 		return in, err
 	}
@@ -169,7 +169,7 @@ func (o *videoOptions) inputs(ctx context.Context) (in videoInputs, err error) {
 		}
 	}
 	for _, path := range o.styles {
-		p, err := o.openPicture(path)
+		p, err := o.openPicture(ctx, path)
 		if err != nil {
 			return in, err
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"maps"
@@ -11,23 +12,29 @@ import (
 
 	"github.com/seed9bb5c928/nst/nst"
 	"github.com/seed9bb5c928/nst/nst/picture"
+	"github.com/seed9bb5c928/nst/nst/picture/decoder"
 	"github.com/seed9bb5c928/nst/torch"
 )
 
 // standard is the name of the standard input and output.
 const standard = "-"
 
+// decoders decode the pictures of the command line, in processes of their own: so a file keeps
+// to --memory-limit whatever it says, and an interrupt ends its decoding at once.
+var decoders = decoder.New(decoder.Config{})
+
 // openPicture opens a picture, if decoding it fits what --memory-limit leaves on the CPU. An
 // input may be the standard one, once.
-func (t *transferFlags) openPicture(path string) (*picture.Picture, error) {
+func (t *transferFlags) openPicture(ctx context.Context, path string) (*picture.Picture, error) {
 	if err := t.claim(path); err != nil {
 		return nil, err
 	}
+	decoders.Prepare() // while libtorch is loaded
 	limit, err := t.memoryLeft()
 	if err != nil {
 		return nil, err
 	}
-	return picture.OpenWithin(path, limit)
+	return decoders.Open(ctx, path, limit)
 }
 
 // claim notes that a file is read, which the standard input can be once.

@@ -41,9 +41,9 @@ func TestStreams(t *testing.T) {
 		}
 		status, stdout, stderr := runNST(t, args...)
 		require.Equal(t, exitDone, status, stderr)
-		_, _, got, err := picture.Header([]byte(stdout))
+		got, err := picture.Inspect([]byte(stdout))
 		require.NoError(t, err)
-		assert.Equal(t, map[string]string{"": "png", "jpg": "jpeg", "avif": "avif"}[format], got)
+		assert.Equal(t, map[string]string{"": "png", "jpg": "jpeg", "avif": "avif"}[format], got.Format)
 		p, err := picture.Decode(bytes.NewReader([]byte(stdout)))
 		require.NoError(t, err)
 		if format == "" {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"strings"
 
@@ -15,6 +16,7 @@ import (
 // --settings-from.
 type transferFlags struct {
 	flags *pflag.FlagSet
+	ctx   context.Context // of the command, while its options are made
 	// apply sets the option of a flag that was given, by the flag's name.
 	apply map[string]func(*nst.Options) error
 
@@ -105,7 +107,7 @@ func newTransferFlags(f *pflag.FlagSet) *transferFlags {
 				return nil
 			}
 			o.Start = nst.StartPicture
-			if o.Picture, err = t.openPicture(v); err != nil {
+			if o.Picture, err = t.openPicture(t.ctx, v); err != nil {
 				return fmt.Errorf("--init (content, noise, gray, faint or a picture file): %w", err)
 			}
 			return nil
@@ -190,9 +192,10 @@ func newTransferFlags(f *pflag.FlagSet) *transferFlags {
 }
 
 // options are those of --settings-from and the flags given.
-func (t *transferFlags) options() (o nst.Options, err error) {
+func (t *transferFlags) options(ctx context.Context) (o nst.Options, err error) {
+	t.ctx = ctx
 	if t.settingsFrom != "" {
-		if o, err = recordedSettings(t.settingsFrom); err != nil {
+		if o, err = recordedSettings(ctx, t.settingsFrom); err != nil {
 			return o, fmt.Errorf("--settings-from: %w", err)
 		}
 	}
@@ -218,17 +221,17 @@ func (t *transferFlags) options() (o nst.Options, err error) {
 		return o, usage("--settings-from: %s was started from a picture; give it with --init", t.settingsFrom)
 	}
 	if t.contentMask != "" {
-		if o.ContentMask, err = t.openPicture(t.contentMask); err != nil {
+		if o.ContentMask, err = t.openPicture(ctx, t.contentMask); err != nil {
 			return o, fmt.Errorf("--content-mask: %w", err)
 		}
 	}
 	if t.strengthMask != "" {
-		if o.StrengthMask, err = t.openPicture(t.strengthMask); err != nil {
+		if o.StrengthMask, err = t.openPicture(ctx, t.strengthMask); err != nil {
 			return o, fmt.Errorf("--strength-mask: %w", err)
 		}
 	}
 	for _, path := range t.styleMasks {
-		m, err := t.openPicture(path)
+		m, err := t.openPicture(ctx, path)
 		if err != nil {
 			return o, fmt.Errorf("--style-mask: %w", err)
 		}
@@ -238,8 +241,8 @@ func (t *transferFlags) options() (o nst.Options, err error) {
 }
 
 // recordedSettings reads the options that a picture's metadata tell of.
-func recordedSettings(path string) (o nst.Options, err error) {
-	comment, err := picture.Comment(path)
+func recordedSettings(ctx context.Context, path string) (o nst.Options, err error) {
+	comment, err := decoders.Comment(ctx, path)
 	if err != nil {
 		return o, err
 	}

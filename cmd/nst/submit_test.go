@@ -91,7 +91,7 @@ func TestSubmit(t *testing.T) {
 	require.NoError(t, json.Unmarshal([]byte(text), &j))
 	assert.Equal(t, "ann", j.Owner)
 	assert.Equal(t, "done", j.State)
-	o, err := recordedSettings(jpg)
+	o, err := recordedSettings(t.Context(), jpg)
 	require.NoError(t, err)
 	assert.EqualValues(t, 7, o.Seed)
 

@@ -1,13 +1,11 @@
 package httpapi
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"net/http"
 	"os"
 	"strings"
@@ -16,6 +14,7 @@ import (
 
 	"github.com/seed9bb5c928/nst/nst/jobs"
 	"github.com/seed9bb5c928/nst/nst/picture"
+	"github.com/seed9bb5c928/nst/nst/picture/decoder"
 )
 
 // What goes up and down: it lies in files that have no name, so that slow clients cost
@@ -339,23 +338,20 @@ func (a *API) converted(r *http.Request, file *os.File, as picture.Format) error
 		return cmp.Or(r.Context().Err(), err)
 	}
 	defer leave()
-	data, err := io.ReadAll(io.NewSectionReader(file, 0, math.MaxInt64))
+	size, err := file.Seek(0, io.SeekEnd)
 	if err != nil {
 		return err
 	}
-	width, height, memory, err := picture.Upright(data)
+	whole := decoder.Request{File: file, Size: size, Client: a.group(r)}
+	info, err := a.queue.Decoder().Inspect(r.Context(), whole, 0)
 	if err != nil {
 		return fmt.Errorf("the result cannot be read: %v", err) // it is ours: the client did nothing wrong
 	}
-	if as.CheckSize(picture.Encoding{}, width, height) != nil || memory > convertMemory {
+	if as.CheckSize(picture.Encoding{}, info.Width, info.Height) != nil || info.Memory > convertMemory {
 		return problem{Status: 422, Title: "Too large", Detail: fmt.Sprintf("the result is of %d×%d pixels, too many "+
-			"to be made a %s here; format=png will do", width, height, as), Field: "format"}
+			"to be made a %s here; format=png will do", info.Width, info.Height, as), Field: "format"}
 	}
-	comment, err := picture.CommentOf(data)
-	if err != nil {
-		return err
-	}
-	p, err := picture.Decode(bytes.NewReader(data))
+	p, err := a.queue.Decoder().Decode(r.Context(), whole)
 	if err != nil {
 		return fmt.Errorf("the result cannot be read: %v", err)
 	}
@@ -365,7 +361,7 @@ func (a *API) converted(r *http.Request, file *os.File, as picture.Format) error
 	if _, err := file.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
-	return p.Encode(file, as, picture.Encoding{Comment: comment})
+	return p.Encode(file, as, picture.Encoding{Comment: info.Comment})
 }
 
 // matches says whether a client has what a tag names already.

@@ -100,9 +100,9 @@ func TestClipIsMade(t *testing.T) {
 		p.Streams[1].Kind})
 	preview, err := q.Picture(ctx, j.ID, "preview")
 	require.NoError(t, err)
-	_, _, format, err := picture.Header(preview)
+	info, err := picture.Inspect(preview)
 	require.NoError(t, err)
-	assert.Equal(t, "jpeg", format)
+	assert.Equal(t, "jpeg", info.Format)
 	nothingLeft(t)
 }
 

@@ -220,6 +220,9 @@ type Request struct {
 	ID string
 	// Owner is whose the job will be.
 	Owner Owner
+	// Client is who sends it, by a name or an address: pictures of several are looked at in
+	// turns. Empty: the owner.
+	Client string
 }
 
 // Errors of a Queue, matched with errors.Is.

@@ -94,9 +94,9 @@ func TestJobIsMade(t *testing.T) {
 	assert.Equal(t, same, made)
 	preview, err := q.Picture(ctx, j.ID, "preview")
 	require.NoError(t, err)
-	_, _, format, err := picture.Header(preview)
+	info, err := picture.Inspect(preview)
 	require.NoError(t, err)
-	assert.Equal(t, "jpeg", format)
+	assert.Equal(t, "jpeg", info.Format)
 
 	_, gone, err := q.Delete(ctx, j.ID)
 	require.NoError(t, err)

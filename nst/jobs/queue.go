@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -17,6 +18,8 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/seed9bb5c928/nst/nst/picture/decoder"
 )
 
 // Config says how a queue is kept. The zero value is the default.
@@ -97,11 +100,11 @@ type Queue struct {
 	sessions jetstream.KeyValue
 	objects  jetstream.ObjectStore
 
-	decoding chan struct{} // pictures that are decoded at once
-	looking  chan struct{} // clips that are looked at at once
-	reading  chan struct{} // objects that are read at once
-	end      context.CancelFunc
-	ended    sync.WaitGroup
+	decoder *decoder.Pool
+	looking chan struct{} // clips that are looked at at once
+	reading chan struct{} // objects that are read at once
+	end     context.CancelFunc
+	ended   sync.WaitGroup
 
 	mutex      sync.Mutex
 	known      map[string]Job
@@ -119,7 +122,8 @@ type Queue struct {
 func Open(ctx context.Context, nc *nats.Conn, c Config) (*Queue, error) {
 	removeLeft()
 	c = c.withDefaults()
-	q := &Queue{config: c, decoding: make(chan struct{}, 1), reading: make(chan struct{}, readers),
+	q := &Queue{config: c, decoder: decoder.New(decoder.Config{Children: max(4, runtime.GOMAXPROCS(0)), Slowness: 2}),
+		reading: make(chan struct{}, readers),
 		looking: make(chan struct{}, lookers),
 		known:   map[string]Job{}, changed: map[string]map[chan struct{}]bool{},
 		consumers: map[string]jetstream.Consumer{}, observers: map[*func(before, after Job)]bool{},
@@ -264,7 +268,11 @@ func (q *Queue) make(ctx context.Context, nc *nats.Conn) (err error) {
 func (q *Queue) Close() {
 	q.end()
 	q.ended.Wait()
+	q.decoder.Close()
 }
+
+// Decoder decodes what strangers send, for whatever concerns the queue. Close ends it.
+func (q *Queue) Decoder() *decoder.Pool { return q.decoder }
 
 // Limits are those of the configuration, its defaults filled in.
 func (q *Queue) Limits() Config { return q.config }

@@ -2,6 +2,7 @@ package jobs
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/seed9bb5c928/nst/nst"
 	"github.com/seed9bb5c928/nst/nst/picture"
+	"github.com/seed9bb5c928/nst/nst/picture/decoder"
 )
 
 // Submit checks a request, stores it and queues it. Of a request whose Key was
@@ -120,35 +122,35 @@ func (q *Queue) check(ctx context.Context, r Request) (j Job, err error) {
 	if r.Clip != "" {
 		content, err = q.checkClip(ctx, r, &j)
 	} else {
-		content, err = q.glance(ctx, "content", r.Content)
+		content, err = q.glance(ctx, r, "content", r.Content)
 	}
 	if err != nil {
 		return j, err
 	}
 	var styles []*picture.Picture
 	for i, data := range r.Styles {
-		s, err := q.glance(ctx, fmt.Sprintf("style %d", i+1), data)
+		s, err := q.glance(ctx, r, fmt.Sprintf("style %d", i+1), data)
 		if err != nil {
 			return j, err
 		}
 		styles = append(styles, s)
 	}
 	o := j.Options // with the sizes of the masks
-	if o.ContentMask, err = q.glanceIf(ctx, "content mask", r.ContentMask); err != nil {
+	if o.ContentMask, err = q.glanceIf(ctx, r, "content mask", r.ContentMask); err != nil {
 		return j, err
 	}
-	if o.StrengthMask, err = q.glanceIf(ctx, "strength mask", r.StrengthMask); err != nil {
+	if o.StrengthMask, err = q.glanceIf(ctx, r, "strength mask", r.StrengthMask); err != nil {
 		return j, err
 	}
 	o.StyleMasks = nil
 	for i, data := range r.StyleMasks {
-		mask, err := q.glance(ctx, fmt.Sprintf("style mask %d", i+1), data)
+		mask, err := q.glance(ctx, r, fmt.Sprintf("style mask %d", i+1), data)
 		if err != nil {
 			return j, err
 		}
 		o.StyleMasks = append(o.StyleMasks, mask)
 	}
-	if _, err := q.glanceIf(ctx, "init", r.Init); err != nil {
+	if _, err := q.glanceIf(ctx, r, "init", r.Init); err != nil {
 		return j, err
 	}
 	if o.Start == nst.StartPicture {
@@ -175,43 +177,31 @@ func (q *Queue) check(ctx context.Context, r Request) (j Job, err error) {
 }
 
 // glance looks whether a picture can be decoded, and returns its size alone.
-func (q *Queue) glance(ctx context.Context, part string, data []byte) (*picture.Picture, error) {
-	width, height, _, err := picture.Header(data)
-	if err == nil && int64(width)*int64(height) > q.config.MaxPixels {
-		err = fmt.Errorf("claims %d×%d pixels; at most %d are taken here", width, height, q.config.MaxPixels)
+func (q *Queue) glance(ctx context.Context, r Request, part string, data []byte) (*picture.Picture, error) {
+	info, err := q.decoder.Inspect(ctx, decoder.Request{Data: data, Client: cmp.Or(r.Client, r.Owner.Name)}, glanceMemory)
+	if errors.Is(err, picture.ErrPicture) {
+		return nil, &PictureError{part, err}
 	}
 	if err != nil {
-		return nil, &PictureError{part, err}
+		return nil, err
 	}
-	width, height, memory, err := picture.Upright(data)
-	if err != nil {
-		return nil, &PictureError{part, err}
+	if int64(info.Width)*int64(info.Height) > q.config.MaxPixels {
+		return nil, &PictureError{part, fmt.Errorf("claims %d×%d pixels; at most %d are taken here",
+			info.Width, info.Height, q.config.MaxPixels)}
 	}
-	if memory > glanceMemory { // a worker will see
-		return &picture.Picture{Width: width, Height: height}, nil
-	}
-	select {
-	case q.decoding <- struct{}{}:
-		defer func() { <-q.decoding }()
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	if _, err := picture.Decode(bytes.NewReader(data)); err != nil {
-		return nil, &PictureError{part, err}
-	}
-	return &picture.Picture{Width: width, Height: height}, nil
+	return &picture.Picture{Width: info.Width, Height: info.Height}, nil
 }
 
 // glanceIf is glance where there is something to look at.
-func (q *Queue) glanceIf(ctx context.Context, part string, data []byte) (*picture.Picture, error) {
+func (q *Queue) glanceIf(ctx context.Context, r Request, part string, data []byte) (*picture.Picture, error) {
 	if data == nil {
 		return nil, nil
 	}
-	return q.glance(ctx, part, data)
+	return q.glance(ctx, r, part, data)
 }
 
 // glanceMemory is what decoding a picture may take for it to be decoded when it is
-// submitted; of larger ones the header alone is looked at.
+// submitted; of larger ones the header alone is looked at, and a worker will see.
 const glanceMemory = 128 << 20
 
 // room says how much room a job, and all that will come of it, may take, and whether

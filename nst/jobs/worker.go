@@ -18,6 +18,7 @@ import (
 
 	"github.com/seed9bb5c928/nst/nst"
 	"github.com/seed9bb5c928/nst/nst/picture"
+	"github.com/seed9bb5c928/nst/nst/picture/decoder"
 	"github.com/seed9bb5c928/nst/torch"
 )
 
@@ -319,7 +320,7 @@ func (w *worker) job(ctx context.Context, id string) (j Job, err error) {
 	defer func() { end(span, err) }()
 	run, cancel := context.WithCancelCause(traced)
 	defer cancel(nil)
-	watcher, err := q.records.Watch(run, "cancel."+id)
+	watcher, err := q.records.WatchFiltered(run, []string{"cancel." + id, id})
 	if err != nil && ctx.Err() == nil {
 		return w.failed(ctx, id, err)
 	}
@@ -327,11 +328,18 @@ func (w *worker) job(ctx context.Context, id string) (j Job, err error) {
 		j, e := w.change(ctx, id, w.mine(func(j *Job) { j.State, j.Worker = Queued, "" }))
 		return j, errors.Join(e, ctx.Err())
 	}
+	begun := j.Revision
 	var watching sync.WaitGroup
 	watching.Go(func() {
 		for e := range watcher.Updates() {
-			if e != nil && e.Operation() == jetstream.KeyValuePut {
+			switch {
+			case e == nil || e.Operation() != jetstream.KeyValuePut:
+			case e.Key() != id:
 				cancel(errCancelled)
+			case e.Revision() > begun:
+				if now, err := decode(e); err == nil && now.Worker != w.info.Name {
+					cancel(errLost)
+				}
 			}
 		}
 	})
@@ -486,8 +494,8 @@ func (w *worker) inputs(ctx context.Context, j Job) (o nst.Options, content *pic
 			err = fmt.Errorf("the %s picture: %w", name, err)
 			return nil
 		}
-		p, e := picture.DecodeWithin(bytes.NewReader(data), w.decodingLimit())
-		if e != nil {
+		p, e := w.queue.decoder.Decode(ctx, decoder.Request{Data: data, Memory: w.decodingLimit()})
+		if err = e; errors.Is(e, picture.ErrPicture) {
 			err = &PictureError{name, e}
 		}
 		return p

@@ -443,22 +443,13 @@ func extendedWebP(flags byte, width, height int) []byte {
 // Comment reads the comment that Save wrote into a picture file. There is none,
 // "", in files from elsewhere.
 func Comment(path string) (string, error) {
-	data, err := readFile(path)
+	data, err := ReadFile(path)
 	if err != nil {
 		return "", err
 	}
-	comment, err := CommentOf(data)
-	if err != nil {
-		return "", fmt.Errorf("%w: %s %w", ErrPicture, named(path), err)
-	}
-	return comment, nil
-}
-
-// CommentOf is Comment of a file's contents. The error is Decode's.
-func CommentOf(data []byte) (string, error) {
 	f, err := inspect(data)
 	if err != nil {
-		return "", unusable{err}
+		return "", fmt.Errorf("%w: %s %w", ErrPicture, Named(path), err)
 	}
 	return f.comment, nil
 }

@@ -12,6 +12,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/dustin/go-humanize"
 	"golang.org/x/image/bmp"
@@ -23,8 +24,9 @@ const (
 	MaxPixels = 1 << 30
 	MaxSide   = 1<<16 - 1
 
-	maxFile    = 4 << 30 // bytes of a file
-	maxProfile = 8 << 20 // bytes of an ICC profile, inflated: printers' are of 2 MB
+	maxFile    = 4 << 30   // bytes of a file
+	maxComment = 256 << 10 // bytes: ours are of a few kilobytes
+	maxProfile = 8 << 20   // bytes of an ICC profile, inflated: printers' are of 2 MB
 )
 
 // Open reads a picture file: see Decode. "-" is standard input.
@@ -33,33 +35,46 @@ func Open(path string) (*Picture, error) { return OpenWithin(path, 0) }
 // OpenWithin is Open where decoding may take so many bytes of memory, the picture's own
 // included: a file that would take more is refused before. 0 is no limit.
 func OpenWithin(path string, memory int64) (*Picture, error) {
-	data, err := readFile(path)
+	data, err := ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
 	p, err := decode(data, memory)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s %w", ErrPicture, named(path), err)
+		return nil, fmt.Errorf("%w: %s %w", ErrPicture, Named(path), err)
 	}
 	return p, nil
 }
 
-func named(path string) string {
+// Named is how errors name a path.
+func Named(path string) string {
 	if path == "-" {
 		return "standard input"
 	}
 	return path
 }
 
-// readFile reads a file that may be a picture.
-func readFile(path string) ([]byte, error) {
-	if path == "-" {
-		data, err := readAll(os.Stdin)
-		if err != nil {
-			return nil, fmt.Errorf("%w: standard input %w", ErrPicture, err)
+// ReadFile reads a file that may be a picture; "-" is standard input. The error matches
+// ErrPicture and says the name.
+func ReadFile(path string) ([]byte, error) {
+	file := os.Stdin
+	if path != "-" {
+		var err error
+		if file, err = OpenFile(path); err != nil {
+			return nil, err
 		}
-		return data, nil
+		defer file.Close()
 	}
+	data, err := readAll(file)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s %w", ErrPicture, Named(path), err)
+	}
+	return data, nil
+}
+
+// OpenFile opens a file that may be a picture: no device, no directory, and not too long. It
+// may be a pipe. The error is ReadFile's.
+func OpenFile(path string) (*os.File, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		var p *os.PathError
@@ -78,12 +93,7 @@ func readFile(path string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrPicture, err)
 	}
-	defer file.Close()
-	data, err := readAll(file)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %s %w", ErrPicture, path, err)
-	}
-	return data, nil
+	return file, nil
 }
 
 var errLongFile = fmt.Errorf("is of more than %s", humanize.IBytes(maxFile))
@@ -134,55 +144,75 @@ func (u unusable) Is(target error) bool { return target == ErrPicture }
 func (u unusable) Unwrap() error        { return u.error }
 
 func decode(data []byte, memory int64) (*Picture, error) {
-	f, err := inspect(data)
+	f, m, err := decoded(data, memory)
 	if err != nil {
 		return nil, err
 	}
-	if need := f.memory(data); memory > 0 && need > memory {
-		return nil, fmt.Errorf("is of %d×%d pixels, for which decoding takes %s of memory; %s may be used: a "+
-			"higher limit will do if there is more, or a smaller copy of the file",
-			f.width, f.height, humanize.IBytes(uint64(need)), humanize.IBytes(uint64(max(memory, 0))))
-	}
 	var p *Picture
-	err = guarded(func() error {
-		m, err := f.decode()
-		if err != nil {
-			return err
-		}
-		if m.Bounds().Dx() != f.width || m.Bounds().Dy() != f.height {
-			return fmt.Errorf("it is of %v pixels and not of %d×%d, as it claims", m.Bounds().Size(), f.width, f.height)
-		}
-		p = f.picture(m)
-		return nil
-	})
-	if err != nil {
+	if err := guarded(func() error { p = f.picture(m); return nil }); err != nil {
 		return nil, damaged(err)
 	}
 	return p, nil
 }
 
-// Header returns the size that a picture file claims to have, as it is stored, and its
-// format, by what is in it: "png", "jpeg", "webp", "tiff", "gif", "bmp", "heic", "avif"
-// or "jxl". No pixel is decoded. The errors are Decode's.
-func Header(data []byte) (width, height int, format string, err error) {
-	f, err := inspect(data)
-	if err != nil {
-		return 0, 0, "", unusable{err}
+// decoded are a file's pixels, as it stores them.
+func decoded(data []byte, memory int64) (f *file, m image.Image, err error) {
+	if f, err = inspect(data); err != nil {
+		return nil, nil, err
 	}
-	return f.width, f.height, f.format, nil
+	if need := f.memory(data); memory > 0 && need > memory {
+		return nil, nil, fmt.Errorf("is of %d×%d pixels, for which decoding takes %s of memory; %s may be used: a "+
+			"higher limit will do if there is more, or a smaller copy of the file",
+			f.width, f.height, humanize.IBytes(uint64(need)), humanize.IBytes(uint64(max(memory, 0))))
+	}
+	err = guarded(func() error {
+		if m, err = f.decode(); err != nil {
+			return err
+		}
+		if m.Bounds().Dx() != f.width || m.Bounds().Dy() != f.height {
+			return fmt.Errorf("it is of %v pixels and not of %d×%d, as it claims", m.Bounds().Size(), f.width, f.height)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, nil, damaged(err)
+	}
+	return f, m, nil
 }
 
-// Upright returns the size that the picture of a file will have, upright, and how much
-// memory decoding takes. No pixel is decoded. The errors are Decode's.
-func Upright(data []byte) (width, height int, memory int64, err error) {
+// Info is what a picture file says before a pixel of it is decoded.
+type Info struct {
+	// Width and Height are of the picture that decoding makes, which is upright.
+	Width, Height int
+	// Format, by what is in the file: "png", "jpeg", "webp", "tiff", "gif", "bmp", "heic",
+	// "avif" or "jxl".
+	Format string
+	// Comment is what Save wrote; empty in files from elsewhere.
+	Comment string
+	// Memory is how many bytes decoding takes, the file and the Picture included.
+	Memory int64
+	// Time is what decoding takes of a processor at most, by far: it is for limits.
+	Time time.Duration
+}
+
+// Inspect reads a file's header. The error is Decode's.
+func Inspect(data []byte) (Info, error) {
 	f, err := inspect(data)
 	if err != nil {
-		return 0, 0, 0, unusable{err}
+		return Info{}, unusable{err}
 	}
-	if width, height = f.width, f.height; f.orientation >= 5 {
-		width, height = height, width
+	i := Info{Width: f.width, Height: f.height, Format: f.format, Comment: f.comment, Memory: f.memory(data),
+		Time: timeFor(int64(len(data)), int64(f.width)*int64(f.height))}
+	if f.orientation >= 5 {
+		i.Width, i.Height = i.Height, i.Width
 	}
-	return width, height, f.memory(data), nil
+	return i, nil
+}
+
+// timeFor is what a file of so many bytes and pixels may take: a second, in which WebAssembly
+// is compiled too, and a microsecond for each. A photograph takes a fiftieth.
+func timeFor(bytes, pixels int64) time.Duration {
+	return time.Second + time.Duration(bytes+pixels)*time.Microsecond
 }
 
 // memory is what decoding takes: the file, what the decoder has and the Picture.
@@ -231,7 +261,7 @@ func (k kind) name(data []byte) string {
 
 func isGIF(data []byte) bool { return begins("GIF87a")(data) || begins("GIF89a")(data) }
 
-// FormatByStart tells a file's format, as Header does, by its first bytes alone, of which
+// FormatByStart tells a file's format, as Inspect does, by its first bytes alone, of which
 // 64 will do; empty if it is none that is known.
 func FormatByStart(data []byte) string {
 	for _, kind := range kinds {
@@ -264,6 +294,9 @@ func inspect(data []byte) (*file, error) {
 		}
 		if f.short {
 			return nil, damaged(io.ErrUnexpectedEOF)
+		}
+		if len(f.comment) > maxComment {
+			f.comment = ""
 		}
 		return f, nil
 	}

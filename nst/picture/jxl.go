@@ -2,6 +2,7 @@ package picture
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"image"
 	"io"
@@ -50,7 +51,7 @@ func readJXL(data []byte, f *file) error {
 		})
 		var cut cutError
 		if behind := errors.As(err, &cut) && cut != "jxlc" && cut != "jxlp"; len(stream) == 0 || err != nil && !behind {
-			return errors.Join(err, io.ErrUnexpectedEOF)
+			return cmp.Or(err, io.ErrUnexpectedEOF)
 		}
 	}
 	b := &bitReader{data: stream, at: 16}

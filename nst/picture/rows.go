@@ -4,6 +4,7 @@ import (
 	"image"
 	"image/color"
 	"runtime"
+	"slices"
 	"sync"
 )
 
@@ -123,6 +124,8 @@ func opaque(m image.Image) bool {
 			}
 		}
 		return true
+	case indexed:
+		return !slices.ContainsFunc(m.palette, func(c pixel) bool { return c[3] < 1 })
 	}
 	return false
 }
@@ -186,11 +189,11 @@ func reader(m image.Image, luma ycbcr, inks bool) rowReader {
 		for i, c := range m.Palette {
 			palette[i] = pixelOf(c)
 		}
-		return func(y int, row []pixel) {
-			for x, i := range m.Pix[m.PixOffset(corner.X, corner.Y+y):][:len(row)] {
-				row[x] = palette[i]
-			}
-		}
+		return readIndexed(m, palette)
+	case indexed:
+		palette := make([]pixel, 256)
+		copy(palette, m.palette)
+		return readIndexed(m.Paletted, palette)
 	case *image.CMYK:
 		return func(y int, row []pixel) { // inks on white paper, where no profile knows better
 			line := m.Pix[m.PixOffset(corner.X, corner.Y+y):][:4*len(row)]
@@ -218,6 +221,16 @@ func reader(m image.Image, luma ycbcr, inks bool) rowReader {
 	return func(y int, row []pixel) {
 		for x := range row {
 			row[x] = pixelOf(m.At(corner.X+x, corner.Y+y))
+		}
+	}
+}
+
+// readIndexed looks colours up.
+func readIndexed(m *image.Paletted, palette []pixel) rowReader {
+	corner := m.Rect.Min
+	return func(y int, row []pixel) {
+		for x, i := range m.Pix[m.PixOffset(corner.X, corner.Y+y):][:len(row)] {
+			row[x] = palette[i]
 		}
 	}
 }

@@ -1,0 +1,225 @@
+package decoder
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// child is a process that decodes, as its parent sees it.
+type child struct {
+	command  *exec.Cmd
+	conn     *net.UnixConn
+	from     *bufio.Reader
+	said     *beginning
+	slowness int
+	spent    bool // it has had enough
+	timer    *time.Timer
+	late     atomic.Bool // it was ended because time was over
+	ended    chan struct{}
+	once     sync.Once
+}
+
+// variable is set in the environment of children.
+const variable = "NST_DECODES"
+
+// headerTime is how long a child may take, by the clock, to start and to read a header.
+const headerTime = 60 * time.Second
+
+// starts are functions that start processes: the kernel ends a child with the thread that
+// started it, so that is one which does not end.
+var starts = sync.OnceValue(func() chan<- func() {
+	todo := make(chan func())
+	go func() {
+		runtime.LockOSThread()
+		for do := range todo {
+			do()
+		}
+	}()
+	return todo
+})
+
+// Start starts a command whose process the kernel ends if this one is ended, however that
+// happens: with Pdeathsig, by a thread that does not end before.
+func Start(command *exec.Cmd) error {
+	if command.SysProcAttr == nil {
+		command.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	command.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	started := make(chan error)
+	starts() <- func() { started <- command.Start() }
+	return <-started
+}
+
+// start starts a child.
+func start() (*child, error) {
+	program := "/proc/self/exe" // whatever was installed in its place since
+	if _, err := os.Stat(program); err != nil {
+		if program, err = os.Executable(); err != nil {
+			return nil, err
+		}
+	}
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	mine, theirs := os.NewFile(uintptr(pair[0]), "child"), os.NewFile(uintptr(pair[1]), "parent")
+	defer mine.Close()
+	defer theirs.Close()
+	conn, err := net.FileConn(mine)
+	if err != nil {
+		return nil, err
+	}
+	c := &child{conn: conn.(*net.UnixConn), said: &beginning{}, ended: make(chan struct{})}
+	c.from = bufio.NewReaderSize(c.conn, 1<<20)
+	c.command = exec.Command(program)
+	c.command.Args = []string{"nst: decodes"}
+	c.command.Env = append(os.Environ(), variable+"=1", "GOTRACEBACK=none")
+	c.command.Dir = "/"
+	c.command.Stderr = c.said
+	c.command.ExtraFiles = []*os.File{theirs}
+	c.command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is told by us
+	if err := Start(c.command); err != nil {
+		c.conn.Close()
+		return nil, err
+	}
+	go func() {
+		_ = c.command.Wait()
+		close(c.ended)
+	}()
+	return c, nil
+}
+
+// alive says whether a child that waits is still there.
+func (c *child) alive() bool {
+	select {
+	case <-c.ended:
+		return false
+	default:
+		return true
+	}
+}
+
+// kill ends the child, whatever it does.
+func (c *child) kill() { _ = c.command.Process.Kill() }
+
+// end ends it, and returns when it is gone.
+func (c *child) end() {
+	c.once.Do(func() {
+		c.kill()
+		c.limit(0)
+		<-c.ended
+		c.conn.Close()
+	})
+}
+
+// limit ends the child when so much time has passed; 0: never.
+func (c *child) limit(d time.Duration) {
+	if c.timer != nil {
+		c.timer.Stop()
+	}
+	if d > 0 {
+		c.timer = time.AfterFunc(d, func() {
+			c.late.Store(true)
+			c.kill()
+		})
+	}
+}
+
+// send sends an order, with the file that it is about.
+func (c *child) send(o order, file *os.File) error {
+	c.limit(headerTime)
+	line, err := json.Marshal(o)
+	if err != nil {
+		return err
+	}
+	_, _, err = c.conn.WriteMsgUnix(append(line, '\n'), unix.UnixRights(int(file.Fd())), nil)
+	runtime.KeepAlive(file)
+	return err
+}
+
+// receive reads an answer.
+func (c *child) receive() (a answer, err error) {
+	line, err := readLine(c.from)
+	if err != nil {
+		return a, err
+	}
+	err = json.Unmarshal(line, &a)
+	if a.Last || a.Error != "" {
+		c.limit(0)
+	}
+	return a, err
+}
+
+// How a child ended.
+
+func (c *child) status() syscall.WaitStatus {
+	<-c.ended
+	status, _ := c.command.ProcessState.Sys().(syscall.WaitStatus)
+	return status
+}
+
+// lackedMemory says whether there was too little, by what Go's runtime says.
+func (c *child) lackedMemory() bool {
+	said := c.said.String()
+	for _, text := range []string{"out of memory", "cannot allocate", "failed to reserve", "makeslice: len out of range",
+		"failed to create new OS thread"} {
+		if strings.Contains(said, text) {
+			return true
+		}
+	}
+	return false
+}
+
+func (c *child) state() string {
+	if line, _, _ := strings.Cut(c.said.String(), "\n"); line != "" {
+		return line
+	}
+	return c.command.ProcessState.String()
+}
+
+// beginning keeps the beginning of what a child says.
+type beginning struct {
+	mutex sync.Mutex
+	data  []byte
+}
+
+// Write keeps the first kilobytes.
+func (b *beginning) Write(p []byte) (int, error) {
+	b.mutex.Lock()
+	defer b.mutex.Unlock()
+	b.data = append(b.data, p[:min(len(p), 4096-len(b.data))]...)
+	return len(p), nil
+}
+
+func (b *beginning) String() string {
+	b.mutex.Lock()
+	defer b.mutex.Unlock()
+	return string(bytes.ToValidUTF8(b.data, []byte("?")))
+}
+
+// inMemory is a file that is in no folder.
+func inMemory(data []byte) (*os.File, error) {
+	fd, err := unix.MemfdCreate("picture", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("no room for a picture: %w", err)
+	}
+	file := os.NewFile(uintptr(fd), "picture")
+	if _, err := file.Write(data); err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return file, nil
+}
