@@ -9,14 +9,11 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"reflect"
 	"slices"
-	"strings"
 
 	"github.com/nlpodyssey/safetensors"
 
 	"github.com/seed9bb5c928/nst/nst/internal/descent"
-	"github.com/seed9bb5c928/nst/nst/internal/objective"
 	"github.com/seed9bb5c928/nst/nst/picture"
 	"github.com/seed9bb5c928/nst/torch"
 )
@@ -154,43 +151,6 @@ func (r *run) checkpoint(i int, now *descent.Descent) (*Checkpoint, error) {
 	return c, err
 }
 
-// restore goes on from the checkpoint, at its scale.
-func (r *run) restore(eval *objective.Evaluator, settings descent.Settings, at scale) (*descent.Descent, error) {
-	c := r.settings.Resume
-	tensor := func(name string) (t torch.Tensor, ok bool) {
-		h, ok := c.tensors[name]
-		if ok {
-			t = h.tensor(r.pool.Primary)
-		}
-		return t, ok
-	}
-	all := func(name string) (out []torch.Tensor) {
-		for k := 0; ; k++ {
-			t, ok := tensor(fmt.Sprintf(name, k))
-			if !ok {
-				return out
-			}
-			out = append(out, t)
-		}
-	}
-	if nearest := all(tensorNearest); len(nearest) > 0 && !eval.SetNearest(nearest) {
-		return nil, fmt.Errorf("%w: its nearest neighbours are of other pictures", ErrCheckpoint)
-	}
-	s := descent.Snapshot{Before: c.state.Before, Steps: c.state.Steps}
-	s.Pictures, _ = tensor(tensorPicture)
-	s.Best, _ = tensor(tensorBest)
-	s.BestValues, _ = tensor(tensorBestValues)
-	s.Average, _ = tensor(tensorAverage)
-	if c.state.Started {
-		s.GradientFactors, s.Numbers = []float64{c.state.GradientScale}, c.state.Numbers
-		s.Optimizer = all(tensorOptimizer)
-	}
-	r.earlier = c.state.Seconds
-	now := descent.Resume(eval, settings, at.iterations, s)
-	torch.Close(s.Optimizer...)
-	return now, nil
-}
-
 // inputs are the hashes of all that a run depends on beside its options.
 func (r *run) inputs() (map[string]string, error) {
 	network, err := r.engine.networkID()
@@ -220,69 +180,6 @@ func (r *run) inputs() (map[string]string, error) {
 		out["picture to start from"] = hash(fingerprintOf(s.Picture))
 	}
 	return out, nil
-}
-
-// checkResume says whether the checkpoint is of this run, and what differs.
-func (r *run) checkResume() error {
-	c := r.settings.Resume
-	refuse := func(format string, args ...any) error {
-		return fmt.Errorf("%w: it %s", ErrCheckpoint, fmt.Sprintf(format, args...))
-	}
-	if c.state.Version != checkpointVersion {
-		return refuse("is of version %d, not %d: another version of this program wrote it", c.state.Version,
-			checkpointVersion)
-	}
-	now, err := json.Marshal(r.settings.Options)
-	if err != nil {
-		return err
-	}
-	var theirs, ours map[string]any
-	if err := errors.Join(json.Unmarshal(c.state.Options, &theirs), json.Unmarshal(now, &ours)); err != nil {
-		return refuse("has no options: %v", err)
-	}
-	names := slices.Collect(maps.Keys(ours))
-	names = slices.AppendSeq(names, maps.Keys(theirs))
-	slices.Sort(names)
-	var differ []string
-	for _, name := range slices.Compact(names) {
-		if name == "tile" || name == "memory_limit" {
-			continue // they change no cost but by rounding
-		}
-		if !reflect.DeepEqual(theirs[name], ours[name]) {
-			differ = append(differ, fmt.Sprintf("%s %v, not %v", strings.ReplaceAll(name, "_", "-"), theirs[name],
-				ours[name]))
-		}
-	}
-	if len(differ) > 0 {
-		return refuse("was made with %s", strings.Join(differ, "; "))
-	}
-	inputs, err := r.inputs()
-	if err != nil {
-		return err
-	}
-	names = slices.Collect(maps.Keys(inputs))
-	names = slices.AppendSeq(names, maps.Keys(c.state.Inputs))
-	slices.Sort(names)
-	for _, name := range names {
-		if inputs[name] != c.state.Inputs[name] {
-			return refuse("was made with another %s", name)
-		}
-	}
-	// What follows cannot be of a checkpoint that this program wrote.
-	whole := c.state.Scale >= 0 && c.state.Scale < len(r.schedule)
-	if whole {
-		at := r.schedule[c.state.Scale]
-		want := []int64{1, 3, int64(at.height), int64(at.width)}
-		for _, name := range []string{tensorPicture, tensorBest} {
-			whole = whole && slices.Equal(c.tensors[name].sizes, want)
-		}
-		_, ok := c.tensors[tensorBestValues]
-		whole = whole && ok
-	}
-	if !whole {
-		return refuse("lacks the picture")
-	}
-	return nil
 }
 
 // checksum is of the state and all tensors.
@@ -366,6 +263,11 @@ func ReadCheckpoint(r io.Reader) (*Checkpoint, error) {
 	}
 	if err := json.Unmarshal([]byte(state), &c.state); err != nil {
 		return nil, fmt.Errorf("%w: its state cannot be read: %w", ErrCheckpoint, err)
+	}
+	const most = 1 << 30
+	if s := c.state; min(s.Before, s.Steps) < 0 || max(s.Before, s.Steps) > most {
+		return nil, fmt.Errorf("%w: no run of this program has written it: it is of %d and %d steps", ErrCheckpoint,
+			s.Before, s.Steps)
 	}
 	return c, nil
 }

@@ -238,6 +238,9 @@ func runStylize(ctx context.Context, o *stylizeOptions, stdout, stderr io.Writer
 	}
 	result, err := engine.Stylize(ctx, content, styles, options, hooks)
 	show.done()
+	if errors.Is(err, nst.ErrCheckpoint) {
+		err = fmt.Errorf("--resume: %s: %w", o.resume, err)
+	}
 	if result == nil || result.Picture == nil {
 		return err
 	}

@@ -325,6 +325,9 @@ func (e *Evaluator) evaluate(x torch.Tensor) (values, gradient torch.Tensor, err
 	return values, gradient, nil
 }
 
+// Terms is how many values an evaluation has of a picture.
+func (e *Evaluator) Terms() int { return e.columns.count }
+
 // Costs weighs the values of N pictures, on the host in float64.
 func (e *Evaluator) Costs(values []float64) []Costs {
 	out := make([]Costs, len(values)/e.columns.count)

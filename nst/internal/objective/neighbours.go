@@ -217,25 +217,25 @@ func (e *Evaluator) Nearest() (out []torch.Tensor) {
 	return out
 }
 
-// SetNearest has the evaluator compare with what Nearest of another evaluator of the same
-// scale returned. ok is false if they are of another.
-func (e *Evaluator) SetNearest(nearest []torch.Tensor) (ok bool) {
+// Choices are what Nearest's tensors are of: their shape, and, of each, among how many
+// candidates its places are. They are asked for before SetNearest.
+func (e *Evaluator) Choices() (shape []int64, candidates []int64) {
 	grid := int64(e.spec.Grid())
-	var all []*matches
-	e.eachMatches(func(_ *neighbourhood, _ int, m *matches) { all = append(all, m) })
-	if len(all) != len(nearest) {
-		return false
-	}
-	for i, t := range nearest {
-		shape := torch.Shape(t)
-		if len(shape) != featureDimensions || torch.TypeOf(t) != torch.Int64 ||
-			shape[2] != int64(e.height)/grid || shape[3] != int64(e.width)/grid {
-			return false
-		}
-		all[i].nearest = torch.Keep(torch.Clone(torch.To(t, e.pool.Primary)))
-	}
+	e.eachMatches(func(_ *neighbourhood, _ int, m *matches) {
+		candidates = append(candidates, torch.Shape(m.hypercolumns)[1])
+	})
+	return []int64{1, 1, int64(e.height) / grid, int64(e.width) / grid}, candidates
+}
+
+// SetNearest has the evaluator compare with what Nearest of another evaluator of the same
+// scale returned, which are to be as Choices says.
+func (e *Evaluator) SetNearest(nearest []torch.Tensor) {
+	i := 0
+	e.eachMatches(func(_ *neighbourhood, _ int, m *matches) {
+		m.nearest = torch.Keep(torch.Clone(torch.To(nearest[i], e.pool.Primary)))
+		i++
+	})
 	e.matched()
-	return true
 }
 
 // matched frees what is needed to find the nearest candidates alone.
