@@ -179,7 +179,9 @@ func (r *run) stateOf(at scale, eval *objective.Evaluator, settings descent.Sett
 		scalar = torch.Float64
 	}
 	picture := []int64{1, 3, int64(at.height), int64(at.width)}
-	values := func(least, most float64, sizes ...int64) wantedTensor { return wantedTensor{scalar, sizes, least, most} }
+	values := func(least, most float64, sizes ...int64) wantedTensor {
+		return wantedTensor{scalar, sizes, least, most}
+	}
 	const any = math.MaxFloat64
 	tensors = map[string]wantedTensor{tensorPicture: values(0, 1, picture...), tensorBest: values(0, 1, picture...),
 		tensorBestValues: values(-any, any, 1, int64(eval.Terms()))}

@@ -35,7 +35,7 @@ type serveOptions struct {
 	maxFrames                     int
 	proxies                       []string
 	trusted                       []netip.Prefix
-	check                         bool
+	check, repair                 bool
 	tlsCert, tlsKey               string // of the API
 	natsTLSCert, natsTLSKey       string // of the NATS server in this process
 	workerTokens                  string
@@ -90,6 +90,7 @@ Jobs are kept in --data, by a NATS server in this process, or in a NATS cluster 
 		"requests that are logged: off, changes (and what fails), or all, also those that only read")
 	f.StringVar(&o.accessFile, "access-log-file", "", "a file that they are logged to, in place of the log")
 	f.BoolVar(&o.check, "check", false, "look whether the store has all pictures of all jobs, whole, and end")
+	f.BoolVar(&o.repair, "repair", false, "go on with what is whole of a store that is damaged; what is lost is logged")
 	o.register(f)
 	return c
 }
@@ -233,7 +234,7 @@ func runServe(ctx context.Context, o *serveOptions, stderr io.Writer) error {
 		}
 	}
 	c := jobs.Config{Replicas: o.replicas, MaxJobs: o.maxJobs, Retention: o.retention, Patience: o.patience,
-		MaxPixels: o.maxPixels, MaxClipFrames: o.maxFrames, Log: log}
+		MaxPixels: o.maxPixels, MaxClipFrames: o.maxFrames, Repair: o.repair, Log: log}
 	var nc *nats.Conn
 	url := o.nats // for the workers
 	if o.nats != "" {
@@ -261,6 +262,9 @@ func runServe(ctx context.Context, o *serveOptions, stderr io.Writer) error {
 	}
 	defer nc.Close()
 	q, err := jobs.Open(ctx, nc, c)
+	if errors.As(err, new(*jobs.DamageError)) {
+		return fmt.Errorf("%w; with --repair, serve goes on without: first copy the folder of the jobs", err)
+	}
 	if err != nil {
 		return err
 	}

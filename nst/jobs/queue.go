@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -58,6 +59,8 @@ type Config struct {
 	// Dir is the folder of the store if it is on this machine: its disk is kept
 	// from becoming full.
 	Dir string
+	// Repair has Open go on with what is whole of a store that is damaged: see DamageError.
+	Repair bool
 	// Log is told of what happens; nil: of nothing.
 	Log *slog.Logger
 }
@@ -159,11 +162,9 @@ func Open(ctx context.Context, nc *nats.Conn, c Config) (*Queue, error) {
 	}
 	ready := make(chan struct{})
 	q.ended.Go(func() { q.follow(background, watcher, ready) })
-	select {
-	case <-ready:
-	case <-ctx.Done():
+	if err := q.readRecords(ctx, ready); err != nil {
 		q.Close()
-		return nil, ctx.Err()
+		return nil, fmt.Errorf("the queue: %w", err)
 	}
 	if !c.Join {
 		lost, err := q.Verify(ctx, false)
@@ -174,6 +175,10 @@ func Open(ctx context.Context, nc *nats.Conn, c Config) (*Queue, error) {
 			q.Close()
 			return nil, fmt.Errorf("the queue: %w", err)
 		}
+		if _, err := q.records.Put(ctx, tidied, nil); err != nil {
+			q.Close()
+			return nil, fmt.Errorf("the queue: %w", full(err))
+		}
 		if err := q.renew(ctx); err != nil {
 			q.Close()
 			return nil, fmt.Errorf("the queue: %w", err)
@@ -181,6 +186,26 @@ func Open(ctx context.Context, nc *nats.Conn, c Config) (*Queue, error) {
 		q.ended.Go(func() { q.tidy(background) })
 	}
 	return q, nil
+}
+
+// readRecords waits until all records are known, as long as they come.
+func (q *Queue) readRecords(ctx context.Context, ready <-chan struct{}) error {
+	for before := -1; ; {
+		select {
+		case <-ready:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(recordTime):
+		}
+		q.mutex.Lock()
+		now := len(q.known)
+		q.mutex.Unlock()
+		if now == before {
+			return &DamageError{recordStream, []string{"what follows the first " + strconv.Itoa(now) + " records"}}
+		}
+		before = now
+	}
 }
 
 func temporary(err error) bool {
@@ -222,8 +247,8 @@ func (q *Queue) join(ctx context.Context) (err error) {
 }
 
 // make makes what is not there.
-func (q *Queue) make(ctx context.Context, nc *nats.Conn) (err error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+func (q *Queue) make(whole context.Context, nc *nats.Conn) (err error) {
+	ctx, cancel := context.WithTimeout(whole, 10*time.Second)
 	defer cancel()
 	c := q.config
 	if q.js, err = jetstream.New(nc); err != nil {
@@ -231,6 +256,9 @@ func (q *Queue) make(ctx context.Context, nc *nats.Conn) (err error) {
 	}
 	if c.Join {
 		return q.join(ctx)
+	}
+	if err := q.mend(whole); err != nil {
+		return err
 	}
 	q.stream, err = q.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
 		Name: workStream, Subjects: []string{workSubject + "*", workSubject + "*.*"},

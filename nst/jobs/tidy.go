@@ -46,8 +46,9 @@ func (q *Queue) tidyOnce(ctx context.Context, seen map[string]bool) (orphans map
 			}
 		}
 	}
-	err = errors.Join(err, q.renew(ctx), q.tidyKeys(ctx), q.records.PurgeDeletes(ctx))
-	orphans, e := q.sweep(ctx, seen)
+	_, e := q.records.Put(ctx, tidied, nil)
+	err = errors.Join(err, e, q.renew(ctx), q.tidyKeys(ctx), q.records.PurgeDeletes(ctx))
+	orphans, e = q.sweep(ctx, seen)
 	return orphans, errors.Join(err, e, q.forgotten(ctx))
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"os"
 	"slices"
@@ -134,21 +135,47 @@ func (c *Clip) unchanged() error {
 // tell, said is why.
 func probe(ctx context.Context, path string, before []string, answer any, flags ...string) (said string, err error) {
 	args := slices.Concat([]string{"-v", "error", "-print_format", "json"}, flags, before, []string{input(path)})
-	c, lines, err := command(ctx, "ffprobe", args...)
+	c, err := command(ctx, 0, "ffprobe", args...)
 	if err != nil {
 		return "", err
 	}
-	out, err := c.Output()
+	out := limited{most: maxProbed}
+	c.Stdout = &out
+	if err := c.start(); err != nil {
+		return "", err
+	}
+	err = c.wait()
 	switch {
 	case ctx.Err() != nil:
 		return "", ctx.Err()
+	case out.over:
+		return "it says more of itself than a video has to say", nil
 	case err != nil:
-		return strings.TrimPrefix(lines.explain(err), input(path)+": "), nil
+		return strings.TrimPrefix(c.said.explain(err), input(path)+": "), nil
 	}
-	if err := json.Unmarshal(out, answer); err != nil {
+	if err := json.Unmarshal(out.data, answer); err != nil {
 		return "what ffprobe says of it cannot be read: " + err.Error(), nil
 	}
 	return "", nil
+}
+
+// maxProbed is how many bytes ffprobe may say of a file.
+const maxProbed = 16 << 20
+
+// limited keeps what is written, up to a limit.
+type limited struct {
+	data []byte
+	most int
+	over bool
+}
+
+// Write keeps it, or fails: then who writes ends.
+func (l *limited) Write(p []byte) (int, error) {
+	if l.over = l.over || len(l.data)+len(p) > l.most; l.over {
+		return 0, io.ErrShortWrite
+	}
+	l.data = append(l.data, p...)
+	return len(p), nil
 }
 
 // clip is the description of the first stream with moving pictures.

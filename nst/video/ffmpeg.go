@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/seed9bb5c928/nst/nst/internal/process"
 )
 
 // ErrClip is matched (errors.Is) by the error of a clip that cannot be read.
@@ -37,12 +39,35 @@ func tool(name string) (path string, err error) {
 	return path, err
 }
 
-// command is one of ffmpeg's programs. It ends with ctx, and is killed if it does not heed
-// being told.
-func command(ctx context.Context, name string, args ...string) (*exec.Cmd, *lastLines, error) {
+// tooling is one of ffmpeg's programs, which reads what strangers may have made.
+type tooling struct {
+	*exec.Cmd
+	said   *lastLines
+	memory uint64
+	wait   func() error
+}
+
+// Memory that ffmpeg's programs may take: for themselves, and for each pixel of a clip's frames,
+// of which they hold some dozens.
+const (
+	toolMemory  = 2 << 30
+	pixelMemory = 400
+)
+
+// start starts it. The error matches ErrTool.
+func (t *tooling) start() (err error) {
+	if t.wait, err = process.Start(t.Cmd, t.memory); err != nil {
+		return fmt.Errorf("%w cannot be started: %w", ErrTool, err)
+	}
+	return nil
+}
+
+// command is one of ffmpeg's programs, for frames of so many pixels. It ends with ctx and with
+// this program, and is killed if it does not heed being told.
+func command(ctx context.Context, pixels int, name string, args ...string) (*tooling, error) {
 	path, err := tool(name)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	c := exec.CommandContext(ctx, path, args...)
 	c.Cancel = func() error { return c.Process.Signal(syscall.SIGTERM) }
@@ -50,7 +75,7 @@ func command(ctx context.Context, name string, args ...string) (*exec.Cmd, *last
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is told by us
 	said := &lastLines{}
 	c.Stderr = said
-	return c, said, nil
+	return &tooling{Cmd: c, said: said, memory: toolMemory + pixelMemory*uint64(pixels)}, nil
 }
 
 // lastLines keeps the end of what a program says.

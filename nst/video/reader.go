@@ -42,8 +42,7 @@ type Frame struct {
 type Reader struct {
 	clip   *Clip
 	ctx    context.Context
-	cmd    *exec.Cmd
-	said   *lastLines
+	cmd    *tooling
 	pixels chan []byte
 	times  chan Time
 	ahead  [][]byte // frames of which it is not known yet when they are shown
@@ -67,11 +66,7 @@ func (c *Clip) Open(ctx context.Context) (*Reader, error) {
 	raw := []string{"-fps_mode", "passthrough", "-enc_time_base", c.base, "-c:v", "rawvideo"}
 	args = append(append(append(args, "-map", "[pixels]"), raw...), "-f", "rawvideo", "pipe:1")
 	args = append(append(append(args, "-map", "[times]"), raw...), "-flush_packets", "1", "-f", "framecrc", "pipe:3")
-	cmd, said, err := command(ctx, "ffmpeg", args...)
-	if err != nil {
-		return nil, err
-	}
-	pixels, err := cmd.StdoutPipe()
+	cmd, err := command(ctx, c.Width*c.Height, "ffmpeg", args...)
 	if err != nil {
 		return nil, err
 	}
@@ -79,14 +74,17 @@ func (c *Clip) Open(ctx context.Context) (*Reader, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer theirs.Close()
 	cmd.ExtraFiles = []*os.File{theirs}
-	err = cmd.Start()
-	theirs.Close()
+	pixels, err := cmd.StdoutPipe() // which a failed start closes
+	if err == nil {
+		err = cmd.start()
+	}
 	if err != nil {
 		lines.Close()
-		return nil, fmt.Errorf("%w cannot be started: %w", ErrTool, err)
+		return nil, err
 	}
-	r := &Reader{clip: c, ctx: ctx, cmd: cmd, said: said, pixels: make(chan []byte), times: make(chan Time),
+	r := &Reader{clip: c, ctx: ctx, cmd: cmd, pixels: make(chan []byte), times: make(chan Time),
 		done: make(chan struct{})}
 	go r.readPixels(pixels)
 	go r.readTimes(lines)
@@ -207,7 +205,7 @@ func (r *Reader) failed() error {
 	if err := r.clip.unchanged(); err != nil {
 		return err
 	}
-	why := r.said.last()
+	why := r.cmd.said.last()
 	switch {
 	case why == "":
 		why = "it is empty"
@@ -222,7 +220,7 @@ func (r *Reader) end() error {
 	if !r.closed {
 		r.closed = true
 		close(r.done)
-		r.ended = r.cmd.Wait()
+		r.ended = r.cmd.wait()
 	}
 	var exit *exec.ExitError
 	gaveUp := errors.As(r.ended, &exit) && exit.Exited() // on the clip, and said why
@@ -234,7 +232,7 @@ func (r *Reader) end() error {
 
 // Damaged is what ffmpeg said of the clip where it could not be decoded as it should, after
 // io.EOF; empty: nothing.
-func (r *Reader) Damaged() string { return r.said.last() }
+func (r *Reader) Damaged() string { return r.cmd.said.last() }
 
 // Close ends the reading.
 func (r *Reader) Close() {
@@ -244,7 +242,7 @@ func (r *Reader) Close() {
 	r.closed = true
 	close(r.done)
 	_ = r.cmd.Cancel()
-	_ = r.cmd.Wait() // it was told to end
+	_ = r.cmd.wait() // it was told to end
 }
 
 // pictureOf makes a picture of RGB bytes.

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -101,7 +100,7 @@ func (c *Clip) tryEncoder(ctx context.Context, ending string, width, height int,
 	}
 	if err := errors.Join(w.Write(picture.New(width, height), at), w.Close()); err != nil {
 		return fmt.Errorf("%w cannot write %s of %d×%d by %s: %s", ErrTool, ending, width, height, e.Codec,
-			w.said.explain(err))
+			w.cmd.said.explain(err))
 	}
 	return nil
 }
@@ -110,8 +109,7 @@ func (c *Clip) tryEncoder(ctx context.Context, ending string, width, height int,
 type Writer struct {
 	ctx    context.Context
 	file   *picture.Pending // which ffmpeg writes, by its name
-	cmd    *exec.Cmd
-	said   *lastLines
+	cmd    *tooling
 	stdin  io.WriteCloser
 	width  int
 	height int
@@ -168,14 +166,14 @@ func (c *Clip) writing(kind container, first Time, e Encoding) []string {
 
 // start starts ffmpeg, and sends it what comes before the frames.
 func (w *Writer) start(args []string, first Time) (err error) {
-	if w.cmd, w.said, err = command(w.ctx, "ffmpeg", args...); err != nil {
+	if w.cmd, err = command(w.ctx, w.width*w.height, "ffmpeg", args...); err != nil {
 		return err
 	}
 	if w.stdin, err = w.cmd.StdinPipe(); err != nil {
 		return err
 	}
-	if err := w.cmd.Start(); err != nil {
-		return fmt.Errorf("%w cannot be started: %w", ErrTool, err)
+	if err := w.cmd.start(); err != nil {
+		return err
 	}
 	if _, err := w.stdin.Write(matroskaHeader(w.width, w.height, first)); err != nil {
 		return w.failed(err)
@@ -251,7 +249,7 @@ func (w *Writer) Write(p *picture.Picture, at Time) error {
 
 func (w *Writer) failed(err error) error {
 	w.stdin.Close()
-	waited := w.cmd.Wait()
+	waited := w.cmd.wait()
 	w.closed = true
 	if waited != nil {
 		err = waited
@@ -264,7 +262,7 @@ func (w *Writer) why(err error) error {
 	if w.ctx.Err() != nil {
 		return w.ctx.Err()
 	}
-	return fmt.Errorf("%w: %s", ErrTool, w.said.explain(err))
+	return fmt.Errorf("%w: %s", ErrTool, w.cmd.said.explain(err))
 }
 
 // Close ends the clip, and puts it in its place.
@@ -274,7 +272,7 @@ func (w *Writer) Close() error {
 	}
 	w.stdin.Close()
 	w.closed = true
-	if err := w.cmd.Wait(); err != nil {
+	if err := w.cmd.wait(); err != nil {
 		return errors.Join(w.why(err), w.file.Abandon())
 	}
 	return w.file.Commit()
@@ -286,7 +284,7 @@ func (w *Writer) Abandon() error {
 		w.closed = true
 		_ = w.cmd.Cancel()
 		w.stdin.Close()
-		_ = w.cmd.Wait()
+		_ = w.cmd.wait()
 	}
 	return w.file.Abandon()
 }

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/seed9bb5c928/nst/nst/internal/process"
 )
 
 // child is a process that decodes, as its parent sees it.
@@ -38,31 +40,6 @@ const variable = "NST_DECODES"
 
 // headerTime is how long a child may take, by the clock, to start and to read a header.
 const headerTime = 60 * time.Second
-
-// starts are functions that start processes: the kernel ends a child with the thread that
-// started it, so that is one which does not end.
-var starts = sync.OnceValue(func() chan<- func() {
-	todo := make(chan func())
-	go func() {
-		runtime.LockOSThread()
-		for do := range todo {
-			do()
-		}
-	}()
-	return todo
-})
-
-// Start starts a command whose process the kernel ends if this one is ended, however that
-// happens: with Pdeathsig, by a thread that does not end before.
-func Start(command *exec.Cmd) error {
-	if command.SysProcAttr == nil {
-		command.SysProcAttr = &syscall.SysProcAttr{}
-	}
-	command.SysProcAttr.Pdeathsig = syscall.SIGKILL
-	started := make(chan error)
-	starts() <- func() { started <- command.Start() }
-	return <-started
-}
 
 // start starts a child.
 func start() (*child, error) {
@@ -92,12 +69,13 @@ func start() (*child, error) {
 	c.command.Stderr = c.said
 	c.command.ExtraFiles = []*os.File{theirs}
 	c.command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is told by us
-	if err := Start(c.command); err != nil {
+	wait, err := process.Start(c.command, 0)
+	if err != nil {
 		c.conn.Close()
 		return nil, err
 	}
 	go func() {
-		_ = c.command.Wait()
+		_ = wait()
 		close(c.ended)
 	}()
 	return c, nil

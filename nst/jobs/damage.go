@@ -1,0 +1,218 @@
+package jobs
+
+import (
+	"bufio"
+	"context"
+	"encoding/gob"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// DamageError is the error of Open where the store's files are damaged: what cannot be read any
+// more would be waited for. Config.Repair goes on without.
+type DamageError struct {
+	// Stream is the name of the stream, and Lost what of it cannot be read: subjects, of which
+	// "$KV.nst-jobs.ID" is a job's record.
+	Stream string
+	Lost   []string
+}
+
+// Error names the stream, and the first of what is lost.
+func (e *DamageError) Error() string {
+	const most = 5
+	text := strings.Join(e.Lost[:min(most, len(e.Lost))], ", ")
+	if more := len(e.Lost) - most; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return fmt.Sprintf("the stream %s is damaged: %s cannot be read", e.Stream, text)
+}
+
+// tidied is a key of the records that is written again and again, so that the newest of them is
+// always there: what is newer than all that can be read was cut off.
+const tidied = "tidied.at"
+
+// newest is what a DamageError says of it.
+const newest = "what was written last"
+
+const recordStream = "KV_nst-jobs"
+
+// streams are those of the queue, as far as they are there. Of the object store, whose chunks are
+// much and are looked at by Verify, the names alone are looked at.
+var streams = map[string]string{recordStream: ">", "KV_nst-previews": ">", "KV_nst-workers": ">",
+	"KV_" + sessionBucket: ">", "KV_" + spentBucket: ">", workStream: ">", objectStream: metaSubject + ">"}
+
+// damage looks whether what the streams say that they have can be read.
+func (q *Queue) damage(ctx context.Context) (all []*DamageError, err error) {
+	for name, subjects := range streams {
+		stream, err := q.js.Stream(ctx, name)
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		info, err := stream.Info(ctx, jetstream.WithSubjectFilter(subjects))
+		if err != nil {
+			return nil, err
+		}
+		d := &DamageError{Stream: name}
+		for subject := range info.State.Subjects { // of each the newest is kept
+			_, err := stream.GetLastMsgForSubject(ctx, subject)
+			switch {
+			case errors.Is(err, jetstream.ErrMsgNotFound):
+				d.Lost = append(d.Lost, subject)
+			case err != nil:
+				return nil, err
+			}
+		}
+		if slices.Sort(d.Lost); len(d.Lost) > 0 { // it may have been deleted since
+			if d.Lost, err = stillLost(ctx, stream, subjects, d.Lost); err != nil {
+				return nil, err
+			}
+		}
+		if name == recordStream && info.State.Subjects["$KV.nst-jobs."+tidied] > 0 {
+			cut, err := lacksNewest(ctx, stream)
+			if err != nil {
+				return nil, err
+			}
+			if cut {
+				d.Lost = append(d.Lost, newest)
+			}
+		}
+		if len(d.Lost) > 0 {
+			all = append(all, d)
+		}
+	}
+	slices.SortFunc(all, func(a, b *DamageError) int { return strings.Compare(a.Stream, b.Stream) })
+	return all, nil
+}
+
+// lacksNewest says whether a stream does not have the message that it says is its last, where
+// that is still the last.
+func lacksNewest(ctx context.Context, stream jetstream.Stream) (bool, error) {
+	for before := uint64(0); ; {
+		info, err := stream.Info(ctx)
+		if err != nil {
+			return false, err
+		}
+		if before == info.State.LastSeq {
+			return true, nil
+		}
+		before = info.State.LastSeq
+		if _, err = stream.GetMsg(ctx, before); !errors.Is(err, jetstream.ErrMsgNotFound) {
+			return false, err
+		}
+	}
+}
+
+// stillLost are those of the subjects that the stream still says it has.
+func stillLost(ctx context.Context, stream jetstream.Stream, filter string, lost []string) ([]string, error) {
+	info, err := stream.Info(ctx, jetstream.WithSubjectFilter(filter))
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(lost, func(subject string) bool { return info.State.Subjects[subject] == 0 }), nil
+}
+
+// kept is a message of a stream that is made anew.
+type kept struct {
+	Subject   string
+	Operation string // of a key-value bucket's: a deletion
+	Data      []byte
+}
+
+// repair makes a damaged stream anew of what can be read of it, which is kept in a file
+// meanwhile.
+func (q *Queue) repair(ctx context.Context, name string) error {
+	file, err := os.CreateTemp(q.config.Dir, ".repair-*")
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	if err := os.Remove(file.Name()); err != nil {
+		return err
+	}
+	stream, err := q.js.Stream(ctx, name)
+	if err != nil {
+		return err
+	}
+	info := stream.CachedInfo()
+	whole, count := gob.NewEncoder(file), 0
+	for next := max(1, info.State.FirstSeq); next <= info.State.LastSeq; {
+		m, err := stream.GetMsg(ctx, next, jetstream.WithGetMsgSubject(">"))
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			next++
+			continue
+		}
+		if err == nil {
+			next = m.Sequence + 1
+			err = whole.Encode(kept{m.Subject, m.Header.Get(kvOperation), m.Data})
+		}
+		if err != nil {
+			return err
+		}
+		count++
+	}
+	if _, err := file.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	if err := q.js.DeleteStream(ctx, name); err != nil {
+		return err
+	}
+	if _, err := q.js.CreateStream(ctx, info.Config); err != nil {
+		return err
+	}
+	for again := gob.NewDecoder(bufio.NewReader(file)); count > 0; count-- {
+		var m kept
+		if err := again.Decode(&m); err != nil {
+			return err
+		}
+		message := &nats.Msg{Subject: m.Subject, Data: m.Data, Header: nats.Header{}}
+		if m.Operation != "" {
+			message.Header.Set(kvOperation, m.Operation)
+		}
+		if _, err := q.js.PublishMsg(ctx, message); err != nil {
+			return full(err)
+		}
+	}
+	return nil
+}
+
+const kvOperation = "KV-Operation"
+
+// mend looks for damage, and repairs it if that is wanted, however long that takes.
+func (q *Queue) mend(ctx context.Context) error {
+	look, cancel := context.WithTimeout(ctx, damageTime)
+	defer cancel()
+	all, err := q.damage(look)
+	if err != nil {
+		return fmt.Errorf("whether the store is damaged: %w", err)
+	}
+	for _, d := range all {
+		if !q.config.Repair {
+			err = errors.Join(err, d)
+			continue
+		}
+		for _, lost := range d.Lost {
+			q.config.Log.Error("the store has lost something", "stream", d.Stream, "what", lost)
+		}
+		if e := q.repair(ctx, d.Stream); e != nil {
+			err = errors.Join(err, fmt.Errorf("the stream %s cannot be repaired: %w", d.Stream, e))
+		}
+	}
+	return err
+}
+
+// Times that it may take to look for damage, and without a record while they are read.
+const (
+	damageTime = time.Minute
+	recordTime = 30 * time.Second
+)
