@@ -5,13 +5,17 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/seed9bb5c928/nst/nst/jobs"
+	"github.com/seed9bb5c928/nst/nst/jobs/jobstest"
 )
 
 // A store whose files are damaged is not waited for: Open says which stream it is, and goes on
@@ -93,4 +97,50 @@ func TestDamage(t *testing.T) {
 			close()
 		})
 	}
+}
+
+// After a disk that was full the queue works again by itself. Here its files are /dev/full for a
+// while.
+func TestFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	server, err := jobs.StartServer(jobs.ServerConfig{Dir: dir})
+	require.NoError(t, err)
+	defer server.Close()
+	nc, err := server.Connect()
+	require.NoError(t, err)
+	defer nc.Close()
+	q, err := jobs.Open(context.Background(), nc, jobs.Config{})
+	require.NoError(t, err)
+	defer q.Close()
+	first := submit(t, q, request(t, 64, 6))
+
+	full, err := os.OpenFile("/dev/full", os.O_RDWR, 0)
+	require.NoError(t, err)
+	defer full.Close()
+	filled := 0
+	descriptors, err := os.ReadDir("/proc/self/fd")
+	require.NoError(t, err)
+	for _, d := range descriptors {
+		path, _ := os.Readlink(filepath.Join("/proc/self/fd", d.Name()))
+		if strings.HasPrefix(path, dir) && strings.HasSuffix(path, ".blk") {
+			fd, err := strconv.Atoi(d.Name())
+			require.NoError(t, err)
+			require.NoError(t, unix.Dup3(int(full.Fd()), fd, unix.O_CLOEXEC))
+			filled++
+		}
+	}
+	require.Positive(t, filled)
+	try := func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+		defer cancel()
+		_, _, err := q.Submit(ctx, request(t, 64, 6))
+		return err
+	}
+	require.Error(t, try())
+	require.Eventually(t, func() bool { return try() == nil }, 2*time.Minute, 100*time.Millisecond)
+	all := q.List()
+	assert.GreaterOrEqual(t, len(all), 2)
+	assert.Equal(t, first.ID, all[len(all)-1].ID)
+	jobstest.Work(t, q, jobstest.Engine(t))
+	until(t, q, all[0].ID, finished)
 }

@@ -14,9 +14,11 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
+	"github.com/google/renameio/v2"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"golang.org/x/crypto/bcrypt"
@@ -29,10 +31,14 @@ const URLFile = "worker-url"
 type Server struct {
 	server  *server.Server
 	options *server.Options
-	lock    *os.File     // held while the folder is ours
-	local   net.Listener // for workers of this machine, where others need TLS; nil: the server's does
+	config  server.JetStreamConfig // as it was opened
+	lock    *os.File               // held while the folder is ours
+	local   net.Listener           // for workers of this machine, where others need TLS; nil: the server's does
 	url     string
 	token   string
+	log     *slog.Logger
+	ended   chan struct{} // closed by Close
+	watched sync.WaitGroup
 }
 
 // WorkerToken admits a worker of another process to a server: in place of the token that is
@@ -88,7 +94,7 @@ func StartServer(c ServerConfig) (*Server, error) {
 		// What a power cut may cost; a killed process costs nothing.
 		SyncInterval: 5 * time.Second, JetStreamMaxStore: c.MaxBytes, MaxPayload: 8 << 20,
 	}
-	s := &Server{lock: lock}
+	s := &Server{lock: lock, ended: make(chan struct{}), log: cmp.Or(c.Log, slog.New(slog.DiscardHandler))}
 	if c.Listen != "" {
 		host, port, err := net.SplitHostPort(c.Listen)
 		if err == nil {
@@ -127,6 +133,8 @@ func StartServer(c ServerConfig) (*Server, error) {
 		return nil, fmt.Errorf("the embedded NATS server does not start; is %s in use by another?",
 			cmp.Or(c.Listen, c.Dir))
 	}
+	s.config = *s.server.JetStreamConfig()
+	s.config.StoreDir = c.Dir // to which the server adds a folder
 	if c.Listen != "" {
 		scheme := "nats://"
 		if c.TLS != nil {
@@ -138,13 +146,51 @@ func StartServer(c ServerConfig) (*Server, error) {
 		}
 		s.url = scheme + ourUser + ":" + s.token + "@" + s.server.Addr().String()
 		path := filepath.Join(c.Dir, URLFile)
-		_ = os.Remove(path) // one that others could read would stay so
-		if err := os.WriteFile(path, []byte(s.url+"\n"), 0o600); err != nil {
+		if err := renameio.WriteFile(path, []byte(s.url+"\n"), 0o600, renameio.IgnoreUmask()); err != nil {
 			s.Close()
 			return nil, fmt.Errorf("the embedded NATS server's URL: %w", err)
 		}
 	}
+	s.watched.Go(s.reopen)
 	return s, nil
+}
+
+// healthEvery is how often the store is looked at.
+var healthEvery = 5 * time.Second
+
+// reopen opens the store anew when it could not be written to, as on a full disk, and there is
+// room again: the server itself would write to it no more. Connections stay.
+func (s *Server) reopen() {
+	for {
+		select {
+		case <-s.ended:
+			return
+		case <-time.After(healthEvery):
+		}
+		health := s.server.Healthz(nil)
+		if health.Error == "" && s.server.JetStreamEnabled() {
+			continue
+		}
+		if free, err := freeBytes(s.options.StoreDir); err != nil || free < reserve {
+			continue
+		}
+		config := s.config
+		err := errors.Join(s.server.ShutdownJetStream(), s.server.EnableJetStream(&config))
+		if err != nil {
+			s.log.Error("the store cannot be opened again", "why", health.Error, "error", err)
+			continue
+		}
+		s.log.Warn("the store was opened again", "why", health.Error)
+	}
+}
+
+// freeBytes is what a folder's disk has free.
+func freeBytes(dir string) (int64, error) {
+	var s syscall.Statfs_t
+	if err := syscall.Statfs(dir, &s); err != nil {
+		return 0, err
+	}
+	return int64(s.Bavail) * s.Bsize, nil
 }
 
 // ourUser is who connects with the token in the folder.
@@ -193,8 +239,13 @@ func (s *Server) relay() (err error) {
 	go func() {
 		for {
 			outside, err := s.local.Accept()
-			if err != nil {
+			if errors.Is(err, net.ErrClosed) {
 				return
+			}
+			if err != nil { // there are too many files, say
+				s.log.Warn("a worker of this machine cannot connect", "error", err)
+				time.Sleep(100 * time.Millisecond)
+				continue
 			}
 			inside, err := s.server.InProcessConn()
 			if err != nil {
@@ -227,12 +278,18 @@ func token(path string) (string, error) {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
 		data = []byte(rand.Text())
-		err = os.WriteFile(path, data, 0o600)
+		err = renameio.WriteFile(path, data, 0o600, renameio.IgnoreUmask())
 	}
 	if err != nil {
 		return "", fmt.Errorf("the embedded NATS server's token: %w", err)
 	}
-	return strings.TrimSpace(string(data)), nil
+	const least = 16 // of those that this program writes there are 26
+	text := strings.TrimSpace(string(data))
+	if len(text) < least {
+		return "", fmt.Errorf("the embedded NATS server's token: %s has %d characters, which anybody could guess: delete "+
+			"the file, and another token is made", path, len(text))
+	}
+	return text, nil
 }
 
 // URL is what workers in other processes connect to, the token in it; empty if the
@@ -240,7 +297,7 @@ func token(path string) (string, error) {
 func (s *Server) URL() string { return s.url }
 
 // MaxBytes is how much the server stores.
-func (s *Server) MaxBytes() int64 { return s.server.JetStreamConfig().MaxStore }
+func (s *Server) MaxBytes() int64 { return s.config.MaxStore }
 
 // Connect connects to the server without a network.
 func (s *Server) Connect() (*nats.Conn, error) {
@@ -251,8 +308,10 @@ func (s *Server) Connect() (*nats.Conn, error) {
 	return nats.Connect("", options...)
 }
 
-// Close stops the server; what it has stored stays.
+// Close stops the server, once; what it has stored stays.
 func (s *Server) Close() {
+	close(s.ended)
+	s.watched.Wait()
 	if s.local != nil {
 		s.local.Close()
 	}

@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -241,11 +240,11 @@ func (q *Queue) room(ctx context.Context, r Request, j Job) (need int64, err err
 
 // diskFree is what the store's disk has free, if it is on this machine.
 func (q *Queue) diskFree() (bytes int64, known bool) {
-	var s syscall.Statfs_t
-	if q.config.Dir == "" || syscall.Statfs(q.config.Dir, &s) != nil {
+	if q.config.Dir == "" {
 		return 0, false
 	}
-	return int64(s.Bavail) * s.Bsize, true
+	free, err := freeBytes(q.config.Dir)
+	return free, err == nil
 }
 
 // keyName is where a request's key is kept: an owner's keys are its own.
