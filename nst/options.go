@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -22,6 +24,21 @@ type OptionError struct {
 	// Problem completes "Field …": the value, and what would do.
 	Problem string
 }
+
+// Text is Error with fields of Options, also those that Problem speaks of, by the names that a
+// function gives them: flags, or options in JSON.
+func (e *OptionError) Text(name func(field string) string) string {
+	return name(e.Field) + " " + fieldNames.ReplaceAllStringFunc(e.Problem, name)
+}
+
+// fieldNames finds fields of Options in a text.
+var fieldNames = func() *regexp.Regexp {
+	var names []string
+	for _, f := range reflect.VisibleFields(reflect.TypeFor[Options]()) {
+		names = append(names, f.Name)
+	}
+	return regexp.MustCompile(`\b(` + strings.Join(names, "|") + `)\b`)
+}()
 
 // Error returns the field and the problem.
 func (e *OptionError) Error() string { return e.Field + " " + e.Problem }

@@ -46,8 +46,8 @@ func (r *run) checkResume() error {
 			continue // they change no cost but by rounding
 		}
 		if !reflect.DeepEqual(theirs[name], ours[name]) {
-			differ = append(differ, fmt.Sprintf("%s %v, not %v", strings.ReplaceAll(name, "_", "-"), theirs[name],
-				ours[name]))
+			differ = append(differ, fmt.Sprintf("%s %v, not %v", strings.ReplaceAll(name, "_", "-"), given(theirs[name]),
+				given(ours[name])))
 		}
 	}
 	if len(differ) > 0 {
@@ -109,6 +109,14 @@ func (r *run) restore(eval *objective.Evaluator, settings descent.Settings, at s
 	now := descent.Resume(eval, settings, at.iterations, s)
 	torch.Close(s.Optimizer...)
 	return now, nil
+}
+
+// given is an option's value in a text.
+func given(value any) any {
+	if value == nil {
+		return "by default"
+	}
+	return value
 }
 
 // checkState says whether the checkpoint has what a run at its scale can go on from: each tensor

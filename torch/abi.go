@@ -21,9 +21,12 @@ func ABI() string {
 	return hex.EncodeToString(sum[:])
 }
 
-// checkABI says whether libnsttorch.so was compiled with the header that this program
-// was: another one would be called wrongly.
+// checkABI says whether libtorch can be loaded, and libnsttorch.so was compiled with the header
+// that this program was: another one would be called wrongly.
 var checkABI = sync.OnceValue(func() error {
+	if why := C.nst_load(); why != nil {
+		return fmt.Errorf("libtorch cannot be loaded: %s", C.GoString(why))
+	}
 	return compareABI(C.GoString(C.nst_abi()), ABI())
 })
 

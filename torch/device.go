@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 )
 
 // Device names where a tensor is, as libtorch does: "cpu", "cuda:0".
@@ -52,7 +53,7 @@ func ParseDevice(name string) (Device, error) {
 		}
 		device, err := ParseDevice("cuda")
 		if err != nil {
-			autoFallback = err
+			autoFallback.Store(&err)
 			return CPU, nil
 		}
 		return device, nil
@@ -84,11 +85,16 @@ func ParseDevice(name string) (Device, error) {
 }
 
 // autoFallback is why "auto" came to be the CPU.
-var autoFallback error
+var autoFallback atomic.Pointer[error]
 
 // AutoFallback returns why ParseDevice("auto") gave the CPU on a machine with an
 // NVIDIA driver: nil if it did not.
-func AutoFallback() error { return autoFallback }
+func AutoFallback() error {
+	if why := autoFallback.Load(); why != nil {
+		return *why
+	}
+	return nil
+}
 
 // Card names a CUDA device's card and its compute capability; "" for other devices.
 func Card(device Device) string {

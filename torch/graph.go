@@ -19,6 +19,8 @@ type Graph struct {
 // that f makes are the graph's memory: those that it keeps have values after
 // Replay.
 func Record(device Device, f func()) (*Graph, error) {
+	runtime.LockOSThread() // which records
+	defer runtime.UnlockOSThread()
 	name, free := cString(string(device))
 	defer free()
 	var h C.nst_graph

@@ -6,15 +6,18 @@ import (
 	"path"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
-// hostMemory reads Linux's accounts of the machine, of this process and of the control
+// hostMemory reads Linux's accounts of the machine, of this process, its limits and the control
 // groups that it is in: what is free is the least of what these leave.
 func hostMemory() (Memory, error) {
 	var m Memory
+	var addresses, data int64
 	for file, fields := range map[string]map[string]*int64{
 		"/proc/meminfo":     {"MemAvailable": &m.Free, "MemTotal": &m.Total},
-		"/proc/self/status": {"VmRSS": &m.Allocated, "VmHWM": &m.Peak},
+		"/proc/self/status": {"VmRSS": &m.Allocated, "VmHWM": &m.Peak, "VmSize": &addresses, "VmData": &data},
 	} {
 		text, err := os.ReadFile(file)
 		if err != nil {
@@ -27,6 +30,14 @@ func hostMemory() (Memory, error) {
 				fmt.Sscan(value, &kib)
 				*field = kib << 10
 			}
+		}
+	}
+	// ulimit's -v and -d: not all that is mapped is memory, and so what they leave is not all used.
+	for resource, used := range map[int]int64{unix.RLIMIT_AS: addresses, unix.RLIMIT_DATA: data} {
+		var limit unix.Rlimit
+		if unix.Getrlimit(resource, &limit) == nil && limit.Cur < uint64(m.Total) {
+			m.Total = int64(limit.Cur)
+			m.Free = min(m.Free, max(0, m.Total-used))
 		}
 	}
 	if groups, err := os.ReadFile("/proc/self/cgroup"); err == nil {

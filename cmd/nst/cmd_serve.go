@@ -31,6 +31,7 @@ type serveOptions struct {
 	workers, maxJobs, replicas    int
 	retention, patience           time.Duration
 	maxPixels                     int64
+	maxSeconds                    float64
 	maxStore, maxClip             nst.Bytes
 	maxFrames                     int
 	proxies                       []string
@@ -82,6 +83,8 @@ Jobs are kept in --data, by a NATS server in this process, or in a NATS cluster 
 	f.DurationVar(&o.patience, "patience", 15*time.Second,
 		"how long a worker may be silent before its job goes to another")
 	f.Int64Var(&o.maxPixels, "max-pixels", 64<<20, "how large pictures and results may be")
+	f.Float64Var(&o.maxSeconds, "max-seconds", 0, "how long workers may have a job: a picture is what it is then "+
+		"(default: as long as it takes)")
 	f.Var(textFlag{&o.maxClip}, "max-clip-bytes", "how large a clip may be that is sent (default: 1G)")
 	f.IntVar(&o.maxFrames, "max-clip-frames", 3000, "how many frames it may have")
 	f.Var(textFlag{&o.maxStore}, "max-store",
@@ -120,6 +123,9 @@ func (o *serveOptions) prepare() (tokens []httpapi.Token, err error) {
 	}
 	if o.maxFrames < 1 {
 		return nil, usage("--max-clip-frames is %d; 1 or more will do", o.maxFrames)
+	}
+	if !(o.maxSeconds >= 0 && o.maxSeconds < 1e9) {
+		return nil, usage("--max-seconds is %v; 0 or more will do", o.maxSeconds)
 	}
 	if o.workers < 0 || o.maxJobs < 1 || o.retention < time.Minute || o.maxPixels < 1 || o.patience < time.Second ||
 		o.keepEvery <= 0 {
@@ -234,7 +240,8 @@ func runServe(ctx context.Context, o *serveOptions, stderr io.Writer) error {
 		}
 	}
 	c := jobs.Config{Replicas: o.replicas, MaxJobs: o.maxJobs, Retention: o.retention, Patience: o.patience,
-		MaxPixels: o.maxPixels, MaxClipFrames: o.maxFrames, Repair: o.repair, Log: log}
+		MaxPixels: o.maxPixels, MaxClipFrames: o.maxFrames, MaxSeconds: o.maxSeconds, Repair: o.repair,
+		Log: log}
 	var nc *nats.Conn
 	url := o.nats // for the workers
 	if o.nats != "" {

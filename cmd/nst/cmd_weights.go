@@ -80,7 +80,7 @@ func runWeights(ctx context.Context, source, output, normalisation string, stder
 		}
 		source = path
 	}
-	w, err := vgg19.ReadWeights(source, normalisation)
+	w, err := vgg19.ReadWeights(ctx, source, normalisation)
 	if err != nil {
 		return usageError{err}
 	}

@@ -32,7 +32,16 @@ const (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	// A terminal that is closed ends a run as Ctrl-C does, which is not to be lost. The service
+	// reads its files again by that signal; nohup ignores it.
+	if !signal.Ignored(syscall.SIGHUP) && (len(os.Args) < 2 || os.Args[1] != "serve") {
+		signals = append(signals, syscall.SIGHUP)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), signals...)
+	// What nobody reads any more is not written: that is an error then, and no reason to end. (To
+	// ignore the signal would have other programs that are started ignore it too.)
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	go func() {
 		<-ctx.Done()
 		stop() // a second Ctrl-C ends the program at once
@@ -153,7 +162,7 @@ func oneLine(err error) string {
 	text := err.Error()
 	var option *nst.OptionError
 	if errors.As(err, &option) {
-		text = flagName(option.Field) + " " + option.Problem
+		text = option.Text(flagName)
 	}
 	if errors.Is(err, torch.ErrOutOfMemory) {
 		text = "out of memory: a smaller --size needs less (" + text + ")"

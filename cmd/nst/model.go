@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -62,7 +63,7 @@ func exists(path string) bool {
 
 // expand makes the default network of its published weights.
 func expand(codes string, places []string) (string, error) {
-	w, err := vgg19.ReadWeights(codes, "")
+	w, err := vgg19.ReadWeights(context.Background(), codes, "")
 	if err != nil {
 		return "", err
 	}

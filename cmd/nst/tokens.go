@@ -121,9 +121,14 @@ func readToken(line string) (t httpapi.Token, err error) {
 			t.Waiting = int(number)
 		case key == "pixels-a-day" && whole && number >= 1:
 			t.PixelsADay = int64(number)
+		case key == "work-a-day" && whole && number >= 1:
+			t.WorkADay = int64(number)
+		case key == "max-seconds" && whole && number >= 1:
+			t.MaxSeconds = number
 		default:
-			return t, fmt.Errorf("%q is not known after a token: admin, priority=N, at-once=N, waiting=N and "+
-				"pixels-a-day=N are, N being a whole number such as 50M", word)
+			return t, fmt.Errorf("%q is not known after a token: admin, priority=N, at-once=N, waiting=N, "+
+				"pixels-a-day=N, work-a-day=N (pixels times iterations) and max-seconds=N are, N being a whole number "+
+				"such as 50M", word)
 		}
 	}
 	return t, nil

@@ -161,7 +161,7 @@ func New(q *jobs.Queue, c Config) *API {
 			}
 		})
 	}
-	stranger("POST /v1/session", a.guests.login)
+	stranger("POST /v1/session", a.login)
 	stranger("DELETE /v1/session", a.guests.logout)
 	open("GET /healthz", func(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, 200,
@@ -427,8 +427,7 @@ func problemOf(err error) problem {
 	switch {
 	case errors.As(err, &p):
 	case errors.As(err, &option):
-		p = problem{Status: 422, Title: "Invalid option", Detail: optionName(option.Field) + " " + option.Problem,
-			Field: optionName(option.Field)}
+		p = problem{Status: 422, Title: "Invalid option", Detail: option.Text(optionName), Field: optionName(option.Field)}
 	case errors.As(err, &part):
 		p = problem{Status: 422, Title: "Unusable picture", Detail: part.Error(), Part: part.Part}
 	case errors.Is(err, nst.ErrInvalidOption):
@@ -644,7 +643,7 @@ func (a *API) limits(w http.ResponseWriter, r *http.Request) error {
 	writeJSON(w, 200, map[string]any{
 		"max_clip_bytes": clip, "max_clip_frames": c.MaxClipFrames,
 		"max_bytes": a.config.MaxBytes, "max_pixels": c.MaxPixels, "max_iterations": c.MaxIterations,
-		"max_jobs": c.MaxJobs, "retention_seconds": int64(c.Retention.Seconds()),
+		"max_jobs": c.MaxJobs, "max_seconds": c.MaxSeconds, "retention_seconds": int64(c.Retention.Seconds()),
 	})
 	return nil
 }

@@ -162,12 +162,20 @@ func (g *guests) try(r *http.Request, token string) (found guest, err error) {
 	return found, errToken
 }
 
-// login is POST /v1/session: {"token": …} for a cookie.
-func (g *guests) login(w http.ResponseWriter, r *http.Request) error {
+// login is POST /v1/session: {"token": …} for a cookie. Its body has a job's times to come.
+func (a *API) login(w http.ResponseWriter, r *http.Request) error {
+	leave, err := a.senders.enter(a.group(r))
+	if err != nil {
+		return err
+	}
+	defer leave()
+	r.Body = &arriving{ReadCloser: http.MaxBytesReader(w, r.Body, 4096), control: http.NewResponseController(w),
+		began: time.Now()}
+	g := a.guests
 	var given struct {
 		Token string `json:"token"`
 	}
-	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 4096))
+	data, err := io.ReadAll(r.Body)
 	if err != nil {
 		return err
 	}

@@ -7,73 +7,108 @@ import (
 )
 
 // films are the files of clips that were asked for lately. A player asks for a clip in many
-// parts, and each would bring all of it from the store again.
+// parts, also at once, and each would bring all of it from the store again.
 type films struct {
 	mutex sync.Mutex
 	all   map[string]*film
 }
 
-// film is a clip's file.
+// film is a clip's file, once it is brought.
 type film struct {
 	*os.File
-	users int
-	kept  bool // it is among all
+	users   int
+	left    time.Time // by the last one
+	brought chan struct{}
+	err     error
+	kept    bool // it is among all
 }
 
 const (
-	maxFilms = 8
+	maxFilms = 8           // of those without a user
 	filmTime = time.Minute // that one is kept without a user
 )
 
-// take returns the file of a name, which bring fills where there is none. The caller leaves
-// it.
+// take returns the file of a name, which the first who asks for it has bring fill. The caller
+// leaves it.
 func (f *films) take(name string, bring func(*os.File) error) (*film, error) {
 	f.mutex.Lock()
-	one := f.all[name]
-	if one != nil {
-		one.users++
+	one, there := f.all[name]
+	if !there {
+		one = &film{brought: make(chan struct{}), kept: true}
+		f.all[name] = one
 	}
+	one.users++
 	f.mutex.Unlock()
-	if one != nil {
+	if there {
+		if <-one.brought; one.err != nil { // the first's client may have left: this one's has not
+			f.leave(name, one)
+			return f.take(name, bring)
+		}
 		return one, nil
 	}
 	file, err := spool()
-	if err != nil {
-		return nil, err
+	if err == nil {
+		if err = bring(file); err != nil {
+			file.Close()
+		}
 	}
-	if err := bring(file); err != nil {
-		file.Close()
-		return nil, err
+	if one.File, one.err = file, err; err != nil {
+		f.mutex.Lock()
+		f.forget(name, one)
+		f.mutex.Unlock()
 	}
-	one = &film{File: file, users: 1}
-	f.mutex.Lock()
-	defer f.mutex.Unlock()
-	if f.all[name] == nil && len(f.all) < maxFilms {
-		f.all[name], one.kept = one, true
+	close(one.brought)
+	return one, err
+}
+
+// forget has the next who asks bring the file anew.
+func (f *films) forget(name string, one *film) {
+	if f.all[name] == one {
+		delete(f.all, name)
 	}
-	return one, nil
+	one.kept = false
 }
 
 // leave says that a user needs a file no longer.
 func (f *films) leave(name string, one *film) {
 	f.mutex.Lock()
 	defer f.mutex.Unlock()
-	one.users--
-	switch {
-	case one.users > 0:
-	case !one.kept:
+	if one.users--; one.users > 0 || one.err != nil {
+		return
+	}
+	if !one.kept {
 		one.Close()
-	default:
-		time.AfterFunc(filmTime, func() { f.drop(name, one) })
+		return
+	}
+	one.left = time.Now()
+	f.makeRoom()
+	time.AfterFunc(filmTime, func() { f.drop(name, one) })
+}
+
+// makeRoom closes the file that was left first, if there are too many.
+func (f *films) makeRoom() {
+	idle, name := 0, ""
+	for n, one := range f.all {
+		if one.users > 0 {
+			continue
+		}
+		if idle++; name == "" || one.left.Before(f.all[name].left) {
+			name = n
+		}
+	}
+	if idle > maxFilms {
+		one := f.all[name]
+		f.forget(name, one)
+		one.Close()
 	}
 }
 
-// drop forgets a file that has no user.
+// drop forgets a file that has had no user for long.
 func (f *films) drop(name string, one *film) {
 	f.mutex.Lock()
 	defer f.mutex.Unlock()
-	if one.users == 0 && f.all[name] == one {
-		delete(f.all, name)
+	if one.kept && one.users == 0 && time.Since(one.left) >= filmTime {
+		f.forget(name, one)
 		one.Close()
 	}
 }
@@ -83,8 +118,7 @@ func (f *films) close() {
 	f.mutex.Lock()
 	defer f.mutex.Unlock()
 	for name, one := range f.all {
-		delete(f.all, name)
-		if one.kept = false; one.users == 0 {
+		if f.forget(name, one); one.users == 0 {
 			one.Close()
 		}
 	}

@@ -9,11 +9,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"mime"
 	"mime/multipart"
 	"net/http"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -277,10 +279,8 @@ func parseOptions(data []byte) (nst.Options, jobs.ClipOptions, error) {
 	decoder := json.NewDecoder(bytes.NewReader(data))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(&o); err != nil {
-		var kind *json.UnmarshalTypeError
-		if errors.As(err, &kind) {
-			return fail(problem{Status: 422, Title: "Invalid option", Detail: fmt.Sprintf("%s is a %s; %s is wanted",
-				kind.Field, kind.Value, wanted(kind.Type)), Field: kind.Field})
+		if name, err := wrongOption(data); err != nil {
+			return fail(problem{Status: 422, Title: "Invalid option", Detail: name + " " + err.Error(), Field: name})
 		}
 		return fail(wrong("%s", strings.TrimPrefix(err.Error(), "json: ")))
 	}
@@ -295,6 +295,34 @@ func parseOptions(data []byte) (nst.Options, jobs.ClipOptions, error) {
 		return fail(err)
 	}
 	return o.Options, o.ClipOptions, nil
+}
+
+// wrongOption is the first option, by its name in JSON, that cannot be read, and what is wrong
+// with it; nil: each can, by itself.
+func wrongOption(data []byte) (name string, err error) {
+	var given map[string]json.RawMessage
+	if json.Unmarshal(data, &given) != nil {
+		return "", nil
+	}
+	for _, name := range slices.Sorted(maps.Keys(given)) {
+		one, err := json.Marshal(map[string]json.RawMessage{name: given[name]})
+		if err != nil {
+			return "", nil
+		}
+		decoder := json.NewDecoder(bytes.NewReader(one))
+		decoder.DisallowUnknownFields()
+		var kind *json.UnmarshalTypeError
+		switch err := decoder.Decode(&options{}); {
+		case err == nil:
+		case errors.As(err, &kind):
+			return name, fmt.Errorf("is a %s; %s is wanted", kind.Value, wanted(kind.Type))
+		case strings.Contains(err.Error(), "unknown field"):
+			return name, errors.New("is no option; /openapi.json lists them")
+		default:
+			return name, fmt.Errorf("cannot be read: %s", strings.TrimPrefix(err.Error(), "json: "))
+		}
+	}
+	return "", nil
 }
 
 // options are a request's, and what a job tells of them.

@@ -266,7 +266,7 @@ func TestClipQuota(t *testing.T) {
 	var quota *jobs.QuotaError
 	_, _, err = q.Submit(ctx, r)
 	require.ErrorAs(t, err, &quota)
-	assert.Contains(t, err.Error(), "the result would have 6144 pixels")
+	assert.Contains(t, err.Error(), "the job asks for 6144 pixels")
 }
 
 // A worker without ffmpeg leaves clips to others.

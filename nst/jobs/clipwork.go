@@ -71,7 +71,7 @@ func (w *worker) makeClip(ctx, run context.Context, cancel context.CancelCauseFu
 		return err
 	}
 	return w.finish(ctx, run, c.saver, func(once context.Context) error {
-		return w.queue.writeFile(once, j.ID, "result", c.result())
+		return w.queue.writeFile(once, j.ID, ofAttempt("result", w.attempt), c.result())
 	}, func(j *Job) { c.note(j, made.Size()) })
 }
 
@@ -304,6 +304,7 @@ func (c *clipRun) frame(p video.Progress) {
 		next.state, c.checkpoint = c.keep(c.run.Store.Bytes()), now
 	}
 	c.send(next, false)
+	c.yield(c.done > c.first && c.done < c.all)
 }
 
 // keep writes what the store has up to there, and is not kept yet, as a segment.

@@ -61,6 +61,8 @@ type Job struct {
 	Worker   string `json:"worker,omitempty"` // that has it, or had it last
 	Device   string `json:"device,omitempty"`
 	Attempts int    `json:"attempts"` // times that a worker began
+	// Began is when the last one did.
+	Began *time.Time `json:"began,omitempty"`
 
 	Progress *Progress  `json:"progress,omitempty"`
 	Costs    *nst.Costs `json:"costs,omitempty"` // the last known; at the end the result's
@@ -80,6 +82,15 @@ type Job struct {
 	Deaths   int      `json:"deaths,omitempty"`
 	DeathAt  string   `json:"died_at,omitempty"`
 
+	// CheckpointOf and ResultOf are the attempts that wrote the checkpoint and the result which
+	// count; 0: there is none, or a program older than version 5 wrote it. What one writes has a
+	// name of its own, so that a worker that was paused and comes back overwrites nothing of its
+	// successor's.
+	CheckpointOf int `json:"checkpoint_of,omitempty"`
+	ResultOf     int `json:"result_of,omitempty"`
+	// MaxSeconds is how long workers may have the job, all attempts together; 0: as long as it takes.
+	MaxSeconds float64 `json:"max_seconds,omitempty"`
+
 	// Version is the record's: see version.
 	Version int `json:"version,omitempty"`
 	// RequestID names the request that submitted it, in logs.
@@ -93,8 +104,8 @@ type Job struct {
 
 // version is that of the records that are written. Older ones are read; newer ones are
 // another program's, of which this one might leave something out: 2 has masks of strength,
-// and content losses, 3 has owners, 4 has clips.
-const version = 4
+// and content losses, 3 has owners, 4 has clips, 5 names of attempts.
+const version = 5
 
 // errVersion is the error of a record that a newer program wrote.
 var errVersion = errors.New("a newer version of nst wrote it")
@@ -140,6 +151,35 @@ func (j Job) Pictures() []string { return j.Inputs.names() }
 // Has says whether a picture of that name was sent with the job.
 func (j Job) Has(name string) bool { return slices.Contains(j.Pictures(), name) }
 
+// The objects that the checkpoint and the result are kept as, after the job's.
+func (j Job) checkpoint() string { return ofAttempt("checkpoint", j.CheckpointOf) }
+func (j Job) result() string     { return ofAttempt("result", j.ResultOf) }
+
+// written are the objects that workers may have written, but for a clip's segments: those that
+// count, and the last attempt's.
+func (j Job) written() []string {
+	names := []string{j.result(), j.checkpoint(), ofAttempt("result", j.Attempts), ofAttempt("checkpoint", j.Attempts)}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// timeLeft is how long workers may still have the job, if there is a limit.
+func (j Job) timeLeft() (left time.Duration, limited bool) {
+	spent := 0.0
+	if j.Progress != nil {
+		spent = j.Progress.Seconds
+	}
+	return time.Duration(max(0, j.MaxSeconds-spent) * float64(time.Second)), j.MaxSeconds > 0
+}
+
+// ofAttempt is the name of what an attempt has written.
+func ofAttempt(name string, attempt int) string {
+	if attempt == 0 {
+		return name
+	}
+	return fmt.Sprintf("%s-%d", name, attempt)
+}
+
 func numbered(name string, i int) string { return fmt.Sprintf("%s-%d", name, i+1) }
 
 // Progress is how far a running job is: see nst.Progress. Of a clip, Scale and Iteration are
@@ -176,7 +216,7 @@ func (j *Job) addPoint(p Point, step *int) {
 	if len(j.Curve) < maxPoints {
 		return
 	}
-	kept := j.Curve[:0]
+	kept := make([]Point, 0, maxPoints) // readers may have the other
 	for i, q := range j.Curve {
 		if i%2 == 0 {
 			kept = append(kept, q)

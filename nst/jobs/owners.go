@@ -32,6 +32,10 @@ type Owner struct {
 	// PixelsADay is how large the results that an owner asks for on one day (UTC) may be
 	// together, in pixels; 0: there is no limit.
 	PixelsADay int64
+	// WorkADay is how much work they may be together: pixels times iterations; 0: any.
+	WorkADay int64
+	// MaxSeconds is how long workers may have one of the owner's jobs; 0: Config.MaxSeconds.
+	MaxSeconds float64
 }
 
 // QuotaError is the error of a request that is more than its owner is granted.
@@ -48,8 +52,8 @@ const spentBucket = "nst-spent"
 // manyAtOnce is the number of jobs that run at once of an owner who has no limit.
 const manyAtOnce = 4096
 
-// work is the subject of a job's message; consumerOf names the consumer that has it.
-func (j Job) work() string { return workSubject + ownerKey(j.Owner) + j.ID }
+// subject is that of a job's message; consumerOf names the consumer that has it.
+func (j Job) subject() string { return workSubject + ownerKey(j.Owner) + j.ID }
 
 func ownerKey(owner string) string {
 	if owner == "" {
@@ -160,7 +164,7 @@ func (q *Queue) charge(ctx context.Context, r Request, j Job) error {
 	if err := q.Grant(ctx, r.Owner); err != nil {
 		return err
 	}
-	return q.spend(ctx, r.Owner, j.pixels())
+	return q.spend(ctx, r.Owner, j, 1)
 }
 
 // pixels are those of the result; of a clip those of its frames, as often as they are made.
@@ -172,9 +176,39 @@ func (j Job) pixels() int64 {
 	return all
 }
 
-// spend counts pixels of today; less than nothing gives them back.
-func (q *Queue) spend(ctx context.Context, o Owner, pixels int64) error {
-	if o.Name == "" || o.PixelsADay == 0 {
+// work is how much the job asks for: pixels times iterations, as if all scales were as large as
+// the result.
+func (j Job) work() int64 {
+	o, err := j.Options.Resolve()
+	if err != nil || o.Iterations == nil {
+		return 0
+	}
+	iterations, pixels := float64(max(1, *o.Iterations)), float64(j.Width)*float64(j.Height)
+	if j.Clip != nil {
+		each := iterations
+		if n := j.Clip.FrameIterations; n != nil {
+			each = float64(max(1, *n))
+		}
+		iterations = (iterations + each*float64(j.Clip.Frames-1)) * float64(j.Clip.passes())
+	}
+	return int64(min(pixels*iterations, math.MaxInt64/4))
+}
+
+// spend counts what a job asks for as of today; sign −1 gives it back. What is refused is not
+// counted.
+func (q *Queue) spend(ctx context.Context, o Owner, j Job, sign int64) error {
+	err := q.spendOf(ctx, o, "", sign*j.pixels(), o.PixelsADay, "pixels")
+	if err == nil {
+		if err = q.spendOf(ctx, o, ".work", sign*j.work(), o.WorkADay, "pixels times iterations"); err != nil && sign > 0 {
+			err = errors.Join(err, q.spendOf(ctx, o, "", -j.pixels(), o.PixelsADay, ""))
+		}
+	}
+	return err
+}
+
+// spendOf counts one of the two, by the end of its key.
+func (q *Queue) spendOf(ctx context.Context, o Owner, end string, amount, most int64, of string) error {
+	if o.Name == "" || most == 0 {
 		return nil
 	}
 	spent, err := q.js.KeyValue(ctx, spentBucket)
@@ -182,7 +216,7 @@ func (q *Queue) spend(ctx context.Context, o Owner, pixels int64) error {
 		return err
 	}
 	now := time.Now().UTC()
-	key := hashed(o.Name)[:16] + "." + now.Format(time.DateOnly)
+	key := hashed(o.Name)[:16] + "." + now.Format(time.DateOnly) + end
 	for {
 		var have int64
 		e, err := spent.Get(ctx, key)
@@ -192,12 +226,11 @@ func (q *Queue) spend(ctx context.Context, o Owner, pixels int64) error {
 		case !errors.Is(err, jetstream.ErrKeyNotFound):
 			return err
 		}
-		if pixels > 0 && have+pixels > o.PixelsADay {
-			return &QuotaError{fmt.Sprintf("the result would have %d pixels, and of the %d that %s may ask for a day "+
-				"%d are left", pixels, o.PixelsADay, o.Name, max(0, o.PixelsADay-have)),
-				now.Truncate(24 * time.Hour).Add(24 * time.Hour).Sub(now)}
+		if amount > 0 && have+amount > most {
+			return &QuotaError{fmt.Sprintf("the job asks for %d %s, and of the %d that %s may ask for a day %d are left",
+				amount, of, most, o.Name, max(0, most-have)), now.Truncate(24 * time.Hour).Add(24 * time.Hour).Sub(now)}
 		}
-		value := []byte(strconv.FormatInt(max(0, have+pixels), 10))
+		value := []byte(strconv.FormatInt(max(0, have+amount), 10))
 		if e == nil {
 			_, err = spent.Create(ctx, key, value)
 		} else {
@@ -245,6 +278,17 @@ func (q *Queue) turns() (owners []string, queued bool) {
 		owners = append(owners, t.owner)
 	}
 	return owners, queued
+}
+
+// othersWait says whether jobs of other owners wait whose turn would come before another job of
+// this one's owner.
+func (q *Queue) othersWait(j Job) bool {
+	for _, other := range q.unfinished() {
+		if other.State == Queued && other.Owner != j.Owner && other.Priority >= j.Priority {
+			return true
+		}
+	}
+	return false
 }
 
 // lastBegan is when a job of an owner's was begun last, though it be forgotten since.

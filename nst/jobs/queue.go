@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"runtime"
 	"slices"
 	"strconv"
@@ -53,6 +54,12 @@ type Config struct {
 	// MemoryLimit is what a worker's jobs may use of its memory, as nst.Options' is; a
 	// job's own can only be lower. 0 means what is free.
 	MemoryLimit int64
+	// MaxSeconds is how long workers may have a job; 0: as long as it takes. A picture is what it
+	// is then, a clip has failed. An Owner's goes before it.
+	MaxSeconds float64
+	// Turn is how long a worker makes a job of one owner while jobs of another wait, before it is
+	// put back; 0 means a minute.
+	Turn time.Duration
 	// MaxBytes is how much may be stored, beside what the servers' own limits say: see
 	// Server.MaxBytes. 0: no limit.
 	MaxBytes int64
@@ -70,6 +77,7 @@ func (c Config) withDefaults() Config {
 	c.MaxJobs = cmp.Or(c.MaxJobs, 200)
 	c.Patience = cmp.Or(c.Patience, 15*time.Second)
 	c.Stall = cmp.Or(c.Stall, 15*time.Minute)
+	c.Turn = cmp.Or(c.Turn, time.Minute)
 	c.CheckpointEvery = cmp.Or(c.CheckpointEvery, 10*time.Second)
 	c.Retention = cmp.Or(c.Retention, 7*24*time.Hour)
 	c.MaxPixels = cmp.Or(c.MaxPixels, 64<<20)
@@ -116,7 +124,10 @@ type Queue struct {
 	changed    map[string]map[chan struct{}]bool // by job; of "" when any job's state changes
 	consumers  map[string]jetstream.Consumer     // by owner
 	observers  map[*func(before, after Job)]bool
-	began      map[string]time.Time   // when one of an owner's jobs was begun last
+	unseen     [][2]Job               // changes that they are to be told of
+	delivering bool                   // somebody tells them
+	granting   int64                  // bytes of the store that submissions under way may take
+	began      map[string]time.Time   // when an attempt at one of an owner's jobs was begun last
 	submitting map[string]*sync.Mutex // by owner
 }
 
@@ -342,24 +353,53 @@ func decode(e jetstream.KeyValueEntry) (j Job, err error) {
 // learn is told of a record, by the server or by who wrote it.
 func (q *Queue) learn(j Job) {
 	q.mutex.Lock()
-	defer q.mutex.Unlock()
 	if q.known[j.ID].Revision >= j.Revision || q.gone.Contains(j.ID) {
+		q.mutex.Unlock()
 		return
 	}
+	q.change(j)
+	q.mutex.Unlock()
+	q.deliver()
+}
+
+// change makes a record that is known another.
+func (q *Queue) change(j Job) {
 	before := q.known[j.ID]
 	q.count(before, -1)
 	q.known[j.ID] = j
 	q.count(j, 1)
-	if j.Started != nil && j.Started.After(q.began[j.Owner]) {
-		q.began[j.Owner] = *j.Started
+	if began := cmp.Or(j.Began, j.Started); began != nil && began.After(q.began[j.Owner]) {
+		q.began[j.Owner] = *began
 	}
 	q.tell(j.ID)
 	if before.State != j.State {
 		q.tell("")
 	}
-	for observe := range q.observers {
-		(*observe)(before, j)
+	if len(q.observers) > 0 {
+		q.unseen = append(q.unseen, [2]Job{before, j})
 	}
+}
+
+// deliver calls the observers, in the order of the changes, without the lock: whoever is the
+// first to come does so for all.
+func (q *Queue) deliver() {
+	q.mutex.Lock()
+	defer q.mutex.Unlock()
+	if q.delivering {
+		return
+	}
+	q.delivering = true
+	for len(q.unseen) > 0 {
+		one := q.unseen[0]
+		q.unseen = q.unseen[1:]
+		observers := slices.Collect(maps.Keys(q.observers))
+		q.mutex.Unlock()
+		for _, observe := range observers {
+			(*observe)(one[0], one[1])
+		}
+		q.mutex.Lock()
+	}
+	q.delivering = false
 }
 
 func (q *Queue) forget(id string, revision uint64) {
@@ -390,8 +430,8 @@ func (q *Queue) tell(id string) {
 }
 
 // Observe has a function called with each change of a record from now on until stop is
-// called, before.ID being empty of a new job. It is to be fast, and to call nothing of the
-// queue.
+// called, before.ID being empty of a new job: one after the other, in their order. It is to be
+// fast, for others wait; it may use the queue.
 func (q *Queue) Observe(observe func(before, after Job)) (stop func()) {
 	q.mutex.Lock()
 	defer q.mutex.Unlock()
@@ -569,6 +609,9 @@ func (q *Queue) CopyPicture(ctx context.Context, id, name string, w io.Writer) e
 	case name != "result" && !slices.Contains(j.Inputs.names(), name):
 		return ErrNotFound
 	}
+	if name == "result" {
+		name = j.result()
+	}
 	return q.copy(ctx, id, name, w)
 }
 
@@ -599,11 +642,11 @@ func (q *Queue) Cancel(ctx context.Context, id string) (Job, error) {
 		return nil
 	})
 	if err == nil {
-		err = q.stream.Purge(ctx, jetstream.WithPurgeSubject(j.work()))
+		err = q.stream.Purge(ctx, jetstream.WithPurgeSubject(j.subject()))
 	}
 	if err == nil && running { // the worker, if it lives
 		_, err = q.records.Put(ctx, "cancel."+id, nil)
-		err = errors.Join(err, q.drop(ctx, object(id, "checkpoint")))
+		err = errors.Join(err, q.drop(ctx, object(id, j.checkpoint())))
 	}
 	if err == nil {
 		err = q.dropSegments(ctx, j)
@@ -660,8 +703,8 @@ func (q *Queue) Delete(ctx context.Context, id string) (j Job, gone bool, err er
 func (q *Queue) remove(ctx context.Context, j Job) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	err := q.stream.Purge(ctx, jetstream.WithPurgeSubject(j.work()))
-	for _, name := range slices.Concat(j.Inputs.names(), []string{"result", "checkpoint"}, j.segments(true)) {
+	err := q.stream.Purge(ctx, jetstream.WithPurgeSubject(j.subject()))
+	for _, name := range slices.Concat(j.Inputs.names(), j.written(), j.segments(true)) {
 		if e := q.drop(ctx, object(j.ID, name)); e != nil {
 			if err = errors.Join(err, e); Unavailable(e) {
 				return err

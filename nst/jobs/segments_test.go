@@ -87,7 +87,7 @@ func TestSegmentsAreLost(t *testing.T) {
 	assert.Equal(t, 3, j.Attempts)
 	assert.Equal(t, 12, j.Result.Frames)
 	assert.Greater(t, j.Progress.Frame, at)
-	assert.ElementsMatch(t, []string{"clip", "style-1", "result"}, objects(t, q, j.ID))
+	assert.ElementsMatch(t, []string{"clip", "style-1", j.result()}, objects(t, q, j.ID))
 	_, gone, err := q.Delete(ctx, j.ID)
 	require.NoError(t, err)
 	assert.True(t, gone)

@@ -41,7 +41,9 @@ func (q *Queue) Submit(ctx context.Context, r Request) (j Job, created bool, err
 	if j.Reserved, err = q.room(ctx, r, j); err != nil {
 		return j, false, err
 	}
+	defer q.grant(-j.Reserved) // the record says it then, or it was not stored
 	j.ID, j.State, j.Created, j.Version = strings.ToLower(rand.Text()), Queued, time.Now().UTC(), version
+	j.MaxSeconds = cmp.Or(r.Owner.MaxSeconds, q.config.MaxSeconds)
 	j.Owner, j.Priority, j.RequestID, j.Trace = r.Owner.Name, r.Owner.Priority, r.ID, traceOf(ctx)
 	hash := ""
 	if r.Key != "" {
@@ -74,7 +76,7 @@ func (q *Queue) Submit(ctx context.Context, r Request) (j Job, created bool, err
 	unlock := q.lockOwner(r.Owner.Name)
 	if err = q.charge(ctx, r, j); err == nil {
 		if j, err = q.store(ctx, r, j); err != nil {
-			_ = q.spend(context.WithoutCancel(ctx), r.Owner, -j.pixels())
+			_ = q.spend(context.WithoutCancel(ctx), r.Owner, j, -1)
 		}
 	}
 	unlock()
@@ -204,7 +206,8 @@ func (q *Queue) glanceIf(ctx context.Context, r Request, part string, data []byt
 const glanceMemory = 128 << 20
 
 // room says how much room a job, and all that will come of it, may take, and whether
-// there is that much beside what other unfinished jobs may yet take.
+// there is that much in addition to what other unfinished jobs may yet take, and those that are
+// being submitted: it is reserved until grant gives it back.
 func (q *Queue) room(ctx context.Context, r Request, j Job) (need int64, err error) {
 	need = int64(len(r.Content))
 	for _, s := range r.Styles {
@@ -221,7 +224,13 @@ func (q *Queue) room(ctx context.Context, r Request, j Job) (need int64, err err
 	} else {
 		need += j.Clip.Bytes + j.clipRoom()
 	}
-	wanted := need
+	others := q.grant(need)
+	defer func() {
+		if err != nil {
+			q.grant(-need)
+		}
+	}()
+	wanted := others
 	for _, other := range q.unfinished() {
 		wanted += other.Reserved
 	}
@@ -236,6 +245,14 @@ func (q *Queue) room(ctx context.Context, r Request, j Job) (need int64, err err
 		return 0, ErrNoSpace
 	}
 	return need, nil
+}
+
+// grant reserves room, or gives it back, and returns how much is reserved then.
+func (q *Queue) grant(bytes int64) int64 {
+	q.mutex.Lock()
+	defer q.mutex.Unlock()
+	q.granting += bytes
+	return q.granting
 }
 
 // diskFree is what the store's disk has free, if it is on this machine.
@@ -361,6 +378,6 @@ func (q *Queue) store(ctx context.Context, r Request, j Job) (Job, error) {
 }
 
 func (q *Queue) send(ctx context.Context, j Job) error {
-	_, err := q.js.PublishMsg(ctx, &nats.Msg{Subject: j.work()}, jetstream.WithMsgID(j.ID))
+	_, err := q.js.PublishMsg(ctx, &nats.Msg{Subject: j.subject()}, jetstream.WithMsgID(j.ID))
 	return full(err)
 }

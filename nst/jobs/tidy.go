@@ -40,8 +40,8 @@ func (q *Queue) tidyOnce(ctx context.Context, seen map[string]bool) (orphans map
 			q.log(j).Info("deleted, being old")
 			err = errors.Join(err, q.remove(ctx, j))
 		case !j.State.Finished() && time.Since(j.Created) > time.Minute:
-			if _, e := q.stream.GetLastMsgForSubject(ctx, j.work()); errors.Is(e, jetstream.ErrMsgNotFound) {
-				_, e := q.js.Publish(ctx, j.work(), nil) // with no id, which may have been used
+			if _, e := q.stream.GetLastMsgForSubject(ctx, j.subject()); errors.Is(e, jetstream.ErrMsgNotFound) {
+				_, e := q.js.Publish(ctx, j.subject(), nil) // with no id, which may have been used
 				err = errors.Join(err, full(e))
 			}
 		}

@@ -43,10 +43,14 @@ func (q *Queue) Verify(ctx context.Context, all bool) (lost []string, err error)
 		why := ""
 		for _, name := range kept {
 			problem := ""
-			if !stored[object(j.ID, name)] {
+			stores := name
+			if name == "result" {
+				stores = j.result()
+			}
+			if !stored[object(j.ID, stores)] {
 				problem = "was lost from the store"
 			} else if all {
-				switch err := q.copy(ctx, j.ID, name, io.Discard); {
+				switch err := q.copy(ctx, j.ID, stores, io.Discard); {
 				case errors.Is(err, errDamaged), errors.Is(err, ErrNotFound):
 					problem = "is damaged in the store"
 				case err != nil:
@@ -79,7 +83,7 @@ func (q *Queue) Verify(ctx context.Context, all bool) (lost []string, err error)
 			return lost, err
 		default:
 			lost = append(lost, fmt.Sprintf("job %s: %s", j.ID, why))
-			_ = q.stream.Purge(ctx, jetstream.WithPurgeSubject(j.work()))
+			_ = q.stream.Purge(ctx, jetstream.WithPurgeSubject(j.subject()))
 		}
 	}
 	return lost, nil

@@ -2,6 +2,7 @@ package jobs
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -75,6 +76,8 @@ type worker struct {
 	queue  *Queue
 	engine *nst.Engine
 	every  int // nst.Hooks.StateEvery
+
+	attempt int // of the job that it has
 
 	mutex sync.Mutex
 	info  WorkerInfo
@@ -158,6 +161,8 @@ var (
 	errCancelled = errors.New("the job was cancelled")
 	errLost      = errors.New("another worker has the job")
 	errStalled   = errors.New("the transfer finished neither a tile nor an iteration for too long")
+	errTime      = errors.New("the job has taken all the time that it may take")
+	errTurn      = errors.New("it is another owner's turn")
 )
 
 // errNoFFmpeg is of a clip that this worker cannot make.
@@ -199,8 +204,8 @@ func (w *worker) take(ctx context.Context, m jetstream.Msg) error {
 	case errors.Is(err, errVersion), errors.Is(err, errNoFFmpeg):
 		log.Warn("left to another worker", "error", err)
 		err = m.NakWithDelay(newerDelay)
-	case ctx.Err() != nil:
-		log.Info("given back, with its checkpoint")
+	case ctx.Err() != nil, errors.Is(err, errTurn):
+		log.Info("given back, with its checkpoint", "turn", errors.Is(err, errTurn))
 		err = w.giveBack(m)
 	default:
 		log.Warn("it will be tried again", "error", err)
@@ -263,10 +268,10 @@ func (w *worker) change(ctx context.Context, id string, do func(*Job) error) (j 
 	return j, err
 }
 
-// mine has change only change the job while it is this worker's.
+// mine has change only change the job while it is this worker's, and this attempt's.
 func (w *worker) mine(do func(*Job)) func(*Job) error {
 	return func(j *Job) error {
-		if j.State != Running || j.Worker != w.info.Name {
+		if j.State != Running || j.Worker != w.info.Name || j.Attempts != w.attempt {
 			return errLost
 		}
 		do(j)
@@ -280,7 +285,11 @@ func (w *worker) job(ctx context.Context, id string) (j Job, err error) {
 	q := w.queue
 	checkpoint := ""
 	err = w.insist(ctx, func(once context.Context) error {
-		info, err := q.objects.GetInfo(once, object(id, "checkpoint"))
+		before, err := q.load(once, id)
+		if err != nil {
+			return err
+		}
+		info, err := q.objects.GetInfo(once, object(id, before.checkpoint()))
 		switch {
 		case err == nil:
 			checkpoint = info.NUID
@@ -309,10 +318,11 @@ func (w *worker) job(ctx context.Context, id string) (j Job, err error) {
 		if j.Started == nil {
 			j.Started = &now
 		}
-		j.State, j.Worker, j.Device = Running, w.info.Name, w.info.Device
+		j.State, j.Worker, j.Device, j.Began = Running, w.info.Name, w.info.Device, &now
 		j.Attempts++
 		return nil
 	})
+	w.attempt = j.Attempts
 	if err != nil || j.State.Finished() {
 		return j, err
 	}
@@ -320,6 +330,9 @@ func (w *worker) job(ctx context.Context, id string) (j Job, err error) {
 	defer func() { end(span, err) }()
 	run, cancel := context.WithCancelCause(traced)
 	defer cancel(nil)
+	if left, limited := j.timeLeft(); limited {
+		defer time.AfterFunc(left, func() { cancel(errTime) }).Stop()
+	}
 	watcher, err := q.records.WatchFiltered(run, []string{"cancel." + id, id})
 	if err != nil && ctx.Err() == nil {
 		return w.failed(ctx, id, err)
@@ -378,12 +391,11 @@ func (w *worker) job(ctx context.Context, id string) (j Job, err error) {
 		now, err := q.load(context.WithoutCancel(ctx), id)
 		w.clean(ctx, now)
 		return now, err
-	case ctx.Err() != nil: // given back
+	case ctx.Err() != nil, errors.Is(cause, errTurn): // given back
 		j, e := w.change(ctx, id, w.mine(func(j *Job) { j.State, j.Worker = Queued, "" }))
-		if e != nil {
-			return j, e
-		}
-		return j, ctx.Err()
+		return j, cmp.Or(e, ctx.Err(), errTurn)
+	case errors.Is(cause, errTime):
+		err = fmt.Errorf("%w (%g seconds)", errTime, j.MaxSeconds)
 	}
 	return w.failed(ctx, id, err)
 }
@@ -433,7 +445,11 @@ func (w *worker) clean(ctx context.Context, j Job) {
 	patience := time.Duration(1+len(j.segments(true))/100) * 10 * time.Second
 	once, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 	defer cancel()
-	_ = w.queue.drop(once, object(j.ID, "checkpoint"))
+	for _, name := range j.written() {
+		if name != j.result() {
+			_ = w.queue.drop(once, object(j.ID, name))
+		}
+	}
 	_ = w.queue.dropSegments(once, j)
 	_ = w.queue.records.Purge(once, "cancel."+j.ID)
 }
@@ -456,7 +472,8 @@ func (w *worker) failed(ctx context.Context, id string, failure error) (Job, err
 			}
 		}
 		hopeless := errors.Is(failure, nst.ErrInvalidOption) || errors.Is(failure, picture.ErrPicture) ||
-			errors.Is(failure, nst.ErrDiverged) || errors.Is(failure, errGone) || errors.Is(failure, errDamaged)
+			errors.Is(failure, nst.ErrDiverged) || errors.Is(failure, errGone) || errors.Is(failure, errDamaged) ||
+			errors.Is(failure, errTime)
 		if same < maxFailures && len(j.Failures) < allFailures && !hopeless {
 			j.State, j.Worker = Queued, ""
 			return
@@ -524,7 +541,7 @@ func (w *worker) inputs(ctx context.Context, j Job) (o nst.Options, content *pic
 	}
 	var data []byte
 	err = w.insistFor(ctx, 0, func(once context.Context) (err error) {
-		data, err = w.queue.read(once, j.ID, "checkpoint")
+		data, err = w.queue.read(once, j.ID, j.checkpoint())
 		return err
 	})
 	switch {
@@ -575,8 +592,10 @@ func (w *worker) stylize(ctx, run context.Context, cancel context.CancelCauseFun
 		Progress: func(p nst.Progress) {
 			s.sign()
 			steps.add(p)
-			s.report(p, p.Last && ctx.Err() != nil && context.Cause(run) != errCancelled, resumed)
+			back := ctx.Err() != nil || errors.Is(context.Cause(run), errTurn)
+			s.report(p, p.Last && back && context.Cause(run) != errCancelled, resumed)
 			w.pace(p, resumed)
+			s.yield(p.Iteration > resumed)
 		}}
 	var result *nst.Result
 	err := w.watch(ctx, s.signs, cancel, func() error {
@@ -597,14 +616,16 @@ func (w *worker) stylize(ctx, run context.Context, cancel context.CancelCauseFun
 		o.Resume = nil
 		return w.stylize(ctx, run, cancel, j, o, content, styles)
 	}
-	if err != nil && errors.Is(context.Cause(run), errStalled) {
+	cause := context.Cause(run)
+	switch {
+	case err != nil && errors.Is(cause, errStalled):
 		return errStalled
-	}
-	if err != nil {
+	case errors.Is(err, context.Canceled) && errors.Is(cause, errTime) && result != nil && result.Picture != nil:
+		s.warn(fmt.Sprintf("ended after %d iterations: %v (%g seconds)", result.Iterations, errTime, j.MaxSeconds))
+	case err != nil:
 		return err
-	}
-	if err := context.Cause(run); errors.Is(err, errLost) || errors.Is(err, errCancelled) {
-		return err
+	case errors.Is(cause, errLost), errors.Is(cause, errCancelled):
+		return cause
 	}
 	comment, err := o.Record()
 	if err != nil {
@@ -616,7 +637,7 @@ func (w *worker) stylize(ctx, run context.Context, cancel context.CancelCauseFun
 	}
 	data := encoded.Bytes()
 	return w.finish(ctx, run, s, func(once context.Context) error {
-		return w.queue.write(once, j.ID, "result", bytes.NewReader(data))
+		return w.queue.write(once, j.ID, ofAttempt("result", w.attempt), bytes.NewReader(data))
 	}, func(j *Job) {
 		j.Costs = &result.Costs
 		j.Width, j.Height = result.Picture.Width, result.Picture.Height
@@ -634,6 +655,7 @@ func (w *worker) finish(ctx, run context.Context, s *saver, store func(context.C
 	j, err := w.change(ctx, s.job.ID, w.mine(func(j *Job) {
 		s.fill(j)
 		note(j)
+		j.ResultOf = w.attempt
 		if j.Progress != nil {
 			j.Progress.Fraction, j.Progress.SecondsLeft = 1, 0
 		}
@@ -739,6 +761,7 @@ type saver struct {
 	// Of the run's thread:
 	preview, checkpoint time.Time // when the last ones were handed over
 	took                time.Duration
+	began, others       time.Time // when the attempt began, and since when others wait; zero: none do
 }
 
 // saved is what is to be written.
@@ -749,8 +772,27 @@ type saved struct {
 
 func (w *worker) saver(j Job, cancel context.CancelCauseFunc) *saver {
 	return &saver{worker: w, job: j, cancel: cancel, todo: make(chan saved, 1), signs: make(chan struct{}, 1),
-		log: w.queue.log(j)}
+		log: w.queue.log(j), began: time.Now()}
 }
+
+// yield has the job put back if it has had its turn, jobs of others wait that no other worker
+// takes, and it has gone on at all, so that it will end in spite of them.
+func (s *saver) yield(further bool) {
+	now := time.Now()
+	if !further || now.Sub(s.began) < s.worker.queue.config.Turn || !s.worker.queue.othersWait(s.job) {
+		s.others = time.Time{}
+		return
+	}
+	if s.others.IsZero() {
+		s.others = now
+	}
+	if now.Sub(s.others) > othersTime {
+		s.cancel(errTurn)
+	}
+}
+
+// othersTime is how long another worker has to take the jobs of others.
+const othersTime = 2 * time.Second
 
 // sign says that the run lives.
 func (s *saver) sign() {
@@ -808,7 +850,26 @@ func (s *saver) writing(c *nst.Checkpoint) func(context.Context) error {
 		if _, err := c.WriteTo(&data); err != nil {
 			return err
 		}
-		return s.worker.queue.write(ctx, s.job.ID, "checkpoint", &data)
+		w, attempt := s.worker, s.job.Attempts
+		if err := w.queue.write(ctx, s.job.ID, ofAttempt("checkpoint", attempt), &data); err != nil {
+			return err
+		}
+		once, cancel := context.WithTimeout(ctx, 10*time.Second)
+		defer cancel()
+		var now Job
+		before := ""
+		err := w.queue.edit(once, s.job.ID, &now, w.mine(func(j *Job) {
+			before = j.checkpoint()
+			j.CheckpointOf = attempt
+		}))
+		if errors.Is(err, errLost) || errors.Is(err, ErrNotFound) {
+			s.cancel(errLost)
+			return errors.Join(err, w.queue.drop(once, object(s.job.ID, ofAttempt("checkpoint", attempt))))
+		}
+		if err == nil && before != now.checkpoint() {
+			err = w.queue.drop(once, object(s.job.ID, before))
+		}
+		return err
 	}
 }
 

@@ -1,6 +1,7 @@
 package nsttest
 
 import (
+	"context"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
@@ -50,7 +51,7 @@ func Slim(t testing.TB) string {
 	if err := os.WriteFile(weights, file, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	w, err := vgg19.ReadWeights(weights, vgg19.Torchvision.Name)
+	w, err := vgg19.ReadWeights(context.Background(), weights, vgg19.Torchvision.Name)
 	if err == nil {
 		err = w.WriteTorchScript(model)
 	}

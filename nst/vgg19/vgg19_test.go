@@ -130,7 +130,7 @@ func TestConversion(t *testing.T) {
 		"weights.safetensors": 1e-3, // its biases are float16
 	} {
 		t.Run(file, func(t *testing.T) {
-			w, err := vgg19.ReadWeights(filepath.Join("testdata", file), "")
+			w, err := vgg19.ReadWeights(t.Context(), filepath.Join("testdata", file), "")
 			require.NoError(t, err)
 			assert.Equal(t, "torchvision", w.Normalisation.Name)
 			assert.Contains(t, w.Source, file+" sha256:")
@@ -168,7 +168,7 @@ func TestConversion(t *testing.T) {
 	}
 	// Caffe's weights want blue first: the same picture, its channels reversed
 	// and normalised as Caffe's, is what the unconverted weights see.
-	w, err := vgg19.ReadWeights("testdata/weights.pth", "caffe")
+	w, err := vgg19.ReadWeights(t.Context(), "testdata/weights.pth", "caffe")
 	require.NoError(t, err)
 	path := filepath.Join(t.TempDir(), "caffe.pt")
 	require.NoError(t, w.WriteTorchScript(path))
@@ -327,15 +327,21 @@ func TestUnusableWeights(t *testing.T) {
 		"other names": write("names.safetensors", bytes.ReplaceAll(tensors, []byte("features"),
 			[]byte("whatever"))),
 		"missing": filepath.Join(folder, "none.pth"),
+		// What claims more memory than there is.
+		"a text of 2⁴⁸ bytes":      "testdata/hostile/pk-unicode8.pth",
+		"a storage of 2⁴⁰ numbers": "testdata/hostile/pk-storage-2e40.pth",
+		"a frame of 2⁴⁰ bytes":     write("frame.pth", []byte("\x80\x04\x95\x00\x00\x00\x00\x00\x01\x00\x00x")),
+		"bytes, 2³⁹ of them":       write("bytes8.pth", []byte("\x80\x04\x8e\x00\x00\x00\x00\x80\x00\x00\x00x")),
+		"lists in lists":           write("deep.pth", append([]byte("\x80\x02"), bytes.Repeat([]byte("("), 1<<22)...)),
 		"other shapes": write("shapes.safetensors", bytes.Replace(tensors, []byte(`[4,3,3,3]`), []byte(`[3,4,3,3]`),
 			1)),
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := vgg19.ReadWeights(path, "")
+			_, err := vgg19.ReadWeights(t.Context(), path, "")
 			require.Error(t, err)
 			assert.NotContains(t, err.Error(), "goroutine")
 		})
 	}
-	_, err = vgg19.ReadWeights("testdata/weights.pth", "imagenet")
+	_, err = vgg19.ReadWeights(t.Context(), "testdata/weights.pth", "imagenet")
 	assert.ErrorContains(t, err, "unknown normalisation")
 }

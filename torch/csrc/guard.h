@@ -16,14 +16,20 @@
 
 namespace nst {
 
-// A copy that nst_message_free takes back.
-inline char* copy(const std::string& text) { return strdup(text.c_str()); }
+// What a caller is told where there is no memory to copy a message into. It is not freed.
+inline char kNoMemory[] = "out of memory: the host has none left";
+
+// A copy that nst_message_free takes back; never NULL, which would be no error.
+inline char* copy(const char* text) noexcept {
+  char* out = strdup(text);
+  return out != nullptr ? out : kNoMemory;
+}
+inline char* copy(const std::string& text) noexcept { return copy(text.c_str()); }
 
 // Runs body; whatever it throws comes back as a message. "out of memory: " at
 // its start is what package torch tells ErrOutOfMemory by.
 template <class Body>
 const char* guard(Body&& body) noexcept {
-  static const char kNoMemory[] = "out of memory: the host has none left";
   try {
     try {
       std::forward<Body>(body)();
@@ -33,14 +39,14 @@ const char* guard(Body&& body) noexcept {
     } catch (const c10::Error& e) {
       return copy(e.what_without_backtrace());
     } catch (const std::bad_alloc&) {
-      return copy(kNoMemory);
+      return kNoMemory;
     } catch (const std::exception& e) {
       return copy(e.what());
     } catch (...) {
       return copy("an exception of a type unknown here");
     }
-  } catch (...) {
-    return copy(kNoMemory);
+  } catch (...) {  // while a message was made
+    return kNoMemory;
   }
 }
 

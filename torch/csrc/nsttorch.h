@@ -193,6 +193,9 @@ void nst_graph_free(nst_graph g);
 
 // Devices and threads (device.cc).
 const char* nst_version(void);
+// nst_load loads the library and libtorch with it, where that was not done yet. Its message stays
+// its own. Without it, a function that is called in vain ends the process.
+const char* nst_load(void);
 // nst_abi is the SHA-256 of this header, as the library was compiled with it.
 const char* nst_abi(void);
 const char* nst_library_path(char** path);

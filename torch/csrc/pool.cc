@@ -89,18 +89,15 @@ class Pool final : public c10::Allocator {
     TORCH_CHECK_WITH(OutOfMemoryError, limit == 0 || in_use_ + size <= limit, "tensors may have ", limit,
                      " bytes of host memory; ", size, " more than ", in_use_, " are asked for");
     if (limit > 0 && in_use_ + dirty_ + size > limit) forget();
-    in_use_ += size;
-    peak_ = std::max(peak_, in_use_);
-    dirty_ -= std::min(dirty_, size);
     auto best = free_.lower_bound({size, nullptr});
-    if (best == free_.end()) {
-      in_use_ -= size;
-      return nullptr;  // libtorch's allocator says what that means
-    }
+    if (best == free_.end()) return nullptr;  // libtorch's allocator says what that means
     const auto [whole, start] = *best;
+    used_[start] = size;
     erase(start, whole);
     if (whole > size) insert(start + size, whole - size);
-    used_[start] = size;
+    in_use_ += size;  // not before it is so: the maps may find no memory
+    peak_ = std::max(peak_, in_use_);
+    dirty_ -= std::min(dirty_, size);
     return start;
   }
 

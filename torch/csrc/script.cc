@@ -26,7 +26,7 @@ const char* nst_module_new(const char* name, nst_module* out) {
 }
 
 // The executor's profiling and re-optimising runs make no difference to a
-// chain of convolutions (measured; design.md) and would make the first
+// chain of convolutions (measured) and would make the first
 // iterations differ from the rest, so the graph is run as it is written.
 const char* nst_module_load(const char* path, const char* device, nst_module* out) {
   return guard([&] {

@@ -147,7 +147,9 @@ at::Tensor pinned(const at::Tensor& t, c10::Device target) {
 
 }  // namespace
 
-void nst_message_free(const char* message) { free(const_cast<char*>(message)); }
+void nst_message_free(const char* message) {
+  if (message != nst::kNoMemory) free(const_cast<char*>(message));
+}
 
 void nst_tensor_free(nst_tensor t) { delete static_cast<at::Tensor*>(t); }
 

@@ -431,12 +431,15 @@ type Limits struct {
 	MaxBytes int64 `json:"max_bytes"`
 
 	// MaxClipBytes 0: clips are not taken.
-	MaxClipBytes     int64 `json:"max_clip_bytes"`
-	MaxClipFrames    int   `json:"max_clip_frames"`
-	MaxIterations    int   `json:"max_iterations"`
-	MaxJobs          int   `json:"max_jobs"`
-	MaxPixels        int64 `json:"max_pixels"`
-	RetentionSeconds int64 `json:"retention_seconds"`
+	MaxClipBytes  int64 `json:"max_clip_bytes"`
+	MaxClipFrames int   `json:"max_clip_frames"`
+	MaxIterations int   `json:"max_iterations"`
+	MaxJobs       int   `json:"max_jobs"`
+	MaxPixels     int64 `json:"max_pixels"`
+
+	// MaxSeconds How long a job may take; 0: as long as it takes. A token may have a limit of its own.
+	MaxSeconds       *float32 `json:"max_seconds,omitempty"`
+	RetentionSeconds int64    `json:"retention_seconds"`
 }
 
 // Options nst stylize's flags, underscores for dashes. The part's type does not count: a plain form field will do.

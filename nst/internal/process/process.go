@@ -3,14 +3,72 @@
 package process
 
 import (
+	"bytes"
 	"errors"
+	"os"
 	"os/exec"
 	"runtime"
+	"strings"
 	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
+
+// Self is this program, started again for what a variable in its environment names: its init
+// sees that before main does. It gets nothing else of the terminal or the folder that this one is
+// in, and shows no stacks.
+func Self(variable string) (*exec.Cmd, error) {
+	program := "/proc/self/exe" // whatever was installed in its place since
+	if _, err := os.Stat(program); err != nil {
+		if program, err = os.Executable(); err != nil {
+			return nil, err
+		}
+	}
+	c := exec.Command(program)
+	c.Env = append(os.Environ(), variable+"=1", "GOTRACEBACK=none")
+	c.Dir = "/"
+	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is told by us
+	return c, nil
+}
+
+// Said keeps the beginning of what a program says.
+type Said struct {
+	mutex sync.Mutex
+	data  []byte
+}
+
+// Write keeps the first kilobytes.
+func (s *Said) Write(p []byte) (int, error) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	s.data = append(s.data, p[:min(len(p), 4096-len(s.data))]...)
+	return len(p), nil
+}
+
+// String is what was kept.
+func (s *Said) String() string {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	return string(bytes.ToValidUTF8(s.data, []byte("?")))
+}
+
+// LackedMemory says whether Go's runtime said so.
+func (s *Said) LackedMemory() bool {
+	for _, text := range []string{"out of memory", "cannot allocate", "failed to reserve", "makeslice: len out of range",
+		"failed to create new OS thread"} {
+		if strings.Contains(s.String(), text) {
+			return true
+		}
+	}
+	return false
+}
+
+// FirstLine is the first line; empty: nothing was said.
+func (s *Said) FirstLine() string {
+	line, _, _ := strings.Cut(s.String(), "\n")
+	return line
+}
 
 // Start starts a command, which the kernel kills if this program ends in any way. It may have so
 // many bytes of memory of its own; 0: as many as there are. wait is to be called in place of

@@ -302,7 +302,7 @@ func (c *child) reason(memory int64) error {
 	switch {
 	case c.late.Load(), status.Signaled() && status.Signal() == syscall.SIGXCPU:
 		return failure("takes too long to decode, which it may have been made for: save it anew")
-	case c.lackedMemory():
+	case c.said.LackedMemory():
 		if memory > 0 && memory < math.MaxInt64 {
 			return failure(fmt.Sprintf("takes more memory to decode than may be used (%s): a higher limit will do if "+
 				"there is more, or a smaller copy of the file", humanize.IBytes(uint64(memory))))

@@ -2,7 +2,7 @@ package decoder
 
 import (
 	"bufio"
-	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -26,7 +25,7 @@ type child struct {
 	command  *exec.Cmd
 	conn     *net.UnixConn
 	from     *bufio.Reader
-	said     *beginning
+	said     *process.Said
 	slowness int
 	spent    bool // it has had enough
 	timer    *time.Timer
@@ -43,12 +42,6 @@ const headerTime = 60 * time.Second
 
 // start starts a child.
 func start() (*child, error) {
-	program := "/proc/self/exe" // whatever was installed in its place since
-	if _, err := os.Stat(program); err != nil {
-		if program, err = os.Executable(); err != nil {
-			return nil, err
-		}
-	}
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
@@ -60,15 +53,14 @@ func start() (*child, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &child{conn: conn.(*net.UnixConn), said: &beginning{}, ended: make(chan struct{})}
+	c := &child{conn: conn.(*net.UnixConn), said: &process.Said{}, ended: make(chan struct{})}
 	c.from = bufio.NewReaderSize(c.conn, 1<<20)
-	c.command = exec.Command(program)
+	if c.command, err = process.Self(variable); err != nil {
+		return nil, err
+	}
 	c.command.Args = []string{"nst: decodes"}
-	c.command.Env = append(os.Environ(), variable+"=1", "GOTRACEBACK=none")
-	c.command.Dir = "/"
 	c.command.Stderr = c.said
 	c.command.ExtraFiles = []*os.File{theirs}
-	c.command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is told by us
 	wait, err := process.Start(c.command, 0)
 	if err != nil {
 		c.conn.Close()
@@ -150,44 +142,8 @@ func (c *child) status() syscall.WaitStatus {
 	return status
 }
 
-// lackedMemory says whether there was too little, by what Go's runtime says.
-func (c *child) lackedMemory() bool {
-	said := c.said.String()
-	for _, text := range []string{"out of memory", "cannot allocate", "failed to reserve", "makeslice: len out of range",
-		"failed to create new OS thread"} {
-		if strings.Contains(said, text) {
-			return true
-		}
-	}
-	return false
-}
-
-func (c *child) state() string {
-	if line, _, _ := strings.Cut(c.said.String(), "\n"); line != "" {
-		return line
-	}
-	return c.command.ProcessState.String()
-}
-
-// beginning keeps the beginning of what a child says.
-type beginning struct {
-	mutex sync.Mutex
-	data  []byte
-}
-
-// Write keeps the first kilobytes.
-func (b *beginning) Write(p []byte) (int, error) {
-	b.mutex.Lock()
-	defer b.mutex.Unlock()
-	b.data = append(b.data, p[:min(len(p), 4096-len(b.data))]...)
-	return len(p), nil
-}
-
-func (b *beginning) String() string {
-	b.mutex.Lock()
-	defer b.mutex.Unlock()
-	return string(bytes.ToValidUTF8(b.data, []byte("?")))
-}
+// state is how it ended, in a line.
+func (c *child) state() string { return cmp.Or(c.said.FirstLine(), c.command.ProcessState.String()) }
 
 // inMemory is a file that is in no folder.
 func inMemory(data []byte) (*os.File, error) {

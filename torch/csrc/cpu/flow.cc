@@ -394,18 +394,19 @@ void relax(const Field& flow, const System& s, int64_t y, int64_t colour) {
 
 // Relaxes both halves kInner times. Bands of rows, which stay in the cache, take all steps at once, each step one row
 // less towards the next band; then what is left between bands is made up for. It is as if every step were of all rows.
+// The row that a band ends with is left out from the first step on: the next one reads it.
 void solve(const Field& flow, const System& s, const Parallel& parallel) {
   const int64_t steps = 2 * kInner, h = flow.u.h, bands = most(1, h / kBand);
   auto start = [&](int64_t band) { return band * h / bands; };
   each(parallel, bands, [&](int64_t i) {
     for (int64_t k = 0; k < steps; k++) {
-      const int64_t first = i == 0 ? 0 : start(i) + k, last = i == bands - 1 ? h : start(i + 1) - k;
+      const int64_t first = i == 0 ? 0 : start(i) + k, last = i == bands - 1 ? h : start(i + 1) - 1 - k;
       for (int64_t y = first; y < last; y++) relax(flow, s, y, k % 2);
     }
   });
   each(parallel, bands - 1, [&](int64_t i) {
     for (int64_t k = 0; k < steps; k++)
-      for (int64_t y = start(i + 1) - k; y < start(i + 1) + k; y++) relax(flow, s, y, k % 2);
+      for (int64_t y = start(i + 1) - 1 - k; y < start(i + 1) + k; y++) relax(flow, s, y, k % 2);
   });
 }
 
