@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/seed9bb5c928/nst/nst"
 	"github.com/seed9bb5c928/nst/nst/picture"
@@ -303,7 +304,26 @@ func openBy[E any](ctx context.Context, t *transferFlags, stderr io.Writer,
 			return opened, err
 		}
 	}
-	opened, err = open(ctx, model, nst.OpenOptions{Device: t.device, LowPriority: t.lowPriority})
+	type result struct {
+		opened E
+		err    error
+	}
+	done := make(chan result, 1)
+	go func() {
+		opened, err := open(ctx, model, nst.OpenOptions{Device: t.device, LowPriority: t.lowPriority})
+		done <- result{opened, err}
+	}()
+	select {
+	case r := <-done:
+		opened, err = r.opened, r.err
+	case <-ctx.Done(): // a network may compute without end: it ends with the program
+		select {
+		case r := <-done:
+			opened, err = r.opened, r.err
+		case <-time.After(openGrace):
+			return opened, ctx.Err()
+		}
+	}
 	if err != nil {
 		if errors.Is(err, torch.ErrDevice) {
 			return opened, fmt.Errorf("--device: %w", err)
@@ -315,6 +335,9 @@ func openBy[E any](ctx context.Context, t *transferFlags, stderr io.Writer,
 	}
 	return opened, nil
 }
+
+// openGrace is how long what is opened may take to end by itself when it is interrupted.
+const openGrace = 3 * time.Second
 
 // stateEvery is nst.Hooks.StateEvery: every how many iterations something is to
 // be had but costs.

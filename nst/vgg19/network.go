@@ -1,12 +1,14 @@
 package vgg19
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/seed9bb5c928/nst/torch"
 )
@@ -90,6 +92,11 @@ func Load(path string, device torch.Device) (*Network, error) {
 		err = fmt.Errorf("%w: %s is TorchScript, but not a feature network: its forward is %q, not forward(image: "+
 			"Tensor, layers: List[str]) -> List[Tensor]", ErrNetwork, path, schema)
 	}
+	if err == nil && !answers(module, device) {
+		// The module is left to the thread that it keeps.
+		return nil, fmt.Errorf("%w: the forward of %s has not returned in %d seconds, of a picture of %d×%d pixels",
+			ErrNetwork, path, int(answerTime.Seconds()), probeSide, probeSide)
+	}
 	if err != nil {
 		module.Close()
 		return nil, err
@@ -103,6 +110,35 @@ func Load(path string, device torch.Device) (*Network, error) {
 		}
 	}
 	return n, nil
+}
+
+// What a network is tried with, and how long it may take.
+const (
+	probeSide  = 32
+	answerTime = 30 * time.Second
+)
+
+// answers says whether a module's forward returns, with features or an error: TorchScript can do
+// what it likes. It runs on a thread of its own, which is lost if not.
+func answers(module *torch.Module, device torch.Device) bool {
+	thread := torch.StartThread(device)
+	answered := make(chan struct{})
+	go func() {
+		defer close(answered)
+		_ = thread.Do(context.Background(), func() error {
+			torch.NoGrad(func() {
+				module.Forward(torch.Full(0.5, device, 1, 3, probeSide, probeSide), []string{Layers[len(Layers)-1].Name})
+			})
+			return nil
+		})
+	}()
+	select {
+	case <-answered:
+		thread.Close()
+		return true
+	case <-time.After(answerTime):
+		return false
+	}
 }
 
 // Close frees the network.
@@ -207,7 +243,7 @@ func (n *Network) Features(image torch.Tensor, layers []Layer) []torch.Tensor {
 // that each is one picture's feature maps at the table's stride. It returns
 // their numbers of channels. It must run on the device's thread.
 func (n *Network) Require(device torch.Device, layers []Layer) (channels map[Layer]int64, err error) {
-	const side = 32
+	const side = probeSide
 	probe := func(layers []Layer) error {
 		return torch.Scoped(func() error {
 			var features []torch.Tensor

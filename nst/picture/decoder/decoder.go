@@ -98,7 +98,7 @@ func (p *Pool) Decode(ctx context.Context, r Request) (picked *picture.Picture, 
 
 // Open is Decode of a file that has a name; "-" is standard input. The error says the name.
 func (p *Pool) Open(ctx context.Context, path string, memory int64) (made *picture.Picture, err error) {
-	err = p.named(path, func(r Request) error {
+	err = p.named(ctx, path, func(r Request) error {
 		r.Memory = memory
 		made, err = p.Decode(ctx, r)
 		return err
@@ -108,7 +108,7 @@ func (p *Pool) Open(ctx context.Context, path string, memory int64) (made *pictu
 
 // Comment is picture.Comment.
 func (p *Pool) Comment(ctx context.Context, path string) (comment string, err error) {
-	err = p.named(path, func(r Request) error {
+	err = p.named(ctx, path, func(r Request) error {
 		info, err := p.Inspect(ctx, r, 0)
 		comment = info.Comment
 		return err
@@ -117,7 +117,7 @@ func (p *Pool) Comment(ctx context.Context, path string) (comment string, err er
 }
 
 // named does something with a file that has a name, which it adds to the error.
-func (p *Pool) named(path string, do func(Request) error) error {
+func (p *Pool) named(ctx context.Context, path string, do func(Request) error) error {
 	var r Request
 	var err error
 	if info, missing := os.Stat(path); path != "-" && missing == nil && info.Mode().IsRegular() {
@@ -126,7 +126,7 @@ func (p *Pool) named(path string, do func(Request) error) error {
 			defer r.File.Close()
 		}
 	} else { // a pipe, or nothing
-		r.Data, err = picture.ReadFile(path)
+		r.Data, err = readPipe(ctx, path)
 	}
 	if err != nil {
 		return err
@@ -135,6 +135,21 @@ func (p *Pool) named(path string, do func(Request) error) error {
 		return fmt.Errorf("%w: %s %w", picture.ErrPicture, picture.Named(path), err)
 	}
 	return err
+}
+
+// readPipe is picture.ReadFile of what may never come.
+func readPipe(ctx context.Context, path string) (data []byte, err error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		data, err = picture.ReadFile(path)
+	}()
+	select {
+	case <-done:
+		return data, err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 }
 
 // Prepare starts a child, if none waits, so that the first file does not wait for it.
