@@ -80,9 +80,10 @@ func (f *films) leave(name string, one *film) {
 		one.Close()
 		return
 	}
-	one.left = time.Now()
+	left := time.Now()
+	one.left = left
 	f.makeRoom()
-	time.AfterFunc(filmTime, func() { f.drop(name, one) })
+	time.AfterFunc(filmTime, func() { f.drop(name, one, left) })
 }
 
 // makeRoom closes the file that was left first, if there are too many.
@@ -103,11 +104,11 @@ func (f *films) makeRoom() {
 	}
 }
 
-// drop forgets a file that has had no user for long.
-func (f *films) drop(name string, one *film) {
+// drop forgets a file that has had no user since then.
+func (f *films) drop(name string, one *film, since time.Time) {
 	f.mutex.Lock()
 	defer f.mutex.Unlock()
-	if one.kept && one.users == 0 && time.Since(one.left) >= filmTime {
+	if one.kept && one.users == 0 && one.left.Equal(since) {
 		f.forget(name, one)
 		one.Close()
 	}

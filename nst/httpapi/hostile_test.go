@@ -5,15 +5,21 @@ import (
 	"bytes"
 	"compress/zlib"
 	"encoding/binary"
+	"encoding/json"
 	"fmt"
 	"hash/crc32"
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/prometheus/procfs"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -305,5 +311,82 @@ func TestTokenGuesses(t *testing.T) {
 		if path == "/readyz" {
 			assert.Contains(t, string(text), "no worker has been seen for 10 seconds")
 		}
+	}
+}
+
+// Files that were made to hurt are jobs like others or 422, whatever happens to the processes
+// that decode them, and other jobs are taken meanwhile.
+func TestHostilePictures(t *testing.T) {
+	folder := t.TempDir()
+	t.Setenv("TMPDIR", folder)
+	s := serve(t, false, jobs.Config{}, httpapi.Config{})
+	paths, err := filepath.Glob("../picture/testdata/hostile/*")
+	require.NoError(t, err)
+	require.GreaterOrEqual(t, len(paths), 12)
+	ended, killed := make(chan struct{}), make(chan int)
+	go func() { // kills each child once in a while: once it is started again
+		seen, count := map[int]bool{}, 0
+		for {
+			select {
+			case <-ended:
+				killed <- count
+				return
+			case <-time.After(50 * time.Millisecond):
+			}
+			all, _ := procfs.AllProcs()
+			for _, p := range all {
+				if stat, err := p.Stat(); err == nil && stat.PPID == os.Getpid() && !seen[p.PID] && len(seen) < 4 {
+					seen[p.PID] = true
+					if syscall.Kill(p.PID, syscall.SIGKILL) == nil {
+						count++
+					}
+				}
+			}
+		}
+	}()
+	var group sync.WaitGroup
+	for _, path := range paths {
+		data, err := os.ReadFile(path)
+		require.NoError(t, err)
+		group.Go(func() {
+			for _, parts := range [][]any{{"content", data, "style", jobstest.Style(t)},
+				{"content", jobstest.Content(t), "style", data}} {
+				status, _, body := s.post(nil, parts...)
+				assert.Contains(t, []int{201, 422, 429}, status, "%s: %s", path, body)
+			}
+		})
+	}
+	for range 10 {
+		s.job(`{"size":32}`)
+	}
+	group.Wait()
+	close(ended)
+	assert.Positive(t, <-killed)
+	s.job(`{"size":32}`)
+	left, err := os.ReadDir(folder)
+	require.NoError(t, err)
+	assert.Empty(t, left)
+}
+
+// A problem names an option as the client has written it, and other options too.
+func TestOptionsByTheirNames(t *testing.T) {
+	s := serve(t, false, jobs.Config{}, httpapi.Config{})
+	for given, want := range map[string][2]string{
+		`{"size":"large"}`:                         {"size", "size is a string; a whole number is wanted"},
+		`{"style_margin":[1]}`:                     {"style_margin", "style_margin is a array; a number is wanted"},
+		`{"frame_iterations":true}`:                {"frame_iterations", "frame_iterations is a bool; a whole number is wanted"},
+		`{"siez":3}`:                               {"siez", "siez is no option; /openapi.json lists them"},
+		`{"memory_limit":"much"}`:                  {"memory_limit", "memory_limit cannot be read: "},
+		`{"size":-1}`:                              {"size", "size is -1; a number of pixels, or 0, will do"},
+		`{"strength":0.5,"style_weight":3}`:        {"strength", "strength and style_weight are two ways to say one thing"},
+		`{"transfer":"luminance","color":"match"}`: {"color", "color is match, and transfer luminance"},
+		`{"mask_soft":true}`:                       {"mask_soft", "mask_soft blends the regions"},
+	} {
+		status, _, body := s.post(nil, "content", jobstest.Content(t), "style", jobstest.Style(t), "options", []byte(given))
+		require.Equal(t, 422, status, string(body))
+		var p struct{ Field, Detail string }
+		require.NoError(t, json.Unmarshal(body, &p))
+		assert.Equal(t, want[0], p.Field, given)
+		assert.Contains(t, p.Detail, want[1])
 	}
 }

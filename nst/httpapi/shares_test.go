@@ -3,7 +3,10 @@ package httpapi
 import (
 	"context"
 	"os"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -58,25 +61,52 @@ func TestFilms(t *testing.T) {
 	assert.Same(t, a, again)
 	assert.Equal(t, 1, brought)
 	f.leave("a", a)
-	f.drop("a", a)
+	f.drop("a", a, a.left)
 	assert.True(t, open(a), "it has a user")
 	f.leave("a", a)
 	assert.True(t, open(a))
-	f.drop("a", a)
+	before := a.left
+	f.leave("a", take("a"))
+	f.drop("a", a, before)
+	assert.True(t, open(a), "it had a user since")
+	f.drop("a", a, a.left)
 	assert.False(t, open(a))
 	assert.Empty(t, f.all)
 	for i := range maxFilms {
 		name := string(rune('b' + i))
 		f.leave(name, take(name))
 	}
+	first := f.all["b"]
 	over := take("z")
 	f.leave("z", over)
-	assert.False(t, open(over), "one too many to keep")
-	used := take("b")
+	assert.True(t, open(over))
+	assert.False(t, open(first), "one too many to keep")
+	used := take("c")
 	f.close()
 	assert.True(t, open(used))
-	f.leave("b", used)
+	f.leave("c", used)
 	assert.False(t, open(used))
-	_, err := f.take("c", func(*os.File) error { return os.ErrInvalid })
+	_, err := f.take("d", func(*os.File) error { return os.ErrInvalid })
 	require.ErrorIs(t, err, os.ErrInvalid)
+
+	// Those who ask at once wait for the same file; if its bringing fails, another brings it.
+	var group sync.WaitGroup
+	var bringing atomic.Int32
+	for range 20 {
+		group.Go(func() {
+			one, err := f.take("e", func(file *os.File) error {
+				if bringing.Add(1) == 1 {
+					time.Sleep(50 * time.Millisecond)
+					return os.ErrClosed
+				}
+				return nil
+			})
+			if err == nil {
+				assert.True(t, open(one))
+				f.leave("e", one)
+			}
+		})
+	}
+	group.Wait()
+	assert.EqualValues(t, 2, bringing.Load())
 }

@@ -71,7 +71,7 @@ func (a *API) submit(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	request.Key, request.Owner, request.Client = key, g.owner, a.group(r)
+	request.Key, request.Owner, request.Client = key, g.owner, cmp.Or(g.owner.Name, a.group(r))
 	request.ID, _ = r.Context().Value(requestKey{}).(string)
 	j, created, err := a.queue.Submit(r.Context(), request)
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"slices"
@@ -850,27 +851,34 @@ func (s *saver) writing(c *nst.Checkpoint) func(context.Context) error {
 		if _, err := c.WriteTo(&data); err != nil {
 			return err
 		}
-		w, attempt := s.worker, s.job.Attempts
-		if err := w.queue.write(ctx, s.job.ID, ofAttempt("checkpoint", attempt), &data); err != nil {
-			return err
-		}
-		once, cancel := context.WithTimeout(ctx, 10*time.Second)
-		defer cancel()
-		var now Job
-		before := ""
-		err := w.queue.edit(once, s.job.ID, &now, w.mine(func(j *Job) {
-			before = j.checkpoint()
-			j.CheckpointOf = attempt
-		}))
-		if errors.Is(err, errLost) || errors.Is(err, ErrNotFound) {
-			s.cancel(errLost)
-			return errors.Join(err, w.queue.drop(once, object(s.job.ID, ofAttempt("checkpoint", attempt))))
-		}
-		if err == nil && before != now.checkpoint() {
-			err = w.queue.drop(once, object(s.job.ID, before))
-		}
+		return s.keepAs(ctx, &data)
+	}
+}
+
+// keepAs stores a checkpoint under this attempt's name, and then says in the record that it
+// counts, if the job is still this attempt's. The one before goes.
+func (s *saver) keepAs(ctx context.Context, data io.Reader) error {
+	w, attempt := s.worker, s.job.Attempts
+	mine := object(s.job.ID, ofAttempt("checkpoint", attempt))
+	if err := w.queue.write(ctx, s.job.ID, ofAttempt("checkpoint", attempt), data); err != nil {
 		return err
 	}
+	once, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	var now Job
+	before := ""
+	err := w.queue.edit(once, s.job.ID, &now, w.mine(func(j *Job) {
+		before = j.checkpoint()
+		j.CheckpointOf = attempt
+	}))
+	if errors.Is(err, errLost) || errors.Is(err, ErrNotFound) {
+		s.cancel(errLost)
+		return errors.Join(errLost, w.queue.drop(once, mine))
+	}
+	if err == nil && before != now.checkpoint() {
+		err = w.queue.drop(once, object(s.job.ID, before))
+	}
+	return err
 }
 
 // send hands over what is to be written, if nothing is being written, or waits.
