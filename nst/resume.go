@@ -46,8 +46,8 @@ func (r *run) checkResume() error {
 			continue // they change no cost but by rounding
 		}
 		if !reflect.DeepEqual(theirs[name], ours[name]) {
-			differ = append(differ, fmt.Sprintf("%s %v, not %v", strings.ReplaceAll(name, "_", "-"), given(theirs[name]),
-				given(ours[name])))
+			differ = append(differ, fmt.Sprintf("%s %v, not %v", strings.ReplaceAll(name, "_", "-"),
+				given(theirs[name]), given(ours[name])))
 		}
 	}
 	if len(differ) > 0 {

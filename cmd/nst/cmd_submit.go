@@ -349,7 +349,8 @@ func (o *submitOptions) service() (*client.Service, error) {
 
 // request reads the files that are sent, as they are: the service looks at them. A clip is
 // read while it is sent.
-func (o *submitOptions) request(ctx context.Context, out target, clip bool, args []string) (r client.Request, err error) {
+func (o *submitOptions) request(ctx context.Context, out target, clip bool, args []string) (r client.Request,
+	err error) {
 	options, err := o.options(ctx)
 	if err != nil {
 		return r, err

@@ -24,9 +24,9 @@ func TestHostilePictures(t *testing.T) {
 	require.GreaterOrEqual(t, len(paths), 12)
 	out := filepath.Join(t.TempDir(), "out.png")
 	for _, path := range paths {
-		status, _, stderr := runNST(t, "stylize", path, nsttest.Style(t), "-o", out, "--size", "32", "--iterations", "0",
-			"-q", "--device", "cpu", "--model", smallNetwork(t), "--content-layers", "relu2_1", "--style-layers", "relu2_1",
-			"--memory-limit", "2G")
+		status, _, stderr := runNST(t, "stylize", path, nsttest.Style(t), "-o", out, "--size", "32", "--iterations",
+			"0", "-q", "--device", "cpu", "--model", smallNetwork(t), "--content-layers", "relu2_1", "--style-layers",
+			"relu2_1", "--memory-limit", "2G")
 		if status != exitDone {
 			assert.Equal(t, exitUsage, status, path)
 			assert.Equal(t, 1, strings.Count(stderr, "\n"), stderr)
@@ -62,8 +62,8 @@ func ended(t *testing.T, p *exec.Cmd) int {
 // A terminal that is closed costs no picture, and neither does one who reads no more.
 func TestTerminalIsGone(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "out.png")
-	args := []string{"stylize", nsttest.Content(t), nsttest.Style(t), "-o", out, "--size", "64", "--model", smallNetwork(t),
-		"--checkpoint", out + ".state", "--log", out + ".jsonl"}
+	args := []string{"stylize", nsttest.Content(t), nsttest.Style(t), "-o", out, "--size", "64", "--model",
+		smallNetwork(t), "--checkpoint", out + ".state", "--log", out + ".jsonl"}
 	p, said := program(t, append(args, "--iterations", "1000000")...)
 	require.Eventually(t, func() bool { return lines(out+".jsonl") > 3 }, time.Minute, 10*time.Millisecond)
 	require.NoError(t, p.Process.Signal(syscall.SIGHUP))

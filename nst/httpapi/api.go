@@ -427,7 +427,8 @@ func problemOf(err error) problem {
 	switch {
 	case errors.As(err, &p):
 	case errors.As(err, &option):
-		p = problem{Status: 422, Title: "Invalid option", Detail: option.Text(optionName), Field: optionName(option.Field)}
+		p = problem{Status: 422, Title: "Invalid option", Detail: option.Text(optionName),
+			Field: optionName(option.Field)}
 	case errors.As(err, &part):
 		p = problem{Status: 422, Title: "Unusable picture", Detail: part.Error(), Part: part.Part}
 	case errors.Is(err, nst.ErrInvalidOption):

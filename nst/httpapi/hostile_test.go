@@ -374,15 +374,16 @@ func TestOptionsByTheirNames(t *testing.T) {
 	for given, want := range map[string][2]string{
 		`{"size":"large"}`:                         {"size", "size is a string; a whole number is wanted"},
 		`{"style_margin":[1]}`:                     {"style_margin", "style_margin is a array; a number is wanted"},
-		`{"frame_iterations":true}`:                {"frame_iterations", "frame_iterations is a bool; a whole number is wanted"},
+		`{"frame_iterations":true}`:                {"frame_iterations", "is a bool; a whole number is wanted"},
 		`{"siez":3}`:                               {"siez", "siez is no option; /openapi.json lists them"},
 		`{"memory_limit":"much"}`:                  {"memory_limit", "memory_limit cannot be read: "},
 		`{"size":-1}`:                              {"size", "size is -1; a number of pixels, or 0, will do"},
-		`{"strength":0.5,"style_weight":3}`:        {"strength", "strength and style_weight are two ways to say one thing"},
+		`{"strength":0.5,"style_weight":3}`:        {"strength", "and style_weight are two ways to say one thing"},
 		`{"transfer":"luminance","color":"match"}`: {"color", "color is match, and transfer luminance"},
 		`{"mask_soft":true}`:                       {"mask_soft", "mask_soft blends the regions"},
 	} {
-		status, _, body := s.post(nil, "content", jobstest.Content(t), "style", jobstest.Style(t), "options", []byte(given))
+		status, _, body := s.post(nil, "content", jobstest.Content(t), "style", jobstest.Style(t), "options",
+			[]byte(given))
 		require.Equal(t, 422, status, string(body))
 		var p struct{ Field, Detail string }
 		require.NoError(t, json.Unmarshal(body, &p))

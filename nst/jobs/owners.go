@@ -197,11 +197,12 @@ func (j Job) work() int64 {
 // spend counts what a job asks for as of today; sign −1 gives it back. What is refused is not
 // counted.
 func (q *Queue) spend(ctx context.Context, o Owner, j Job, sign int64) error {
-	err := q.spendOf(ctx, o, "", sign*j.pixels(), o.PixelsADay, "pixels")
-	if err == nil {
-		if err = q.spendOf(ctx, o, ".work", sign*j.work(), o.WorkADay, "pixels times iterations"); err != nil && sign > 0 {
-			err = errors.Join(err, q.spendOf(ctx, o, "", -j.pixels(), o.PixelsADay, ""))
-		}
+	if err := q.spendOf(ctx, o, "", sign*j.pixels(), o.PixelsADay, "pixels"); err != nil {
+		return err
+	}
+	err := q.spendOf(ctx, o, ".work", sign*j.work(), o.WorkADay, "pixels times iterations")
+	if err != nil && sign > 0 {
+		err = errors.Join(err, q.spendOf(ctx, o, "", -j.pixels(), o.PixelsADay, ""))
 	}
 	return err
 }
@@ -227,8 +228,9 @@ func (q *Queue) spendOf(ctx context.Context, o Owner, end string, amount, most i
 			return err
 		}
 		if amount > 0 && have+amount > most {
-			return &QuotaError{fmt.Sprintf("the job asks for %d %s, and of the %d that %s may ask for a day %d are left",
-				amount, of, most, o.Name, max(0, most-have)), now.Truncate(24 * time.Hour).Add(24 * time.Hour).Sub(now)}
+			return &QuotaError{fmt.Sprintf("the job asks for %d %s, and of the %d that %s may ask for a day %d are "+
+				"left", amount, of, most, o.Name, max(0, most-have)),
+				now.Truncate(24 * time.Hour).Add(24 * time.Hour).Sub(now)}
 		}
 		value := []byte(strconv.FormatInt(max(0, have+amount), 10))
 		if e == nil {

@@ -286,8 +286,8 @@ func token(path string) (string, error) {
 	const least = 16 // of those that this program writes there are 26
 	text := strings.TrimSpace(string(data))
 	if len(text) < least {
-		return "", fmt.Errorf("the embedded NATS server's token: %s has %d characters, which anybody could guess: delete "+
-			"the file, and another token is made", path, len(text))
+		return "", fmt.Errorf("the embedded NATS server's token: %s has %d characters, which anybody could guess: "+
+			"delete the file, and another token is made", path, len(text))
 	}
 	return text, nil
 }

@@ -179,7 +179,8 @@ func (q *Queue) check(ctx context.Context, r Request) (j Job, err error) {
 
 // glance looks whether a picture can be decoded, and returns its size alone.
 func (q *Queue) glance(ctx context.Context, r Request, part string, data []byte) (*picture.Picture, error) {
-	info, err := q.decoder.Inspect(ctx, decoder.Request{Data: data, Client: cmp.Or(r.Client, r.Owner.Name)}, glanceMemory)
+	looked := decoder.Request{Data: data, Client: cmp.Or(r.Client, r.Owner.Name)}
+	info, err := q.decoder.Inspect(ctx, looked, glanceMemory)
 	if errors.Is(err, picture.ErrPicture) {
 		return nil, &PictureError{part, err}
 	}

@@ -84,8 +84,8 @@ func TestWorkOfADay(t *testing.T) {
 	_, _, err := q.Submit(context.Background(), of(t, ann))
 	var quota *jobs.QuotaError
 	require.ErrorAs(t, err, &quota)
-	assert.Contains(t, quota.Error(), "the job asks for 1536 pixels times iterations, and of the 3840 that ann may ask for "+
-		"a day 768 are left")
+	assert.Contains(t, quota.Error(), "the job asks for 1536 pixels times iterations, and of the 3840 that ann may "+
+		"ask for a day 768 are left")
 	one := 1
 	r := of(t, ann)
 	r.Options.Iterations = &one

@@ -129,7 +129,8 @@ func (d *device) sRGB(v pixel) (out pixel) {
 func (d *device) isSRGB() bool {
 	const steps = 8
 	for i := range steps * steps * steps {
-		v := pixel{float32(i%steps) / (steps - 1), float32(i/steps%steps) / (steps - 1), float32(i/steps/steps) / (steps - 1)}
+		level := func(i int) float32 { return float32(i%steps) / (steps - 1) }
+		v := pixel{level(i), level(i / steps), level(i / steps / steps)}
 		if d.channels != 3 {
 			return false
 		}

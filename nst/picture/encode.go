@@ -65,7 +65,8 @@ func FormatOf(path string) (Format, error) {
 		return f, nil
 	}
 	if info, err := os.Stat(path); err == nil && info.IsDir() {
-		return "", fmt.Errorf("%w: %s is a directory: give the file's name too, which ends in %s", ErrOutput, path, Endings)
+		return "", fmt.Errorf("%w: %s is a directory: give the file's name too, which ends in %s", ErrOutput, path,
+			Endings)
 	}
 	if ending == "" {
 		return "", fmt.Errorf("%w: %s has no ending that says how it is to be written: %s", ErrOutput, path, Endings)

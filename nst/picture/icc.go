@@ -55,8 +55,8 @@ func (p profileICC) tags(names ...string) map[string][]byte {
 	count := min(uint64(binary.BigEndian.Uint32(p.data[headerICC:])), uint64(len(table)/entry))
 	for i := range int(count) {
 		e := table[entry*i:]
-		if name := string(e[:4]); found[name] == nil && slices.Contains(names, name) {
-			found[name] = part(p.data, binary.BigEndian.Uint32(e[4:]), binary.BigEndian.Uint32(e[8:]))
+		if slices.Contains(names, string(e[:4])) && found[string(e[:4])] == nil {
+			found[string(e[:4])] = part(p.data, binary.BigEndian.Uint32(e[4:]), binary.BigEndian.Uint32(e[8:]))
 		}
 	}
 	return found

@@ -502,7 +502,8 @@ func (s *samples) expand(raw []byte, lines, perChunk int) ([]byte, error) {
 		r = &packBits{data: raw}
 	case 50000:
 		if s.zstd == nil {
-			s.zstd, err = zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(uint64(want)+1<<20))
+			s.zstd, err = zstd.NewReader(r, zstd.WithDecoderConcurrency(1),
+				zstd.WithDecoderMaxMemory(uint64(want)+1<<20))
 		} else {
 			err = s.zstd.Reset(r)
 		}

@@ -127,7 +127,8 @@ func answers(module *torch.Module, device torch.Device) bool {
 		defer close(answered)
 		_ = thread.Do(context.Background(), func() error {
 			torch.NoGrad(func() {
-				module.Forward(torch.Full(0.5, device, 1, 3, probeSide, probeSide), []string{Layers[len(Layers)-1].Name})
+				deepest := []string{Layers[len(Layers)-1].Name}
+				module.Forward(torch.Full(0.5, device, 1, 3, probeSide, probeSide), deepest)
 			})
 			return nil
 		})

@@ -55,8 +55,8 @@ func (s *Said) String() string {
 
 // LackedMemory says whether Go's runtime said so.
 func (s *Said) LackedMemory() bool {
-	for _, text := range []string{"out of memory", "cannot allocate", "failed to reserve", "makeslice: len out of range",
-		"failed to create new OS thread"} {
+	for _, text := range []string{"out of memory", "cannot allocate", "failed to reserve",
+		"makeslice: len out of range", "failed to create new OS thread"} {
 		if strings.Contains(s.String(), text) {
 			return true
 		}

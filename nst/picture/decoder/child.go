@@ -118,8 +118,8 @@ func confine() error {
 		restorer uintptr
 		mask     uint64
 	}{handler: 0} // SIG_DFL: the process ends
-	if _, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(unix.SIGXCPU), uintptr(unsafe.Pointer(&action)), 0,
-		unsafe.Sizeof(action.mask), 0, 0); errno != 0 {
+	if _, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(unix.SIGXCPU),
+		uintptr(unsafe.Pointer(&action)), 0, unsafe.Sizeof(action.mask), 0, 0); errno != 0 {
 		return errno
 	}
 	for _, limit := range []struct {
