@@ -24,8 +24,10 @@ const (
 // what no package but one may reach.
 var allowed = map[string][]string{
 	"/torch":                  {},
-	"/nst/vgg19":              {"/torch"},
+	"/nst/internal/process":   {},
+	"/nst/vgg19":              {"/torch", "/nst/internal/process"},
 	"/nst/picture":            {},
+	"/nst/picture/decoder":    {"/nst/picture", "/nst/internal/process"},
 	"/nst/internal/tiling":    {"/torch", "/nst/vgg19"},
 	"/nst/internal/objective": {"/torch", "/nst/vgg19", "/nst/internal/tiling"},
 	"/nst/internal/descent":   {"/torch"},
@@ -38,9 +40,9 @@ var allowed = map[string][]string{
 		"/nst/internal/descent",
 	},
 	"/nst/report":             {"/torch", "/nst", "/nst/picture"},
-	"/nst/video":              {"/torch", "/nst", "/nst/picture"},
-	"/nst/jobs":               {"/torch", "/nst", "/nst/picture", "/nst/video"},
-	"/nst/httpapi":            {"/nst", "/nst/jobs", "/nst/picture"},
+	"/nst/video":              {"/torch", "/nst", "/nst/picture", "/nst/internal/process"},
+	"/nst/jobs":               {"/torch", "/nst", "/nst/picture", "/nst/picture/decoder", "/nst/video"},
+	"/nst/httpapi":            {"/nst", "/nst/jobs", "/nst/picture", "/nst/picture/decoder"},
 	"/nst/httpapi/client":     {}, // and so neither libtorch nor cgo
 	"/nst/jobs/jobstest":      {"/nst", "/nst/jobs", "/nst/nsttest"},
 	"/nst/nsttest":            {"/torch", "/nst/vgg19"},
@@ -51,6 +53,7 @@ var allowed = map[string][]string{
 		"/nst",
 		"/nst/vgg19",
 		"/nst/picture",
+		"/nst/picture/decoder",
 		"/nst/report",
 		"/nst/video",
 		"/nst/jobs",

@@ -69,7 +69,7 @@ func FormatOf(path string) (Format, error) {
 			Endings)
 	}
 	if ending == "" {
-		return "", fmt.Errorf("%w: %s has no ending that says how it is to be written: %s", ErrOutput, path, Endings)
+		return "", fmt.Errorf("%w: %s has no ending: pictures are written as %s", ErrOutput, path, Endings)
 	}
 	return "", fmt.Errorf("%w: %s: pictures are written as %s, not %q", ErrOutput, path, Endings, ending)
 }

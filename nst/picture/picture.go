@@ -8,7 +8,8 @@
 // and libjxl compiled to WebAssembly (wazero). libvips reads more kinds of TIFF and
 // takes less memory, but it is one more library to install, wants cgo of everybody who
 // imports this package, and decodes strangers' uploads in C. Here what is damaged or
-// malicious ends in an error. Build with the tag nodynamic, as scripts/env says:
+// malicious ends in an error, as far as decoders allow: what strangers send is decoded
+// by package decoder, in children of the program. Build with the tag nodynamic, as scripts/env says:
 // without it, libraries that the system happens to have take the place of those.
 package picture
 
