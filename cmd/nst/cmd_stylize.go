@@ -367,6 +367,9 @@ func due(p nst.Progress, n int) bool {
 }
 
 func readCheckpoint(path string) (*nst.Checkpoint, error) {
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() { // it might never end
+		return nil, usage("--resume: %s is no file", path)
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, usage("--resume: %s cannot be opened: %w", path, err)

@@ -32,6 +32,7 @@ import (
 	"github.com/seed9bb5c928/nst/nst"
 	"github.com/seed9bb5c928/nst/nst/jobs"
 	"github.com/seed9bb5c928/nst/nst/picture"
+	"github.com/seed9bb5c928/nst/nst/picture/decoder"
 )
 
 //go:embed openapi.json
@@ -455,6 +456,9 @@ func problemOf(err error) problem {
 		p = problem{Status: 409, Title: "Key in use", Detail: err.Error(), retry: 2 * time.Second}
 	case errors.Is(err, os.ErrDeadlineExceeded): // of reading from the client
 		p = problem{Status: 408, Title: "Timeout", Detail: "the request took too long to arrive"}
+	case errors.Is(err, decoder.ErrDecoder):
+		p = problem{Status: 503, Title: "Unavailable", Detail: decoder.ErrDecoder.Error() + "; try again",
+			retry: 5 * time.Second}
 	case jobs.Unavailable(err):
 		p = problem{Status: 503, Title: "Unavailable", Detail: "the queue does not answer; try again",
 			retry: 5 * time.Second}

@@ -188,7 +188,8 @@ func (a *API) login(w http.ResponseWriter, r *http.Request) error {
 		if err != nil {
 			return err
 		}
-		id, err := g.sessions.BeginSession(r.Context(), hex.EncodeToString(one.hash[:]))
+		id, err := g.sessions.BeginSession(r.Context(), hex.EncodeToString(one.hash[:]),
+			cmp.Or(one.label, one.owner.Name))
 		if err != nil {
 			return err
 		}

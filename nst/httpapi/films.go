@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"os"
 	"sync"
 	"time"
@@ -30,7 +31,7 @@ const (
 
 // take returns the file of a name, which the first who asks for it has bring fill. The caller
 // leaves it.
-func (f *films) take(name string, bring func(*os.File) error) (*film, error) {
+func (f *films) take(ctx context.Context, name string, bring func(*os.File) error) (*film, error) {
 	f.mutex.Lock()
 	one, there := f.all[name]
 	if !there {
@@ -40,9 +41,15 @@ func (f *films) take(name string, bring func(*os.File) error) (*film, error) {
 	one.users++
 	f.mutex.Unlock()
 	if there {
-		if <-one.brought; one.err != nil { // the first's client may have left: this one's has not
+		select {
+		case <-one.brought:
+		case <-ctx.Done():
 			f.leave(name, one)
-			return f.take(name, bring)
+			return nil, ctx.Err()
+		}
+		if one.err != nil { // the first's client may have left: this one's has not
+			f.leave(name, one)
+			return f.take(ctx, name, bring)
 		}
 		return one, nil
 	}
@@ -52,13 +59,15 @@ func (f *films) take(name string, bring func(*os.File) error) (*film, error) {
 			file.Close()
 		}
 	}
-	if one.File, one.err = file, err; err != nil {
-		f.mutex.Lock()
+	f.mutex.Lock()
+	defer f.mutex.Unlock()
+	defer close(one.brought)
+	if one.err = err; err != nil {
 		f.forget(name, one)
-		f.mutex.Unlock()
+		return nil, err
 	}
-	close(one.brought)
-	return one, err
+	one.File = file
+	return one, nil
 }
 
 // forget has the next who asks bring the file anew.
@@ -73,7 +82,7 @@ func (f *films) forget(name string, one *film) {
 func (f *films) leave(name string, one *film) {
 	f.mutex.Lock()
 	defer f.mutex.Unlock()
-	if one.users--; one.users > 0 || one.err != nil {
+	if one.users--; one.users > 0 || one.File == nil {
 		return
 	}
 	if !one.kept {

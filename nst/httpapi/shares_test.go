@@ -48,7 +48,7 @@ func TestFilms(t *testing.T) {
 	f := films{all: map[string]*film{}}
 	brought := 0
 	take := func(name string) *film {
-		one, err := f.take(name, func(file *os.File) error {
+		one, err := f.take(t.Context(), name, func(file *os.File) error {
 			brought++
 			_, err := file.WriteString(name)
 			return err
@@ -86,7 +86,7 @@ func TestFilms(t *testing.T) {
 	assert.True(t, open(used))
 	f.leave("c", used)
 	assert.False(t, open(used))
-	_, err := f.take("d", func(*os.File) error { return os.ErrInvalid })
+	_, err := f.take(t.Context(), "d", func(*os.File) error { return os.ErrInvalid })
 	require.ErrorIs(t, err, os.ErrInvalid)
 
 	// Those who ask at once wait for the same file; if its bringing fails, another brings it.
@@ -94,7 +94,7 @@ func TestFilms(t *testing.T) {
 	var bringing atomic.Int32
 	for range 20 {
 		group.Go(func() {
-			one, err := f.take("e", func(file *os.File) error {
+			one, err := f.take(t.Context(), "e", func(file *os.File) error {
 				if bringing.Add(1) == 1 {
 					time.Sleep(50 * time.Millisecond)
 					return os.ErrClosed

@@ -266,7 +266,7 @@ func (a *API) bring(r *http.Request, j jobs.Job, name string) (file *os.File, le
 	copied := func(file *os.File) error { return a.queue.CopyPicture(r.Context(), j.ID, name, file) }
 	if name == clipPart || name == "result" && j.Clip != nil {
 		key := j.ID + "/" + name
-		one, err := a.films.take(key, copied)
+		one, err := a.films.take(r.Context(), key, copied)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -345,7 +345,7 @@ func (a *API) converted(r *http.Request, file *os.File, as picture.Format) error
 	whole := decoder.Request{File: file, Size: size, Client: a.group(r)}
 	info, err := a.queue.Decoder().Inspect(r.Context(), whole, 0)
 	if err != nil {
-		return fmt.Errorf("the result cannot be read: %v", err) // it is ours: the client did nothing wrong
+		return unreadable(err)
 	}
 	if as.CheckSize(picture.Encoding{}, info.Width, info.Height) != nil || info.Memory > convertMemory {
 		return problem{Status: 422, Title: "Too large", Detail: fmt.Sprintf("the result is of %d×%d pixels, too many "+
@@ -353,7 +353,7 @@ func (a *API) converted(r *http.Request, file *os.File, as picture.Format) error
 	}
 	p, err := a.queue.Decoder().Decode(r.Context(), whole)
 	if err != nil {
-		return fmt.Errorf("the result cannot be read: %v", err)
+		return unreadable(err)
 	}
 	if err := file.Truncate(0); err != nil {
 		return err
@@ -362,6 +362,14 @@ func (a *API) converted(r *http.Request, file *os.File, as picture.Format) error
 		return err
 	}
 	return p.Encode(file, as, picture.Encoding{Comment: info.Comment})
+}
+
+// unreadable is the error of a picture that is ours: the client did nothing wrong.
+func unreadable(err error) error {
+	if errors.Is(err, picture.ErrPicture) {
+		return fmt.Errorf("the result cannot be read: %v", err)
+	}
+	return fmt.Errorf("the result cannot be read: %w", err)
 }
 
 // matches says whether a client has what a tag names already.

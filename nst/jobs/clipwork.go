@@ -71,7 +71,7 @@ func (w *worker) makeClip(ctx, run context.Context, cancel context.CancelCauseFu
 		return err
 	}
 	return w.finish(ctx, run, c.saver, func(once context.Context) error {
-		return w.queue.writeFile(once, j.ID, ofAttempt("result", w.attempt), c.result())
+		return w.queue.writeFile(once, j.ID, resultOf(w.attempt), c.result())
 	}, func(j *Job) { c.note(j, made.Size()) })
 }
 
@@ -335,6 +335,9 @@ func (c *clipRun) keep(end int64) func(context.Context) error {
 		}
 		if err == nil {
 			c.sent, c.segments = end, c.segments+1
+			c.mutex.Lock()
+			c.kept = true
+			c.mutex.Unlock()
 		}
 		return err
 	}

@@ -1,18 +1,13 @@
 package jobs
 
 import (
-	"bufio"
 	"context"
-	"encoding/gob"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -96,8 +91,18 @@ func (q *Queue) damage(ctx context.Context) (all []*DamageError, err error) {
 }
 
 // lacksNewest says whether a stream does not have the message that it says is its last, where
-// that is still the last.
+// that is still the last, and the queue has been kept by a version that writes tidied.
 func lacksNewest(ctx context.Context, stream jetstream.Stream) (bool, error) {
+	mark, err := stream.GetLastMsgForSubject(ctx, "$KV.nst-jobs."+tidied)
+	if errors.Is(err, jetstream.ErrMsgNotFound) { // which is said already
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if stream.CachedInfo().State.LastTime.Sub(mark.Time) > 3*tidyEvery {
+		return false, nil
+	}
 	for before := uint64(0); ; {
 		info, err := stream.Info(ctx)
 		if err != nil {
@@ -122,97 +127,8 @@ func stillLost(ctx context.Context, stream jetstream.Stream, filter string, lost
 	return slices.DeleteFunc(lost, func(subject string) bool { return info.State.Subjects[subject] == 0 }), nil
 }
 
-// kept is a message of a stream that is made anew.
-type kept struct {
-	Subject   string
-	Operation string // of a key-value bucket's: a deletion
-	Data      []byte
-}
-
-// repair makes a damaged stream anew of what can be read of it, which is kept in a file
-// meanwhile.
-func (q *Queue) repair(ctx context.Context, name string) error {
-	file, err := os.CreateTemp(q.config.Dir, ".repair-*")
-	if err != nil {
-		return err
-	}
-	defer file.Close()
-	if err := os.Remove(file.Name()); err != nil {
-		return err
-	}
-	stream, err := q.js.Stream(ctx, name)
-	if err != nil {
-		return err
-	}
-	info := stream.CachedInfo()
-	whole, count := gob.NewEncoder(file), 0
-	for next := max(1, info.State.FirstSeq); next <= info.State.LastSeq; {
-		m, err := stream.GetMsg(ctx, next, jetstream.WithGetMsgSubject(">"))
-		if errors.Is(err, jetstream.ErrMsgNotFound) {
-			next++
-			continue
-		}
-		if err == nil {
-			next = m.Sequence + 1
-			err = whole.Encode(kept{m.Subject, m.Header.Get(kvOperation), m.Data})
-		}
-		if err != nil {
-			return err
-		}
-		count++
-	}
-	if _, err := file.Seek(0, io.SeekStart); err != nil {
-		return err
-	}
-	if err := q.js.DeleteStream(ctx, name); err != nil {
-		return err
-	}
-	if _, err := q.js.CreateStream(ctx, info.Config); err != nil {
-		return err
-	}
-	for again := gob.NewDecoder(bufio.NewReader(file)); count > 0; count-- {
-		var m kept
-		if err := again.Decode(&m); err != nil {
-			return err
-		}
-		message := &nats.Msg{Subject: m.Subject, Data: m.Data, Header: nats.Header{}}
-		if m.Operation != "" {
-			message.Header.Set(kvOperation, m.Operation)
-		}
-		if _, err := q.js.PublishMsg(ctx, message); err != nil {
-			return full(err)
-		}
-	}
-	return nil
-}
-
-const kvOperation = "KV-Operation"
-
-// mend looks for damage, and repairs it if that is wanted, however long that takes.
-func (q *Queue) mend(ctx context.Context) error {
-	look, cancel := context.WithTimeout(ctx, damageTime)
-	defer cancel()
-	all, err := q.damage(look)
-	if err != nil {
-		return fmt.Errorf("whether the store is damaged: %w", err)
-	}
-	for _, d := range all {
-		if !q.config.Repair {
-			err = errors.Join(err, d)
-			continue
-		}
-		for _, lost := range d.Lost {
-			q.config.Log.Error("the store has lost something", "stream", d.Stream, "what", lost)
-		}
-		if e := q.repair(ctx, d.Stream); e != nil {
-			err = errors.Join(err, fmt.Errorf("the stream %s cannot be repaired: %w", d.Stream, e))
-		}
-	}
-	return err
-}
-
 // Times that it may take to look for damage, and without a record while they are read.
 const (
-	damageTime = time.Minute
+	damageTime = 10 * time.Minute
 	recordTime = 30 * time.Second
 )

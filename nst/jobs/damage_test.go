@@ -3,6 +3,7 @@ package jobs_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -10,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -24,7 +26,7 @@ func TestDamage(t *testing.T) {
 	for name, damage := range map[string]struct {
 		stream, at string // the last place of a text in the stream's newest file, JOB being the job's
 		cut        bool   // the file ends there; else eight bytes behind it are changed
-		lost       string // what the error names; empty: the store is the server's to mend
+		lost       string // what the error names
 		jobs       int    // that are there after repair
 	}{
 		"a record is changed":       {"KV_nst-jobs", "$KV.nst-jobs.JOB", false, "$KV.nst-jobs.JOB", 2},
@@ -40,6 +42,7 @@ func TestDamage(t *testing.T) {
 				nc, err := server.Connect()
 				require.NoError(t, err)
 				ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+				c.Dir = dir
 				q, err = jobs.Open(ctx, nc, c)
 				return q, func() {
 					if q != nil {
@@ -95,6 +98,70 @@ func TestDamage(t *testing.T) {
 			require.NoError(t, err)
 			assert.Len(t, q.List(), damage.jobs+1)
 			close()
+		})
+	}
+}
+
+// A repair that was ended in its midst is gone on with, whatever Open is told: from the damaged
+// stream, if the copy was not whole yet, and else from the copy.
+func TestRepairGoesOn(t *testing.T) {
+	const stream = "KV_nst-jobs"
+	for name, whole := range map[string]bool{"before the copy is whole": false, "after the stream is deleted": true} {
+		t.Run(name, func(t *testing.T) {
+			ctx, dir := t.Context(), t.TempDir()
+			server, err := jobs.StartServer(jobs.ServerConfig{Dir: dir})
+			require.NoError(t, err)
+			defer server.Close()
+			nc, err := server.Connect()
+			require.NoError(t, err)
+			defer nc.Close()
+			q, err := jobs.Open(ctx, nc, jobs.Config{Dir: dir})
+			require.NoError(t, err)
+			for range 3 {
+				submit(t, q, request(t, 64, 6))
+			}
+			before := q.List()
+			q.Close()
+
+			js, err := jetstream.New(nc)
+			require.NoError(t, err)
+			damaged, err := js.Stream(ctx, stream)
+			require.NoError(t, err)
+			info := damaged.CachedInfo()
+			_, err = js.CreateStream(ctx, jetstream.StreamConfig{Name: "REPAIR_" + stream,
+				Subjects: []string{"repair." + stream + ".>", "repaired." + stream}})
+			require.NoError(t, err)
+			for n := info.State.FirstSeq; whole && n <= info.State.LastSeq; n++ {
+				if m, err := damaged.GetMsg(ctx, n); err == nil {
+					_, err = js.Publish(ctx, "repair."+stream+"."+m.Subject, m.Data)
+					require.NoError(t, err)
+				}
+			}
+			if whole {
+				data, err := json.Marshal(map[string]any{"Config": info.Config, "Next": info.State.LastSeq + 1})
+				require.NoError(t, err)
+				_, err = js.Publish(ctx, "repaired."+stream, data)
+				require.NoError(t, err)
+				require.NoError(t, js.DeleteStream(ctx, stream))
+			}
+
+			q, err = jobs.Open(ctx, nc, jobs.Config{Dir: dir})
+			require.NoError(t, err)
+			defer q.Close()
+			after := q.List()
+			require.Len(t, after, len(before))
+			for i := range after {
+				assert.Equal(t, before[i].ID, after[i].ID)
+			}
+			_, err = js.Stream(ctx, "REPAIR_"+stream)
+			assert.ErrorIs(t, err, jetstream.ErrStreamNotFound)
+			if whole {
+				made, err := js.Stream(ctx, stream)
+				require.NoError(t, err)
+				assert.Greater(t, made.CachedInfo().State.FirstSeq, info.State.LastSeq, "numbers are used once")
+			}
+			jobstest.Work(t, q, jobstest.Engine(t))
+			until(t, q, after[0].ID, finished)
 		})
 	}
 }

@@ -51,7 +51,7 @@ func TestPausedWorker(t *testing.T) {
 
 	store := func(w *worker, text string) error {
 		return w.finish(ctx, ctx, w.saver(j, func(error) {}), func(once context.Context) error {
-			return q.write(once, j.ID, ofAttempt("result", w.attempt), strings.NewReader(text))
+			return q.write(once, j.ID, resultOf(w.attempt), strings.NewReader(text))
 		}, func(j *Job) { j.Result = &Result{Bytes: len(text)} })
 	}
 	require.NoError(t, store(next, "the picture"))
@@ -63,6 +63,34 @@ func TestPausedWorker(t *testing.T) {
 	_, gone, err := q.Delete(ctx, j.ID)
 	require.NoError(t, err)
 	assert.True(t, gone)
+	assert.Empty(t, objects(t, q, j.ID))
+}
+
+// A successor that has kept nothing yet goes on from what was kept before it, whatever the paused
+// worker writes.
+func TestPausedWorkerSparesTheCheckpoint(t *testing.T) {
+	ctx := context.Background()
+	q := openQueue(t, Config{})
+	j := submit(t, q, 1)
+	var now Job
+	begin := func(name string) {
+		require.NoError(t, q.edit(ctx, j.ID, &now, func(j *Job) error {
+			j.Attempts++
+			j.State, j.Worker = Running, name
+			return nil
+		}))
+	}
+	begin("paused")
+	paused := &worker{queue: q, info: WorkerInfo{Name: "paused"}, attempt: now.Attempts}
+	s := paused.saver(now, func(error) {})
+	require.NoError(t, s.keepAs(ctx, bytes.NewBufferString("kept")))
+	begin("next")
+	require.ErrorIs(t, s.keepAs(ctx, bytes.NewBufferString("late")), errLost)
+	now, err := q.load(ctx, j.ID)
+	require.NoError(t, err)
+	data, err := q.read(ctx, j.ID, now.checkpoint())
+	require.NoError(t, err)
+	assert.Equal(t, "kept", string(data))
 }
 
 // The same name is no right to a job that another attempt has: a worker may have been started anew.

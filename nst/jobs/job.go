@@ -11,9 +11,11 @@
 package jobs
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/seed9bb5c928/nst/nst"
@@ -82,12 +84,14 @@ type Job struct {
 	Deaths   int      `json:"deaths,omitempty"`
 	DeathAt  string   `json:"died_at,omitempty"`
 
-	// CheckpointOf and ResultOf are the attempts that wrote the checkpoint and the result which
-	// count; 0: there is none, or a program older than version 5 wrote it. What one writes has a
-	// name of its own, so that a worker that was paused and comes back overwrites nothing of its
-	// successor's.
-	CheckpointOf int `json:"checkpoint_of,omitempty"`
-	ResultOf     int `json:"result_of,omitempty"`
+	// Checkpoint and ResultName are the objects that the checkpoint and the result which count are
+	// kept as; empty: there is none, or a program older than version 5 wrote it. Each that is
+	// written has a name of its own, so that a worker that was paused and comes back overwrites
+	// nothing of its successor's.
+	Checkpoint string `json:"checkpoint,omitempty"`
+	ResultName string `json:"result_name,omitempty"`
+	// AtOnce is how many of the owner's jobs may run at once; 0: any number.
+	AtOnce int `json:"at_once,omitempty"`
 	// MaxSeconds is how long workers may have the job, all attempts together; 0: as long as it takes.
 	MaxSeconds float64 `json:"max_seconds,omitempty"`
 
@@ -152,15 +156,18 @@ func (j Job) Pictures() []string { return j.Inputs.names() }
 func (j Job) Has(name string) bool { return slices.Contains(j.Pictures(), name) }
 
 // The objects that the checkpoint and the result are kept as, after the job's.
-func (j Job) checkpoint() string { return ofAttempt("checkpoint", j.CheckpointOf) }
-func (j Job) result() string     { return ofAttempt("result", j.ResultOf) }
+func (j Job) checkpoint() string { return cmp.Or(j.Checkpoint, "checkpoint") }
+func (j Job) result() string     { return cmp.Or(j.ResultName, "result") }
 
-// written are the objects that workers may have written, but for a clip's segments: those that
-// count, and the last attempt's.
-func (j Job) written() []string {
-	names := []string{j.result(), j.checkpoint(), ofAttempt("result", j.Attempts), ofAttempt("checkpoint", j.Attempts)}
-	slices.Sort(names)
-	return slices.Compact(names)
+// resultOf is the result of an attempt, checkpointOf its n-th checkpoint.
+func resultOf(attempt int) string        { return fmt.Sprintf("result-%d", attempt) }
+func checkpointOf(attempt, n int) string { return fmt.Sprintf("checkpoint-%d-%d", attempt, n) }
+
+// leftover says whether an object's name is of what a worker wrote, and does not count: its worker
+// died, or had lost the job.
+func (j Job) leftover(name string) bool {
+	kind, _, _ := strings.Cut(name, "-")
+	return (kind == "result" || kind == "checkpoint") && name != j.result() && name != j.checkpoint()
 }
 
 // timeLeft is how long workers may still have the job, if there is a limit.
@@ -170,14 +177,6 @@ func (j Job) timeLeft() (left time.Duration, limited bool) {
 		spent = j.Progress.Seconds
 	}
 	return time.Duration(max(0, j.MaxSeconds-spent) * float64(time.Second)), j.MaxSeconds > 0
-}
-
-// ofAttempt is the name of what an attempt has written.
-func ofAttempt(name string, attempt int) string {
-	if attempt == 0 {
-		return name
-	}
-	return fmt.Sprintf("%s-%d", name, attempt)
 }
 
 func numbered(name string, i int) string { return fmt.Sprintf("%s-%d", name, i+1) }

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -119,19 +118,23 @@ func (q *Queue) renew(ctx context.Context) error {
 
 // lockOwner has an owner's submissions come one after the other, so that what one takes of a
 // grant the next one finds taken: in this process.
-func (q *Queue) lockOwner(name string) (unlock func()) {
+func (q *Queue) lockOwner(ctx context.Context, name string) (unlock func(), err error) {
 	if name == "" {
-		return func() {}
+		return func() {}, nil
 	}
 	q.mutex.Lock()
 	lock := q.submitting[name]
 	if lock == nil {
-		lock = &sync.Mutex{}
+		lock = make(chan struct{}, 1)
 		q.submitting[name] = lock
 	}
 	q.mutex.Unlock()
-	lock.Lock()
-	return lock.Unlock
+	select {
+	case lock <- struct{}{}:
+		return func() { <-lock }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // admit says whether an owner may have one more job wait.
@@ -282,15 +285,24 @@ func (q *Queue) turns() (owners []string, queued bool) {
 	return owners, queued
 }
 
-// othersWait says whether jobs of other owners wait whose turn would come before another job of
-// this one's owner.
-func (q *Queue) othersWait(j Job) bool {
-	for _, other := range q.unfinished() {
-		if other.State == Queued && other.Owner != j.Owner && other.Priority >= j.Priority {
-			return true
+// othersWait says whether a job of another owner waits that this worker could take in place of one
+// that runs, and of its owner's jobs this is the one that has run for longest.
+func (q *Queue) othersWait(mine Job) bool {
+	all, running := q.unfinished(), map[string]int{}
+	for _, j := range all {
+		if j.State != Running {
+			continue
+		}
+		running[j.Owner]++
+		if j.Owner == mine.Owner && j.Began != nil && mine.Began != nil && j.Began.Before(*mine.Began) {
+			return false
 		}
 	}
-	return false
+	return slices.ContainsFunc(all, func(j Job) bool {
+		late := j.Began != nil && time.Since(*j.Began) < newerDelay // it may wait for a time, or for other workers
+		return j.State == Queued && j.Owner != mine.Owner && j.Priority >= mine.Priority && !late &&
+			(j.AtOnce == 0 || running[j.Owner] < j.AtOnce) && (j.Clip == nil || TakesClips())
+	})
 }
 
 // lastBegan is when a job of an owner's was begun last, though it be forgotten since.

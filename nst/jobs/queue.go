@@ -124,11 +124,11 @@ type Queue struct {
 	changed    map[string]map[chan struct{}]bool // by job; of "" when any job's state changes
 	consumers  map[string]jetstream.Consumer     // by owner
 	observers  map[*func(before, after Job)]bool
-	unseen     [][2]Job               // changes that they are to be told of
-	delivering bool                   // somebody tells them
-	granting   int64                  // bytes of the store that submissions under way may take
-	began      map[string]time.Time   // when an attempt at one of an owner's jobs was begun last
-	submitting map[string]*sync.Mutex // by owner
+	unseen     [][2]Job                 // changes that they are to be told of
+	delivering bool                     // somebody tells them
+	granting   int64                    // bytes of the store that submissions under way may take
+	began      map[string]time.Time     // when an attempt at one of an owner's jobs was begun last
+	submitting map[string]chan struct{} // by owner
 }
 
 // Open opens a queue on a NATS connection, which has to have JetStream, and makes
@@ -141,7 +141,7 @@ func Open(ctx context.Context, nc *nats.Conn, c Config) (*Queue, error) {
 		looking: make(chan struct{}, lookers),
 		known:   map[string]Job{}, changed: map[string]map[chan struct{}]bool{},
 		consumers: map[string]jetstream.Consumer{}, observers: map[*func(before, after Job)]bool{},
-		began: map[string]time.Time{}, submitting: map[string]*sync.Mutex{}}
+		began: map[string]time.Time{}, submitting: map[string]chan struct{}{}}
 	var err error
 	if q.gone, err = lru.New[string, bool](4096); err != nil {
 		return nil, err
@@ -213,6 +213,9 @@ func (q *Queue) readRecords(ctx context.Context, ready <-chan struct{}) error {
 		now := len(q.known)
 		q.mutex.Unlock()
 		if now == before {
+			if q.config.Join {
+				return errNoQueue
+			}
 			return &DamageError{recordStream, []string{"what follows the first " + strconv.Itoa(now) + " records"}}
 		}
 		before = now
@@ -615,12 +618,13 @@ func (q *Queue) CopyPicture(ctx context.Context, id, name string, w io.Writer) e
 	return q.copy(ctx, id, name, w)
 }
 
-// Unavailable says whether an error is that the queue does not answer: the same may
-// succeed later.
+// Unavailable says whether an error is that the queue does not answer, or that it has no process to
+// decode a picture in: the same may succeed later.
 func Unavailable(err error) bool {
 	for _, one := range []error{context.DeadlineExceeded, nats.ErrTimeout, nats.ErrNoResponders,
 		nats.ErrConnectionClosed, nats.ErrDisconnected,
-		nats.ErrReconnectBufExceeded, jetstream.ErrNoStreamResponse, jetstream.ErrJetStreamNotEnabled} {
+		nats.ErrReconnectBufExceeded, jetstream.ErrNoStreamResponse, jetstream.ErrJetStreamNotEnabled,
+		decoder.ErrDecoder} {
 		if errors.Is(err, one) {
 			return true
 		}
@@ -646,7 +650,9 @@ func (q *Queue) Cancel(ctx context.Context, id string) (Job, error) {
 	}
 	if err == nil && running { // the worker, if it lives
 		_, err = q.records.Put(ctx, "cancel."+id, nil)
-		err = errors.Join(err, q.drop(ctx, object(id, j.checkpoint())))
+	}
+	if err == nil {
+		err = q.drop(ctx, object(id, j.checkpoint()))
 	}
 	if err == nil {
 		err = q.dropSegments(ctx, j)
@@ -704,7 +710,7 @@ func (q *Queue) remove(ctx context.Context, j Job) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	err := q.stream.Purge(ctx, jetstream.WithPurgeSubject(j.subject()))
-	for _, name := range slices.Concat(j.Inputs.names(), j.written(), j.segments(true)) {
+	for _, name := range slices.Concat(j.Inputs.names(), []string{j.result(), j.checkpoint()}, j.segments(true)) {
 		if e := q.drop(ctx, object(j.ID, name)); e != nil {
 			if err = errors.Join(err, e); Unavailable(e) {
 				return err

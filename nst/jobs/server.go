@@ -156,24 +156,26 @@ func StartServer(c ServerConfig) (*Server, error) {
 }
 
 // healthEvery is how often the store is looked at.
-var healthEvery = 5 * time.Second
+const healthEvery = 5 * time.Second
 
 // reopen opens the store anew when it could not be written to, as on a full disk, and there is
 // room again: the server itself would write to it no more. Connections stay.
 func (s *Server) reopen() {
-	for {
+	for wait := healthEvery; ; {
 		select {
 		case <-s.ended:
 			return
-		case <-time.After(healthEvery):
+		case <-time.After(wait):
 		}
 		health := s.server.Healthz(nil)
-		if health.Error == "" && s.server.JetStreamEnabled() {
+		if !strings.Contains(health.Error, "write error") && s.server.JetStreamEnabled() {
+			wait = healthEvery
 			continue
 		}
 		if free, err := freeBytes(s.options.StoreDir); err != nil || free < reserve {
 			continue
 		}
+		wait = min(2*wait, time.Minute)
 		config := s.config
 		err := errors.Join(s.server.ShutdownJetStream(), s.server.EnableJetStream(&config))
 		if err != nil {
@@ -283,11 +285,9 @@ func token(path string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("the embedded NATS server's token: %w", err)
 	}
-	const least = 16 // of those that this program writes there are 26
 	text := strings.TrimSpace(string(data))
-	if len(text) < least {
-		return "", fmt.Errorf("the embedded NATS server's token: %s has %d characters, which anybody could guess: "+
-			"delete the file, and another token is made", path, len(text))
+	if text == "" {
+		return "", fmt.Errorf("the embedded NATS server's token: %s is empty: delete it, and another is made", path)
 	}
 	return text, nil
 }

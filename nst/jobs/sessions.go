@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,23 +20,26 @@ const sessionBucket = "nst-sessions"
 const MaxSessions = 32
 
 // BeginSession keeps for SessionAge, with the jobs, that whoever names the id it returns
-// is owner, for which any text will do. So sessions hold in every process that serves the
-// queue, and outlive a restart. The error is ErrNoSpace, or the connection's.
-func (q *Queue) BeginSession(ctx context.Context, owner string) (id string, err error) {
+// is owner, for which any text will do, and one of MaxSessions of a name. So sessions hold in
+// every process that serves the queue, and outlive a restart. The error is ErrNoSpace, or the
+// connection's.
+func (q *Queue) BeginSession(ctx context.Context, owner, name string) (id string, err error) {
 	sessions, err := q.kept(ctx)
 	if err != nil {
 		return "", err
 	}
 	id = strings.ToLower(rand.Text())
-	if _, err = sessions.Put(ctx, hashed(id), []byte(owner)); err != nil {
+	if _, err = sessions.Put(ctx, hashed(id), []byte(owner+"\n"+name)); err != nil {
 		return "", full(err)
 	}
-	return id, full(endOldest(ctx, sessions, owner, hashed(id)))
+	return id, full(changeSessions(ctx, sessions, name, func(all []string) []string { return append(all, hashed(id)) }))
 }
 
-// endOldest adds a session to an owner's, of which it ends those that are too many.
-func endOldest(ctx context.Context, sessions jetstream.KeyValue, owner, session string) error {
-	key := "of." + hashed(owner)
+// changeSessions changes the list of a name's sessions, oldest first, and ends those that are too
+// many.
+func changeSessions(ctx context.Context, sessions jetstream.KeyValue, name string,
+	change func([]string) []string) error {
+	key := "of." + hashed(name)
 	for {
 		var all []string
 		e, err := sessions.Get(ctx, key)
@@ -45,7 +49,7 @@ func endOldest(ctx context.Context, sessions jetstream.KeyValue, owner, session 
 		case !errors.Is(err, jetstream.ErrKeyNotFound):
 			return err
 		}
-		all = append(all, session)
+		all = change(all)
 		over := max(0, len(all)-MaxSessions)
 		value := []byte(strings.Join(all[over:], " "))
 		if e == nil {
@@ -80,7 +84,8 @@ func (q *Queue) Session(ctx context.Context, id string) (owner string, err error
 	if err != nil {
 		return "", err
 	}
-	return string(e.Value()), nil
+	owner, _, _ = strings.Cut(string(e.Value()), "\n") // before version 5 of the records it had no name
+	return owner, nil
 }
 
 // EndSession ends a session everywhere, at once. Ended twice it is ended.
@@ -92,7 +97,18 @@ func (q *Queue) EndSession(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	return full(sessions.Purge(ctx, hashed(id)))
+	e, err := sessions.Get(ctx, hashed(id))
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	_, name, _ := strings.Cut(string(e.Value()), "\n")
+	err = changeSessions(ctx, sessions, name, func(all []string) []string {
+		return slices.DeleteFunc(all, func(one string) bool { return one == hashed(id) })
+	})
+	return full(errors.Join(err, sessions.Purge(ctx, hashed(id))))
 }
 
 // kept is where sessions are: whoever keeps the queue has made the place, and who joins it

@@ -43,7 +43,7 @@ func (q *Queue) Submit(ctx context.Context, r Request) (j Job, created bool, err
 	}
 	defer q.grant(-j.Reserved) // the record says it then, or it was not stored
 	j.ID, j.State, j.Created, j.Version = strings.ToLower(rand.Text()), Queued, time.Now().UTC(), version
-	j.MaxSeconds = cmp.Or(r.Owner.MaxSeconds, q.config.MaxSeconds)
+	j.MaxSeconds, j.AtOnce = cmp.Or(r.Owner.MaxSeconds, q.config.MaxSeconds), r.Owner.AtOnce
 	j.Owner, j.Priority, j.RequestID, j.Trace = r.Owner.Name, r.Owner.Priority, r.ID, traceOf(ctx)
 	hash := ""
 	if r.Key != "" {
@@ -73,13 +73,15 @@ func (q *Queue) Submit(ctx context.Context, r Request) (j Job, created bool, err
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
-	unlock := q.lockOwner(r.Owner.Name)
-	if err = q.charge(ctx, r, j); err == nil {
-		if j, err = q.store(ctx, r, j); err != nil {
-			_ = q.spend(context.WithoutCancel(ctx), r.Owner, j, -1)
+	unlock, err := q.lockOwner(ctx, r.Owner.Name)
+	if err == nil {
+		if err = q.charge(ctx, r, j); err == nil {
+			if j, err = q.store(ctx, r, j); err != nil {
+				_ = q.spend(context.WithoutCancel(ctx), r.Owner, j, -1)
+			}
 		}
+		unlock()
 	}
-	unlock()
 	if err != nil {
 		q.remove(context.WithoutCancel(ctx), j)
 		return j, false, err

@@ -52,6 +52,9 @@ func (q *Queue) tidyOnce(ctx context.Context, seen map[string]bool) (orphans map
 	return orphans, errors.Join(err, e, q.forgotten(ctx))
 }
 
+// leftoverTime is how long a worker may take from writing something to saying so in the record.
+const leftoverTime = time.Hour
+
 // forgotten deletes what was stored for jobs that have no record, as a worker may do that
 // has not heard yet that its job was deleted: when it is as old as what is kept may be.
 func (q *Queue) forgotten(ctx context.Context) error {
@@ -60,7 +63,11 @@ func (q *Queue) forgotten(ctx context.Context) error {
 		err = nil
 	}
 	for _, o := range all {
-		id, _, _ := strings.Cut(o.Name, "/")
+		id, name, _ := strings.Cut(o.Name, "/")
+		if j, e := q.Get(ctx, id); e == nil && j.leftover(name) && time.Since(o.ModTime) > leftoverTime {
+			err = errors.Join(err, q.drop(ctx, o.Name))
+			continue
+		}
 		if q.knows(id) || time.Since(o.ModTime) < q.config.Retention {
 			continue
 		}

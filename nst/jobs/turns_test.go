@@ -18,23 +18,30 @@ import (
 // A long job of one owner is put back at a checkpoint when another's waits, as often as that is
 // so, and its picture is that of a job which nobody disturbed.
 func TestLongJobsTakeTurns(t *testing.T) {
-	q, e := jobstest.Open(t, jobs.Config{Turn: 100 * time.Millisecond}), jobstest.Engine(t)
-	long := request(t, 64, 500)
+	q := jobstest.Open(t, jobs.Config{Turn: 100 * time.Millisecond, CheckpointEvery: 50 * time.Millisecond})
+	e := jobstest.Engine(t)
+	long := request(t, 64, 2500)
 	long.Owner = jobs.Owner{Name: "ann"}
 	first := submit(t, q, long)
 	jobstest.Work(t, q, e)
+	at := 0
 	for range 2 {
-		until(t, q, first.ID, func(j jobs.Job) bool { return j.State == jobs.Running && j.Progress != nil })
+		until(t, q, first.ID, func(j jobs.Job) bool {
+			return j.State == jobs.Running && j.Progress != nil && j.Progress.Iteration > at
+		})
 		short := submit(t, q, of(t, jobs.Owner{Name: "bob"}))
 		until(t, q, short.ID, finished)
 		j, err := q.Get(context.Background(), first.ID)
 		require.NoError(t, err)
 		require.False(t, j.State.Finished(), "bob has not waited for it")
+		require.NotEmpty(t, j.Checkpoint)
+		require.Greater(t, j.Progress.Iteration, at, "it goes on from where it was")
+		at = j.Progress.Iteration
 	}
 	disturbed := until(t, q, first.ID, finished)
 	require.Equal(t, jobs.Done, disturbed.State, disturbed.Error)
 	assert.GreaterOrEqual(t, disturbed.Attempts, 3)
-	assert.Equal(t, 500, disturbed.Result.Iterations)
+	assert.Equal(t, 2500, disturbed.Result.Iterations)
 	assert.Zero(t, disturbed.Deaths)
 	assert.Empty(t, disturbed.Failures)
 	// A higher priority gives its turn to none that is lower, and an owner not to itself.
@@ -166,11 +173,11 @@ func TestSessionsOfAnOwner(t *testing.T) {
 	q := jobstest.Open(t, jobs.Config{})
 	var all []string
 	for range jobs.MaxSessions + 2 {
-		id, err := q.BeginSession(ctx, "ann")
+		id, err := q.BeginSession(ctx, "a token of hers", "ann")
 		require.NoError(t, err)
 		all = append(all, id)
 	}
-	others, err := q.BeginSession(ctx, "bob")
+	others, err := q.BeginSession(ctx, "bob", "bob")
 	require.NoError(t, err)
 	for i, id := range append(all, others) {
 		owner, err := q.Session(ctx, id)
@@ -179,6 +186,6 @@ func TestSessionsOfAnOwner(t *testing.T) {
 			continue
 		}
 		require.NoError(t, err)
-		assert.Equal(t, map[bool]string{true: "bob", false: "ann"}[id == others], owner)
+		assert.Equal(t, map[bool]string{true: "bob", false: "a token of hers"}[id == others], owner)
 	}
 }

@@ -319,7 +319,7 @@ func (w *worker) job(ctx context.Context, id string) (j Job, err error) {
 		if j.Started == nil {
 			j.Started = &now
 		}
-		j.State, j.Worker, j.Device, j.Began = Running, w.info.Name, w.info.Device, &now
+		j.State, j.Worker, j.Device, j.Began, j.Version = Running, w.info.Name, w.info.Device, &now, version
 		j.Attempts++
 		return nil
 	})
@@ -331,7 +331,7 @@ func (w *worker) job(ctx context.Context, id string) (j Job, err error) {
 	defer func() { end(span, err) }()
 	run, cancel := context.WithCancelCause(traced)
 	defer cancel(nil)
-	if left, limited := j.timeLeft(); limited {
+	if left, limited := j.timeLeft(); limited && j.Clip != nil {
 		defer time.AfterFunc(left, func() { cancel(errTime) }).Stop()
 	}
 	watcher, err := q.records.WatchFiltered(run, []string{"cancel." + id, id})
@@ -446,11 +446,7 @@ func (w *worker) clean(ctx context.Context, j Job) {
 	patience := time.Duration(1+len(j.segments(true))/100) * 10 * time.Second
 	once, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 	defer cancel()
-	for _, name := range j.written() {
-		if name != j.result() {
-			_ = w.queue.drop(once, object(j.ID, name))
-		}
-	}
+	_ = w.queue.drop(once, object(j.ID, j.checkpoint()))
 	_ = w.queue.dropSegments(once, j)
 	_ = w.queue.records.Purge(once, "cancel."+j.ID)
 }
@@ -589,9 +585,16 @@ func (w *worker) stylize(ctx, run context.Context, cancel context.CancelCauseFun
 	saving.Go(func() { s.work(ctx) })
 	transfer, span := tracer().Start(run, "transfer")
 	steps := iterations{transfer, time.Now()}
+	begin := sync.OnceFunc(func() { // not before there is a picture
+		if left, limited := j.timeLeft(); limited {
+			timer := time.AfterFunc(left, func() { cancel(errTime) })
+			context.AfterFunc(run, func() { timer.Stop() })
+		}
+	})
 	hooks := nst.Hooks{StateEvery: w.every, Warn: s.warn, Tile: func(int, int) { s.sign() },
 		Progress: func(p nst.Progress) {
 			s.sign()
+			begin()
 			steps.add(p)
 			back := ctx.Err() != nil || errors.Is(context.Cause(run), errTurn)
 			s.report(p, p.Last && back && context.Cause(run) != errCancelled, resumed)
@@ -638,7 +641,7 @@ func (w *worker) stylize(ctx, run context.Context, cancel context.CancelCauseFun
 	}
 	data := encoded.Bytes()
 	return w.finish(ctx, run, s, func(once context.Context) error {
-		return w.queue.write(once, j.ID, ofAttempt("result", w.attempt), bytes.NewReader(data))
+		return w.queue.write(once, j.ID, resultOf(w.attempt), bytes.NewReader(data))
 	}, func(j *Job) {
 		j.Costs = &result.Costs
 		j.Width, j.Height = result.Picture.Width, result.Picture.Height
@@ -656,12 +659,17 @@ func (w *worker) finish(ctx, run context.Context, s *saver, store func(context.C
 	j, err := w.change(ctx, s.job.ID, w.mine(func(j *Job) {
 		s.fill(j)
 		note(j)
-		j.ResultOf = w.attempt
+		j.ResultName = resultOf(w.attempt)
 		if j.Progress != nil {
 			j.Progress.Fraction, j.Progress.SecondsLeft = 1, 0
 		}
 		j.finish(Done)
 	}))
+	if errors.Is(err, errLost) {
+		once, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		defer cancel()
+		_ = w.queue.drop(once, object(s.job.ID, resultOf(w.attempt)))
+	}
 	if err == nil {
 		w.clean(ctx, j)
 	}
@@ -756,8 +764,11 @@ type saver struct {
 	log    *slog.Logger
 
 	mutex sync.Mutex
-	job   Job // its progress, costs, curve and warnings
-	step  int // of the curve
+	job   Job  // its progress, costs, curve and warnings
+	step  int  // of the curve
+	kept  bool // what this attempt did can be gone on from
+
+	written int // checkpoints, by whoever writes
 
 	// Of the run's thread:
 	preview, checkpoint time.Time // when the last ones were handed over
@@ -777,10 +788,13 @@ func (w *worker) saver(j Job, cancel context.CancelCauseFunc) *saver {
 }
 
 // yield has the job put back if it has had its turn, jobs of others wait that no other worker
-// takes, and it has gone on at all, so that it will end in spite of them.
+// takes, and it has gone on and kept that, so that it will end in spite of them.
 func (s *saver) yield(further bool) {
 	now := time.Now()
-	if !further || now.Sub(s.began) < s.worker.queue.config.Turn || !s.worker.queue.othersWait(s.job) {
+	s.mutex.Lock()
+	turn, kept := max(s.worker.queue.config.Turn, checkpointShare*s.took), s.kept
+	s.mutex.Unlock()
+	if !further || !kept || now.Sub(s.began) < turn || !s.worker.queue.othersWait(s.job) {
 		s.others = time.Time{}
 		return
 	}
@@ -855,30 +869,31 @@ func (s *saver) writing(c *nst.Checkpoint) func(context.Context) error {
 	}
 }
 
-// keepAs stores a checkpoint under this attempt's name, and then says in the record that it
-// counts, if the job is still this attempt's. The one before goes.
+// keepAs stores a checkpoint under a name of its own, and then says in the record that it counts,
+// if the job is still this attempt's. The one before goes.
 func (s *saver) keepAs(ctx context.Context, data io.Reader) error {
-	w, attempt := s.worker, s.job.Attempts
-	mine := object(s.job.ID, ofAttempt("checkpoint", attempt))
-	if err := w.queue.write(ctx, s.job.ID, ofAttempt("checkpoint", attempt), data); err != nil {
+	w := s.worker
+	s.written++
+	name := checkpointOf(s.job.Attempts, s.written)
+	if err := w.queue.write(ctx, s.job.ID, name, data); err != nil {
 		return err
 	}
 	once, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	var now Job
 	before := ""
-	err := w.queue.edit(once, s.job.ID, &now, w.mine(func(j *Job) {
-		before = j.checkpoint()
-		j.CheckpointOf = attempt
-	}))
+	err := w.queue.edit(once, s.job.ID, &now, w.mine(func(j *Job) { before, j.Checkpoint = j.checkpoint(), name }))
 	if errors.Is(err, errLost) || errors.Is(err, ErrNotFound) {
 		s.cancel(errLost)
-		return errors.Join(errLost, w.queue.drop(once, mine))
+		return errors.Join(errLost, w.queue.drop(once, object(s.job.ID, name)))
 	}
-	if err == nil && before != now.checkpoint() {
-		err = w.queue.drop(once, object(s.job.ID, before))
+	if err != nil { // it may count or not: tidy will see
+		return err
 	}
-	return err
+	s.mutex.Lock()
+	s.kept = true
+	s.mutex.Unlock()
+	return w.queue.drop(once, object(s.job.ID, before))
 }
 
 // send hands over what is to be written, if nothing is being written, or waits.

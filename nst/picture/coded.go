@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 )
 
@@ -49,54 +50,88 @@ func (b *headerBits) golomb() int {
 	return 1<<zeros - 1 + b.take(zeros)
 }
 
-// codedHEVC reads the sequence parameter set in hvcC (ISO/IEC 14496-15, 8.3.3; ITU-T
-// H.265, 7.3.2.2 and E.2.1), as far as still pictures have it, and refuses another one, there
-// or among the pixels.
-func codedHEVC(hvcC, pixels []byte) (c codedPicture, err error) {
-	const parameters = 33 // NAL units of sequence parameter sets
-	kindOf := func(unit []byte) byte { return unit[0] >> 1 & 63 }
-	var set []byte
+// codedConfig is what hvcC or av1C, which many tiles may share, says.
+type codedConfig struct {
+	header  []byte // SPS or sequence header; nil: there is none
+	picture codedPicture
+	err     error
+}
+
+// codecs by the kinds of HEIF's items: where the configuration is, how it is read, and how the
+// picture is, which may not have another one.
+var codecs = map[string]struct {
+	property string
+	config   func([]byte) codedConfig
+	picture  func(c codedConfig, pixels []byte) (codedPicture, error)
+}{
+	"hvc1": {"hvcC", configHEVC, codedHEVC},
+	"av01": {"av1C", configAV1, codedAV1},
+}
+
+const unitSPS = 33 // the kind of NAL units that are sequence parameter sets
+
+func kindOfUnit(unit []byte) byte { return unit[0] >> 1 & 63 }
+
+// configHEVC reads the sequence parameter set in hvcC (ISO/IEC 14496-15, 8.3.3; ITU-T
+// H.265, 7.3.2.2 and E.2.1), as far as still pictures have it, and refuses another one.
+func configHEVC(hvcC []byte) (c codedConfig) {
 	f := &fields{data: hvcC}
 	for range 21 {
 		f.number(1)
 	}
-	lengths := int(f.number(1)&3) + 1
+	if lengths := f.number(1)&3 + 1; lengths != 4 && !f.short { // libheif takes them for 4 bytes, whatever hvcC says
+		c.err = refused(fmt.Sprintf("is a HEIC whose parts have lengths of %d bytes, not 4: save it as JPEG or PNG",
+			lengths))
+		return c
+	}
 	for range f.number(1) {
 		f.number(1)
 		for range f.number(2) {
 			size := int(f.number(2))
 			if size > len(f.data) {
-				return c, io.ErrUnexpectedEOF
+				c.err = io.ErrUnexpectedEOF
+				return c
 			}
 			unit := f.data[:size]
 			f.data = f.data[size:]
-			if size < 3 || kindOf(unit) != parameters {
+			if size < 3 || kindOfUnit(unit) != unitSPS {
 				continue
 			}
-			if set != nil && !bytes.Equal(set, unit) {
-				return c, errTwice("SPS")
+			if c.header != nil && !bytes.Equal(c.header, unit) {
+				c.err = errTwice("SPS")
+				return c
 			}
-			set = unit
+			c.header = unit
 		}
 		if f.short {
 			break
 		}
 	}
-	if set == nil {
-		return c, errors.New("no sequence parameter set")
+	if c.header == nil {
+		c.err = errors.New("no sequence parameter set")
+		return c
+	}
+	c.picture = parametersHEVC(bytes.ReplaceAll(c.header[2:], []byte{0, 0, 3}, []byte{0, 0})) // without its header
+	return c
+}
+
+// codedHEVC refuses another sequence parameter set among the pixels.
+func codedHEVC(c codedConfig, pixels []byte) (codedPicture, error) {
+	if c.err != nil {
+		return codedPicture{}, c.err
 	}
 	for f := (&fields{data: pixels}); len(f.data) > 0; {
-		size := f.number(lengths)
-		if size > uint64(len(f.data)) {
-			break // the decoder will say that it is cut short
+		size := f.number(4)
+		if size > uint64(len(f.data)) || f.short {
+			return codedPicture{}, io.ErrUnexpectedEOF
 		}
 		unit := f.data[:size]
 		f.data = f.data[size:]
-		if size >= 2 && kindOf(unit) == parameters && !bytes.Equal(set, unit) {
-			return c, errTwice("SPS")
+		if size >= 2 && kindOfUnit(unit) == unitSPS && !bytes.Equal(c.header, unit) {
+			return codedPicture{}, errTwice("SPS")
 		}
 	}
-	return parametersHEVC(bytes.ReplaceAll(set[2:], []byte{0, 0, 3}, []byte{0, 0})), nil // without its header
+	return c.picture, nil
 }
 
 // parametersHEVC reads a sequence parameter set.
@@ -170,38 +205,55 @@ func parametersHEVC(sps []byte) (c codedPicture) {
 	return c
 }
 
-// codedAV1 reads the sequence header in an AV1 picture or, where that has none, in av1C (AV1
-// bitstream specification, 5.3 and 5.5), and refuses another one.
-func codedAV1(av1C, pixels []byte) (c codedPicture, err error) {
-	var header []byte
-	for _, part := range [][]byte{av1C[min(4, len(av1C)):], pixels} {
-		for len(part) > 0 {
-			kind, extended, sized := part[0]>>3&15, part[0]&4 != 0, part[0]&2 != 0
-			part = part[1:]
-			if extended {
-				part = part[min(1, len(part)):]
-			}
-			size := uint64(len(part))
-			if sized {
-				length := 0
-				if size, length = binary.Uvarint(part); length <= 0 || size > uint64(len(part)-length) {
-					return c, io.ErrUnexpectedEOF
-				}
-				part = part[length:]
-			}
-			if unit := part[:size]; kind == 1 {
-				if header != nil && !bytes.Equal(header, unit) {
-					return c, errTwice("sequence header")
-				}
-				header = unit
-			}
-			part = part[size:]
-		}
+// configAV1 reads the sequence header in av1C, which need not have one.
+func configAV1(av1C []byte) (c codedConfig) {
+	c.header, c.err = sequenceHeader(nil, av1C[min(4, len(av1C)):])
+	return c
+}
+
+// codedAV1 reads the sequence header in an AV1 picture or, where that has none, in av1C, and
+// refuses another one.
+func codedAV1(c codedConfig, pixels []byte) (p codedPicture, err error) {
+	if c.err != nil {
+		return p, c.err
+	}
+	header, err := sequenceHeader(c.header, pixels)
+	if err != nil {
+		return p, err
 	}
 	if header == nil {
-		return c, errors.New("no sequence header")
+		return p, errors.New("no sequence header")
 	}
 	return headerAV1(header)
+}
+
+// sequenceHeader finds it among OBUs (AV1 bitstream specification, 5.3 and 5.5), and refuses
+// another than the one that is known already.
+func sequenceHeader(known, part []byte) (header []byte, err error) {
+	header = known
+	for len(part) > 0 {
+		kind, extended, sized := part[0]>>3&15, part[0]&4 != 0, part[0]&2 != 0
+		part = part[1:]
+		if extended {
+			part = part[min(1, len(part)):]
+		}
+		size := uint64(len(part))
+		if sized {
+			length := 0
+			if size, length = binary.Uvarint(part); length <= 0 || size > uint64(len(part)-length) {
+				return nil, io.ErrUnexpectedEOF
+			}
+			part = part[length:]
+		}
+		if unit := part[:size]; kind == 1 {
+			if header != nil && !bytes.Equal(header, unit) {
+				return nil, errTwice("sequence header")
+			}
+			header = unit
+		}
+		part = part[size:]
+	}
+	return header, nil
 }
 
 // headerAV1 reads a sequence header as far as the size.

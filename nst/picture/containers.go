@@ -225,8 +225,9 @@ func (f *file) chunksPNG(data []byte) (ended bool, err error) {
 			}
 		case "iTXt":
 			text, ok := bytes.CutPrefix(content, []byte("XML:com.adobe.xmp\x00"))
-			if ok && len(text) > 2 && xmp == nil {
-				if xmp = text; text[0] == 1 { // compressed, behind a language and a translated keyword
+			if _, twice := seen[kind]; ok && len(text) > 2 && !twice {
+				seen[kind], xmp = content, text
+				if text[0] == 1 { // compressed, behind a language and a translated keyword
 					if parts := bytes.SplitN(text[2:], []byte{0}, 3); len(parts) == 3 {
 						xmp, _ = inflate(parts[2], 1<<20)
 					}

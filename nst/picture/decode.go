@@ -25,7 +25,7 @@ const (
 	MaxSide   = 1<<16 - 1
 
 	maxFile    = 4 << 30   // bytes of a file
-	maxComment = 256 << 10 // bytes: ours are of a few kilobytes
+	maxComment = 128 << 10 // bytes: ours are of a few kilobytes
 	maxProfile = 8 << 20   // bytes of an ICC profile, inflated: printers' are of 2 MB
 )
 

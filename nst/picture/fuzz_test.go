@@ -2,6 +2,7 @@ package picture_test
 
 import (
 	"bytes"
+	"compress/gzip"
 	"compress/zlib"
 	"image"
 	"image/color"
@@ -161,10 +162,18 @@ func checkDecoding(t *testing.T, data []byte) {
 }
 
 // Files that hurt once take no more than they may: testdata/hostile has what made some version
-// run out of memory, crash or compute for hours.
+// run out of memory, crash or compute for hours, and testdata/hostile-packed those that are large.
 func TestHostile(t *testing.T) {
-	all := files(t, "testdata/hostile/*")
+	all, packed := files(t, "testdata/hostile/*"), files(t, "testdata/hostile-packed/*.gz")
 	require.GreaterOrEqual(t, len(all), 12)
+	require.GreaterOrEqual(t, len(packed), 7)
+	for _, one := range packed {
+		r, err := gzip.NewReader(bytes.NewReader(one))
+		require.NoError(t, err)
+		data, err := io.ReadAll(r)
+		require.NoError(t, err)
+		all = append(all, data)
+	}
 	for _, data := range all {
 		checkDecoding(t, data)
 	}

@@ -83,7 +83,7 @@ func (f *fields) number(bytes int) (n uint64) {
 type heif struct {
 	file       []byte
 	primary    uint64
-	properties []property
+	properties []*property
 	of         map[uint64][]int // properties of an item, counted from 1
 	kinds      map[uint64]string
 	places     map[uint64][]byte // of the items' bytes, as iloc says
@@ -93,11 +93,19 @@ type heif struct {
 	seen       map[string]bool
 }
 
+// property is a box of ipco's, which many items may share.
 type property struct {
 	kind    string
 	content []byte
-	alpha   bool // of auxC: it says so
+	alpha   bool         // of auxC: it says so
+	config  *codedConfig // of hvcC and av1C; nil: it was not needed yet
 }
+
+// What an item may have: honest ones have a tenth of that.
+const (
+	maxProperties = 64
+	maxExtents    = 1024
+)
 
 // errTwice is the error of what a file says twice: one of two could be decoded, and the other
 // looked at.
@@ -194,7 +202,7 @@ func (h *heif) read(kind string, content []byte) error {
 
 func (h *heif) addProperty(kind string, content []byte) error {
 	alpha := kind == "auxC" && (bytes.Contains(content, []byte(":alpha")) || bytes.Contains(content, []byte("auxid:1")))
-	h.properties = append(h.properties, property{kind, content, alpha})
+	h.properties = append(h.properties, &property{kind: kind, content: content, alpha: alpha})
 	return nil
 }
 
@@ -242,6 +250,9 @@ func (h *heif) associate(b *fields) error {
 		if b.short {
 			return io.ErrUnexpectedEOF
 		}
+		if len(h.of[id]) > maxProperties {
+			return fmt.Errorf("an item of %d properties", len(h.of[id]))
+		}
 	}
 	return nil
 }
@@ -274,7 +285,10 @@ func (h *heif) readPlaces(b *fields) error {
 		if method > 1 {
 			return refused("is a HEIF picture made of parts of another: save it as JPEG or PNG")
 		}
-		var item []byte
+		if count > maxExtents {
+			return fmt.Errorf("an item in %d parts", count)
+		}
+		var parts [][]byte
 		missing := false
 		for range count {
 			b.number(index)
@@ -292,11 +306,13 @@ func (h *heif) readPlaces(b *fields) error {
 			if left -= int(size) + 1; left < 0 {
 				return errors.New("its items have more bytes than it has")
 			}
-			if part := source[at : at+size]; item == nil {
-				item = part
-			} else {
-				item = append(item[:len(item):len(item)], part...)
-			}
+			parts = append(parts, source[at:at+size])
+		}
+		item := []byte(nil)
+		if len(parts) == 1 {
+			item = parts[0]
+		} else if len(parts) > 1 {
+			item = bytes.Join(parts, nil)
 		}
 		if _, twice := h.places[id]; twice {
 			return errTwice("iloc's item")
@@ -311,23 +327,26 @@ func (h *heif) readPlaces(b *fields) error {
 	return nil
 }
 
-// one returns an item's property of a kind, of which it may have one.
-func (h *heif) one(item uint64, kind string) (content []byte, err error) {
-	h.each(item, func(k string, c []byte) {
-		if k == kind && content != nil && !bytes.Equal(c, content) {
+// one returns an item's property of a kind, of which it may have one; an empty one, if it has none.
+func (h *heif) one(item uint64, kind string) (found *property, err error) {
+	h.each(item, func(p *property) {
+		if p.kind == kind && found != nil && p != found {
 			err = errTwice(kind)
 		}
-		if k == kind {
-			content = c
+		if p.kind == kind {
+			found = p
 		}
 	})
-	return content, err
+	if found == nil {
+		found = &property{kind: kind}
+	}
+	return found, err
 }
 
 // size is what ispe says of an item.
 func (h *heif) size(item uint64) (width, height int, err error) {
 	ispe, err := h.one(item, "ispe")
-	b := &fields{data: ispe}
+	b := &fields{data: ispe.content}
 	b.number(4)
 	return int(b.number(4)), int(b.number(4)), err
 }
@@ -335,26 +354,21 @@ func (h *heif) size(item uint64) (width, height int, err error) {
 // coded reads what an item's codec says of it, and checks that it is no larger than the item
 // claims to be. The decoder takes all parameter sets that it meets, also among the pixels.
 func (h *heif) coded(item uint64) (c codedPicture, err error) {
-	switch h.kinds[item] {
-	case "hvc1":
-		config, err := h.one(item, "hvcC")
-		if err != nil {
-			return c, err
-		}
-		if c, err = codedHEVC(config, h.places[item]); err != nil {
-			return c, err
-		}
-	case "av01":
-		config, err := h.one(item, "av1C")
-		if err != nil {
-			return c, err
-		}
-		if c, err = codedAV1(config, h.places[item]); err != nil {
-			return c, err
-		}
-	default:
+	codec, known := codecs[h.kinds[item]]
+	if !known {
 		return c, refused(fmt.Sprintf("holds a picture of kind %.4q, which is not read: save it as JPEG or PNG",
 			h.kinds[item]))
+	}
+	p, err := h.one(item, codec.property)
+	if err != nil {
+		return c, err
+	}
+	if p.config == nil {
+		config := codec.config(p.content)
+		p.config = &config
+	}
+	if c, err = codec.picture(*p.config, h.places[item]); err != nil {
+		return c, err
 	}
 	width, height, err := h.size(item)
 	if err != nil {
@@ -413,24 +427,28 @@ func (h *heif) checkGrid(item uint64, width, height int) (c codedPicture, beyond
 }
 
 // each calls do for an item's properties.
-func (h *heif) each(item uint64, do func(kind string, content []byte)) {
+func (h *heif) each(item uint64, do func(*property)) {
 	for _, index := range h.of[item] {
 		if index >= 1 && index <= len(h.properties) {
-			do(h.properties[index-1].kind, h.properties[index-1].content)
+			do(h.properties[index-1])
 		}
 	}
 }
 
-// alphaOf is the item that is the primary one's alpha; 0: there is none.
-func (h *heif) alphaOf() (alpha uint64) {
+// alphas are the items that are the primary one's alpha, or that of its tiles.
+func (h *heif) alphas() (all []uint64) {
+	colour := map[uint64]bool{h.primary: true}
+	for _, tile := range h.tiles[h.primary] {
+		colour[tile] = true
+	}
 	for item, to := range h.auxiliary {
-		for _, index := range h.of[item] {
-			if to == h.primary && index >= 1 && index <= len(h.properties) && h.properties[index-1].alpha {
-				alpha = item
-			}
+		alpha := false
+		h.each(item, func(p *property) { alpha = alpha || p.alpha })
+		if alpha && colour[to] {
+			all = append(all, item)
 		}
 	}
-	return alpha
+	return all
 }
 
 // readHEIF reads the primary picture's properties. libheif turns and mirrors it, libavif
@@ -444,9 +462,9 @@ func readHEIF(data []byte, f *file) error {
 	turns, mirror := 0, -1
 	clap := [2]int{}
 	var colour []uint64 // primaries, transfer, matrix, range
-	h.each(h.primary, func(kind string, content []byte) {
-		b := &fields{data: content}
-		switch kind {
+	h.each(h.primary, func(p *property) {
+		b := &fields{data: p.content}
+		switch p.kind {
 		case "clap": // cut, around the middle
 			clap = [2]int{int(b.number(4)) / max(1, int(b.number(4))), int(b.number(4)) / max(1, int(b.number(4)))}
 		case "irot":
@@ -486,8 +504,8 @@ func readHEIF(data []byte, f *file) error {
 	if err != nil {
 		return err
 	}
-	alpha := h.alphaOf()
-	if alpha != 0 {
+	alphas := h.alphas()
+	for _, alpha := range alphas {
 		if _, err := check(alpha); err != nil {
 			return err
 		}
@@ -509,7 +527,7 @@ func readHEIF(data []byte, f *file) error {
 	if f.format == "avif" {
 		f.bytes, f.extra = 48, 48*beyond+wasmMemory
 		f.orientation = turned(turns, mirror)
-		f.decode = func() (image.Image, error) { return decodeAVIF(withoutFilms(data), alpha != 0) }
+		f.decode = func() (image.Image, error) { return decodeAVIF(withoutFilms(data), len(alphas) > 0) }
 		return nil
 	}
 	f.bytes, f.extra = 20, 20*beyond+wasmMemory
@@ -525,7 +543,7 @@ func readHEIF(data []byte, f *file) error {
 	case align(max(64, half+half%2)) != align(half) || f.width < 64 || f.height < 16:
 		return refused(fmt.Sprintf("is a HEIC of %d×%d, which the decoder does not read rightly: "+
 			"save it as JPEG or PNG", f.width, f.height))
-	case alpha != 0:
+	case len(alphas) > 0:
 		return refused("is a HEIC with transparency, which is not read: save it as PNG")
 	case coded.known && coded.depth > 8 && coded.chroma == 3:
 		return refused(fmt.Sprintf("is a HEIC of %d bits in 4:4:4, which is not read: save it as PNG", coded.depth))

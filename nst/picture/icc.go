@@ -23,12 +23,12 @@ func deviceOf(data []byte) *device {
 	if len(data) < headerICC+4 || len(data) > maxProfile {
 		return nil
 	}
-	class, space, connection := string(data[12:16]), string(data[16:20]), string(data[20:24])
+	class, connection := string(data[12:16]), string(data[20:24])
 	if slices.Contains([]string{"link", "abst", "nmcl"}, class) || connection != "XYZ " && connection != "Lab " {
 		return nil // no device's
 	}
 	p := profileICC{data, connection == "Lab "}
-	channels := map[string]int{"GRAY": 1, "RGB ": 3, "CMYK": 4}[space]
+	channels := map[string]int{"GRAY": 1, "RGB ": 3, "CMYK": 4}[string(data[16:20])]
 	if channels == 0 {
 		return nil
 	}

@@ -54,6 +54,12 @@ const (
 	tagUserComment  = 0x9286
 )
 
+// tagsRead are the tags that are kept of a directory.
+var tagsRead = []uint16{tagSubfile, tagWidth, tagHeight, tagBits, tagCompression, tagPhotometric, tagFillOrder,
+	tagStrips, tagOrientation, tagSamples, tagRowsPerStrip, tagStripBytes, tagPlanar, tagT4Options, tagPredictor,
+	tagColours, tagTileWidth, tagTileHeight, tagTiles, tagTileBytes, tagExtra, tagSampleFormat, tagJPEGTables, tagXMP,
+	tagEXIF, tagProfile, tagUserComment}
+
 // TIFF's types of values.
 const (
 	typeASCII, typeLong, typeUndefined = 2, 4, 7
@@ -119,6 +125,10 @@ func readDirectory(data []byte, at uint64) (d directory, err error) {
 	at += header
 	for range min(count, (size-at)/entry) { // what there is of them
 		tag, kind := order.Uint16(data[at:]), order.Uint16(data[at+2:])
+		if !slices.Contains(tagsRead, tag) {
+			at += entry
+			continue
+		}
 		place := at + 4 + word
 		items := number(at + 4)
 		at += entry
@@ -249,10 +259,12 @@ func readTIFF(data []byte, f *file) error {
 	if err != nil {
 		return err
 	}
+	seen := map[uint64]bool{0: true}
 	for range 100 {
-		if d.number(tagSubfile, 0)&1 == 0 || d.next == 0 {
+		if d.number(tagSubfile, 0)&1 == 0 || seen[d.next] {
 			break
 		}
+		seen[d.next] = true
 		if d, err = readDirectory(data, d.next); err != nil {
 			return err
 		}
@@ -350,8 +362,9 @@ func readTIFF(data []byte, f *file) error {
 	for _, count := range s.counts {
 		stored += int64(min(count, uint64(len(data))))
 	}
-	if stored > 2*int64(len(data)) { // work is for bytes that are there
-		return errors.New("its strips or tiles have more bytes than it has")
+	// Tiles that are alike may share their bytes, but not more than what they are decompressed to.
+	if stored > 2*int64(len(data))+int64(chunks)*s.chunkBytes() {
+		return errors.New("its strips or tiles share more bytes than they can use")
 	}
 	ratio, bounded := map[int]int64{1: 1, 5: 4097, 8: 1032, 32946: 1032, 32773: 64}[s.compression]
 	if bounded && len(s.counts) > 0 {
@@ -359,9 +372,7 @@ func readTIFF(data []byte, f *file) error {
 	}
 	// A plane's strip or tile, raw and decompressed, and another one as a JPEG; a row's numbers.
 	f.bytes = int64(max(4, s.perPixel*max(s.bits, 8)/8)) * 2
-	pixels := int64(s.chunkWidth) * int64(min(s.chunkHeight, s.height+maxBeyond))
-	f.extra = 3*pixels*int64(s.perPixel)*int64(max(s.bits, 8))/8 + 4*int64(s.perPixel)*int64(s.chunkWidth) +
-		16*int64(chunks) + 1<<20
+	f.extra = 3*int64(s.perPixel)*s.planeBytes() + 4*int64(s.perPixel)*int64(s.chunkWidth) + 16*int64(chunks) + 1<<20
 	f.decode = func() (image.Image, error) { return s.decode(data) }
 	return nil
 }
@@ -428,9 +439,9 @@ func (s *samples) decode(data []byte) (image.Image, error) {
 }
 
 const (
-	maxSamples = 64      // a pixel
-	maxTables  = 4 << 10 // bytes that a JPEG's tables may have: they are read for each tile
-	maxBeyond  = 2 << 10 // pixels that a tile may reach beyond the picture, across and down
+	maxSamples = 64       // a pixel
+	maxTables  = 4 << 10  // bytes that a JPEG's tables may have: they are read for each tile
+	maxBeyond  = 64 << 20 // bytes that all strips or tiles may have in addition to four times the picture's
 )
 
 // across and down are how many strips or tiles there are beside and below each other.
@@ -449,11 +460,31 @@ func (s *samples) chunks() int {
 // large as TIFF wants them.
 func (s *samples) fitting() bool {
 	const least = 16
-	if s.chunkWidth == s.width {
-		return s.chunkHeight > 0 // strips, of which the last may end with the picture
+	const most = 1 << 20 // pixels across or down
+	if s.chunkHeight <= 0 || max(s.chunkWidth, s.chunkHeight) > most {
+		return false
 	}
-	return s.chunkWidth >= least && s.chunkHeight >= least &&
-		s.across()*s.chunkWidth-s.width <= maxBeyond && s.down()*s.chunkHeight-s.height <= maxBeyond
+	picture := int64(s.width) * int64(s.height) * int64(s.perPixel) * int64(max(s.bits, 8)) / 8
+	if int64(s.chunks())*s.chunkBytes() > 4*picture+maxBeyond {
+		return false
+	}
+	if s.chunkWidth == s.width {
+		return true // strips, of which the last may end with the picture
+	}
+	return s.chunkWidth >= least && s.chunkHeight >= least
+}
+
+// planeBytes is what one sample of all pixels of a strip or tile takes, decompressed.
+func (s *samples) planeBytes() int64 {
+	return int64(s.chunkWidth) * int64(s.chunkHeight) * int64(max(s.bits, 8)) / 8
+}
+
+// chunkBytes is what a strip or tile takes, decompressed.
+func (s *samples) chunkBytes() int64 {
+	if s.planar {
+		return s.planeBytes()
+	}
+	return int64(s.perPixel) * s.planeBytes()
 }
 
 // rowBytes is how long a row of a strip or tile is.

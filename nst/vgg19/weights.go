@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/nlpodyssey/safetensors"
@@ -73,6 +74,9 @@ type Weights struct {
 // .pth files are known by what they are, and any other file is taken for a
 // torchvision one. A pickle is read in a process of its own: see pickle.go.
 func ReadWeights(ctx context.Context, path, normalisation string) (*Weights, error) {
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is no file: a torch.save or .safetensors file is expected", path)
+	}
 	sum, err := FileHash(path)
 	if err != nil {
 		return nil, err
@@ -148,6 +152,9 @@ func (w *Weights) collect(tensors map[string]array) error {
 				return fmt.Errorf("%s has weights of shape %v and %d biases: not VGG-19's, whose input here has %d "+
 					"channels", l.Name, weight.shape, len(bias.data), in)
 			}
+			if !finite(weight.data) || !finite(bias.data) {
+				return fmt.Errorf("%s has weights or biases that are infinite or no numbers", l.Name)
+			}
 			in = weight.shape[0]
 			w.convolutions[l.Name] = convolution{out: in, in: weight.shape[1], weight: weight.data, bias: bias.data}
 		}
@@ -176,9 +183,16 @@ func findConvolution(tensors map[string]array, name string, index int) (weight, 
 	}
 	weight = array{shape: codes.shape, data: make([]float32, len(codes.data))}
 	for i, code := range codes.data {
+		if !(code >= 0 && code < 256 && code == float32(int(code))) {
+			return array{}, array{}, fmt.Errorf("%s_W_q has the code %v: they are whole and below 256", block, code)
+		}
 		weight.data[i] = table.data[int(code)]
 	}
 	return weight, bias, nil
+}
+
+func finite(data []float32) bool {
+	return !slices.ContainsFunc(data, func(v float32) bool { return v-v != 0 })
 }
 
 // reverseInputs turns a convolution of BGR into one of RGB.

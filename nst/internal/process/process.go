@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -26,7 +27,12 @@ func Self(variable string) (*exec.Cmd, error) {
 		}
 	}
 	c := exec.Command(program)
-	c.Env = append(os.Environ(), variable+"=1", "GOTRACEBACK=none")
+	for _, of := range os.Environ() { // what a stranger's file could take out of it is no secret
+		if strings.HasPrefix(of, "LD_") || strings.HasPrefix(of, "GO") {
+			c.Env = append(c.Env, of)
+		}
+	}
+	c.Env = append(c.Env, variable+"=1", "GOTRACEBACK=none")
 	c.Dir = "/"
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is told by us
 	return c, nil
@@ -55,13 +61,18 @@ func (s *Said) String() string {
 
 // LackedMemory says whether Go's runtime said so.
 func (s *Said) LackedMemory() bool {
-	for _, text := range []string{"out of memory", "cannot allocate", "failed to reserve",
-		"makeslice: len out of range", "failed to create new OS thread"} {
-		if strings.Contains(s.String(), text) {
-			return true
-		}
-	}
-	return false
+	return s.any("out of memory", "cannot allocate", "failed to reserve", "makeslice: len out of range")
+}
+
+// LackedThreads says whether it could start no thread, of which a user, or a container, may have
+// only so many.
+func (s *Said) LackedThreads() bool {
+	return s.any("failed to create new OS thread", "pthread_create failed")
+}
+
+func (s *Said) any(texts ...string) bool {
+	said := s.String()
+	return slices.ContainsFunc(texts, func(text string) bool { return strings.Contains(said, text) })
 }
 
 // FirstLine is the first line; empty: nothing was said.
@@ -87,8 +98,12 @@ func Start(c *exec.Cmd, memory uint64) (wait func() error, err error) {
 		defer close(ended)
 		err := c.Start()
 		if err == nil && memory > 0 {
-			limit := unix.Rlimit{Cur: memory, Max: memory}
-			err = unix.Prlimit(c.Process.Pid, unix.RLIMIT_DATA, &limit, nil)
+			var limit unix.Rlimit
+			err = unix.Prlimit(c.Process.Pid, unix.RLIMIT_DATA, nil, &limit)
+			if limit.Cur = min(memory, limit.Cur); err == nil {
+				limit.Max = limit.Cur
+				err = unix.Prlimit(c.Process.Pid, unix.RLIMIT_DATA, &limit, nil)
+			}
 			if errors.Is(err, unix.ESRCH) { // it has ended already
 				err = nil
 			}

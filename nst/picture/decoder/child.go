@@ -10,10 +10,12 @@ import (
 	"net"
 	"os"
 	"runtime/debug"
+	"slices"
 	"time"
 	"unsafe"
 
 	"github.com/elastic/go-seccomp-bpf"
+	"github.com/elastic/go-seccomp-bpf/arch"
 	"golang.org/x/sys/unix"
 
 	"github.com/seed9bb5c928/nst/nst/picture"
@@ -45,6 +47,7 @@ const (
 	keepTime    = 30 * time.Second
 	descriptors = 32
 	parentFD    = 3
+	setUp       = 111 // the exit status of a child that cannot begin, or talk to its parent
 )
 
 // init makes this process a child, if that is what it was started for: before main, and
@@ -59,7 +62,7 @@ func init() {
 	}
 	if err := serve(); err != nil && !errors.Is(err, io.EOF) {
 		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+		os.Exit(setUp)
 	}
 	os.Exit(0)
 }
@@ -108,6 +111,20 @@ func serve() error {
 	return nil
 }
 
+// bound sets a limit of this process's own, which is never above the one that it was started with:
+// what the kernel would refuse.
+func bound(resource int, wanted uint64, last bool) error {
+	var l unix.Rlimit
+	if err := unix.Getrlimit(resource, &l); err != nil {
+		return err
+	}
+	l.Cur = min(wanted, l.Max)
+	if last {
+		l.Max = l.Cur
+	}
+	return unix.Setrlimit(resource, &l)
+}
+
 // confine takes from this process what decoding does not need. A kernel that knows no filters
 // of system calls is no reason not to decode.
 func confine() error {
@@ -122,29 +139,43 @@ func confine() error {
 		uintptr(unsafe.Pointer(&action)), 0, unsafe.Sizeof(action.mask), 0, 0); errno != 0 {
 		return errno
 	}
-	for _, limit := range []struct {
-		resource int
-		value    uint64
-	}{{unix.RLIMIT_NOFILE, descriptors}, {unix.RLIMIT_CORE, 0}, {unix.RLIMIT_FSIZE, 0}} {
-		if err := unix.Setrlimit(limit.resource, &unix.Rlimit{Cur: limit.value, Max: limit.value}); err != nil {
+	for resource, value := range map[int]uint64{unix.RLIMIT_NOFILE: descriptors, unix.RLIMIT_CORE: 0,
+		unix.RLIMIT_FSIZE: 0} {
+		if err := bound(resource, value, true); err != nil {
 			return err
 		}
 	}
-	if !seccomp.Supported() {
+	kernel, err := arch.GetInfo("")
+	if err != nil || !seccomp.Supported() {
 		return nil
 	}
+	// The older names are missing where the processor is newer than they.
+	known := slices.DeleteFunc(slices.Clone(refused), func(name string) bool {
+		_, ok := kernel.SyscallNames[name]
+		return !ok
+	})
 	filter := seccomp.Filter{NoNewPrivs: true, Flag: seccomp.FilterFlagTSync, Policy: seccomp.Policy{
 		DefaultAction: seccomp.ActionAllow,
-		Syscalls: []seccomp.SyscallGroup{{Action: seccomp.ActionErrno, Names: []string{
-			"socket", "socketpair", "connect", "bind", "listen", "accept4", // no network
-			"execve", "execveat", "ptrace", "process_vm_readv", "process_vm_writev", "kill", "pidfd_open", // no program
-			"openat", "unlinkat", "renameat2", "mkdirat", "linkat", "symlinkat", "mount", "chroot", // no file
-		}}},
+		Syscalls:      []seccomp.SyscallGroup{{Action: seccomp.ActionErrno, Names: known}},
 	}}
 	if err := seccomp.LoadFilter(filter); err != nil && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EINVAL) {
 		return fmt.Errorf("the filter of system calls: %w", err)
 	}
 	return nil
+}
+
+// refused are the system calls that decoding does not need.
+var refused = []string{
+	// No network.
+	"socket", "socketpair", "connect", "bind", "listen", "accept", "accept4",
+	// No other program.
+	"execve", "execveat", "ptrace", "process_vm_readv", "process_vm_writev", "kill", "tkill", "pidfd_open",
+	"pidfd_getfd", "pidfd_send_signal",
+	// No file.
+	"open", "openat", "openat2", "creat", "unlink", "unlinkat", "rename", "renameat", "renameat2", "mkdir", "mkdirat",
+	"link", "linkat", "symlink", "symlinkat", "truncate", "mount", "chroot", "open_by_handle_at",
+	// None of these by another way.
+	"io_uring_setup", "bpf", "userfaultfd", "unshare", "setns",
 }
 
 // memory is what this process has of its own, by the kernel's reckoning: what it may write to.
@@ -198,7 +229,7 @@ func (s *serving) do(o order, file *os.File) (spent bool, err error) {
 	data := whole[o.At:][:o.Size:o.Size]
 	a, raw := answer{}, (*picture.Raw)(nil)
 	header := time.Second + time.Duration(o.Size)*time.Microsecond
-	if err := s.limit(min(o.Memory, 8*o.Size), time.Duration(o.Slowness)*header); err != nil {
+	if err := s.limit(min(o.Memory, headerMemory(o.Size)), time.Duration(o.Slowness)*header); err != nil {
 		return false, err
 	}
 	a.Info, err = picture.Inspect(data)
@@ -229,6 +260,9 @@ func (s *serving) do(o order, file *os.File) (spent bool, err error) {
 	return a.Spent, err
 }
 
+// headerMemory is what the header of a file of so many bytes may take.
+func headerMemory(size int64) int64 { return 8 * size }
+
 // decodeRaw is picture's; tests have others.
 var decodeRaw = picture.DecodeRaw
 
@@ -253,8 +287,7 @@ func (s *serving) limit(memory int64, cpu time.Duration) error {
 	most := uint64(max(now, s.base)) + uint64(min(memory, math.MaxInt64/4)) + ownMemory
 	debug.SetMemoryLimit(int64(most) - s.base - ownMemory/2) // so that what can be collected is
 	seconds := uint64((used()+cpu)/time.Second) + 1
-	return errors.Join(unix.Setrlimit(unix.RLIMIT_DATA, &unix.Rlimit{Cur: most, Max: unix.RLIM_INFINITY}),
-		unix.Setrlimit(unix.RLIMIT_CPU, &unix.Rlimit{Cur: seconds, Max: unix.RLIM_INFINITY}))
+	return errors.Join(bound(unix.RLIMIT_DATA, most, false), bound(unix.RLIMIT_CPU, seconds, false))
 }
 
 // used is how much of a processor's time this process has taken.

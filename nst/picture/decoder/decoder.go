@@ -9,6 +9,7 @@ package decoder
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	"math"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -58,6 +60,10 @@ func New(c Config) *Pool {
 	return &Pool{config: c, turns: newTurns(c.Children)}
 }
 
+// ErrDecoder matches errors of what decodes and not of a file: no more processes or threads may be
+// started, or they are killed. Later it may succeed.
+var ErrDecoder = errors.New("pictures cannot be decoded at the moment")
+
 // Request is a file to look at or to decode.
 type Request struct {
 	// Data is the file's contents; nil: they are File's, Size bytes from At on. A File is
@@ -74,7 +80,8 @@ type Request struct {
 
 // Inspect reads a file's header: see picture.Inspect. With a mind to decode, which is given so
 // many bytes of memory, a file that takes no more is decoded too, to see whether it can be; 0:
-// it is not. The error matches picture.ErrPicture, if it is the file's.
+// it is not. The error matches picture.ErrPicture, if it is the file's, and ErrDecoder, if it is that
+// of what decodes.
 func (p *Pool) Inspect(ctx context.Context, r Request, decode int64) (info picture.Info, err error) {
 	err = p.with(ctx, r, func(c *child) error {
 		info, err = c.inspect(r, decode)
@@ -138,15 +145,19 @@ func (p *Pool) named(ctx context.Context, path string, do func(Request) error) e
 }
 
 // readPipe is picture.ReadFile of what may never come.
-func readPipe(ctx context.Context, path string) (data []byte, err error) {
-	done := make(chan struct{})
+func readPipe(ctx context.Context, path string) ([]byte, error) {
+	type result struct {
+		data []byte
+		err  error
+	}
+	read := make(chan result, 1)
 	go func() {
-		defer close(done)
-		data, err = picture.ReadFile(path)
+		data, err := picture.ReadFile(path)
+		read <- result{data, err}
 	}()
 	select {
-	case <-done:
-		return data, err
+	case r := <-read:
+		return r.data, r.err
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
@@ -160,8 +171,27 @@ func (p *Pool) Prepare() {
 		return
 	}
 	if c, err := start(); err == nil { // else who decodes is told
-		p.idle = append(p.idle, c)
+		p.wait(c)
 	}
+}
+
+// idleTime is how long a child waits for another file: it has the memory of a small program.
+const idleTime = 30 * time.Second
+
+// wait has a child wait for a file, and end when none comes. The pool is locked.
+func (p *Pool) wait(c *child) {
+	p.idle = append(p.idle, c)
+	c.timer = time.AfterFunc(idleTime, func() {
+		p.mutex.Lock()
+		at := slices.Index(p.idle, c)
+		if at >= 0 {
+			p.idle = slices.Delete(p.idle, at, at+1)
+		}
+		p.mutex.Unlock()
+		if at >= 0 {
+			c.end()
+		}
+	})
 }
 
 // Close ends the children that wait. What is being decoded goes on.
@@ -175,8 +205,10 @@ func (p *Pool) Close() {
 	p.idle = nil
 }
 
-// errKilled is the error of a child that somebody has ended, or the kernel for want of memory.
-var errKilled = failure("ended the process that decodes it, twice: it was killed, or memory ran out")
+// errKilled is the error of a child that somebody has ended, or the kernel for want of memory or of
+// threads.
+var errKilled = fmt.Errorf("%w: the process that decodes was ended, twice: it was killed, or the machine's memory or "+
+	"the processes that may be started have run out", ErrDecoder)
 
 // with has a child do something, when it is the client's turn; another child, if the first is
 // killed.
@@ -196,11 +228,12 @@ func (p *Pool) with(ctx context.Context, r Request, do func(*child) error) error
 func (p *Pool) once(ctx context.Context, r Request, do func(*child) error) error {
 	c, err := p.take()
 	if err != nil {
-		return fmt.Errorf("a process to decode pictures in cannot be started: %w", err)
+		return fmt.Errorf("%w: a process for it cannot be started: %w", ErrDecoder, err)
 	}
 	c.slowness = p.config.Slowness
 	left := context.AfterFunc(ctx, c.kill)
 	err = do(c)
+	c.limit(0)
 	if whole := left(); !whole { // it is being ended
 		c.end()
 		return context.Cause(ctx)
@@ -212,7 +245,7 @@ func (p *Pool) once(ctx context.Context, r Request, do func(*child) error) error
 		}
 		return errKilled
 	}
-	if c.spent {
+	if c.spent || c.late.Load() {
 		c.end()
 	} else {
 		p.keep(c)
@@ -226,7 +259,7 @@ func (p *Pool) take() (*child, error) {
 	for n := len(p.idle); n > 0; n = len(p.idle) {
 		c := p.idle[n-1]
 		p.idle = p.idle[:n-1]
-		if c.alive() {
+		if c.timer.Stop() && !c.late.Load() && c.alive() {
 			p.mutex.Unlock()
 			return c, nil
 		}
@@ -244,7 +277,7 @@ func (p *Pool) keep(c *child) {
 		c.end()
 		return
 	}
-	p.idle = append(p.idle, c)
+	p.wait(c)
 }
 
 // failure is the error of a file, which completes "PICTURE …".
@@ -282,9 +315,10 @@ func (c *child) decode(r Request) (*picture.Raw, error) {
 func (c *child) ask(r Request, o order) (a answer, err error) {
 	file := r.File
 	o.At, o.Size, o.Slowness = r.At, r.Size, c.slowness
+	c.bound = headerMemory(cmp.Or(r.Size, int64(len(r.Data))))
 	if file == nil {
 		if file, err = inMemory(r.Data); err != nil {
-			return a, err
+			return a, fmt.Errorf("%w: %w", ErrDecoder, err)
 		}
 		defer file.Close()
 		o.At, o.Size = 0, int64(len(r.Data))
@@ -307,24 +341,29 @@ func (c *child) ask(r Request, o order) (a answer, err error) {
 			c.spent = a.Spent
 			return a, nil
 		}
+		c.bound = 2 * a.Info.Memory
 		c.limit(a.Info.Time * time.Duration(4*c.slowness))
 	}
 }
 
-// reason is what a child died of; nil: it was killed.
+// reason is what a child died of; nil: it was killed, or had too few threads.
 func (c *child) reason(memory int64) error {
 	status := c.status()
 	switch {
 	case c.late.Load(), status.Signaled() && status.Signal() == syscall.SIGXCPU:
 		return failure("takes too long to decode, which it may have been made for: save it anew")
+	case c.said.LackedThreads():
+		return nil
 	case c.said.LackedMemory():
-		if memory > 0 && memory < math.MaxInt64 {
+		if memory > 0 && memory <= c.bound {
 			return failure(fmt.Sprintf("takes more memory to decode than may be used (%s): a higher limit will do if "+
 				"there is more, or a smaller copy of the file", humanize.IBytes(uint64(memory))))
 		}
 		return failure("takes more memory to decode than its size wants, which it may have been made for: save it anew")
 	case status.Signaled() && status.Signal() == syscall.SIGKILL:
 		return nil
+	case status.Exited() && status.ExitStatus() == setUp:
+		return fmt.Errorf("%w: the process for it cannot be prepared: %s", ErrDecoder, c.state())
 	}
 	return failure("ended the process that decodes it (" + c.state() + "): save it anew")
 }

@@ -45,7 +45,7 @@ var _ = func() bool {
 		"file":    func() error { _, err := os.ReadFile("/etc/hostname"); return denied(err) },
 		"write":   func() error { return denied(os.WriteFile("/tmp/nst-decoder-test", nil, 0o600)) },
 	}
-	if misdeed := misdeeds[os.Getenv("NST_MISDEED")]; misdeed != nil {
+	if misdeed := misdeeds[os.Getenv("GO_TEST_MISDEED")]; misdeed != nil {
 		decodeRaw = func([]byte, int64) (*picture.Raw, error) {
 			return nil, errors.Join(misdeed(), errors.New("but is decoded"))
 		}
@@ -139,7 +139,7 @@ func TestMisdeeds(t *testing.T) {
 		"program": "but is decoded", "file": "but is decoded", "write": "but is decoded",
 	} {
 		t.Run(misdeed, func(t *testing.T) {
-			t.Setenv("NST_MISDEED", misdeed)
+			t.Setenv("GO_TEST_MISDEED", misdeed)
 			p := New(Config{Slowness: 1})
 			defer p.Close()
 			began := time.Now()
@@ -148,9 +148,11 @@ func TestMisdeeds(t *testing.T) {
 			assert.ErrorContains(t, err, part)
 			assert.NotContains(t, err.Error(), "\n")
 			assert.Less(t, time.Since(began), time.Minute)
-			t.Setenv("NST_MISDEED", "")
+			t.Setenv("GO_TEST_MISDEED", "")
 			p.Close()
-			_, err = New(Config{}).Decode(t.Context(), Request{Data: data})
+			p = New(Config{})
+			defer p.Close()
+			_, err = p.Decode(t.Context(), Request{Data: data})
 			assert.NoError(t, err)
 		})
 	}
@@ -168,13 +170,26 @@ func children(t *testing.T) (pids []int) {
 	return pids
 }
 
-// A child that is killed costs nothing the first time, and one file the second time; one whose
-// client leaves is ended.
+// A child that is killed costs nothing the first time, and the second time it is no file's fault;
+// one whose client leaves is ended.
 func TestKilled(t *testing.T) {
-	t.Setenv("NST_MISDEED", "lazy")
+	t.Setenv("GO_TEST_MISDEED", "lazy")
 	data := read(t, "kinds/png_srgb.png")
 	p := New(Config{})
 	defer p.Close()
+	first := make(chan error)
+	go func() {
+		_, err := p.Decode(context.Background(), Request{Data: data})
+		first <- err
+	}()
+	var pids []int
+	require.Eventually(t, func() bool { pids = children(t); return len(pids) == 1 }, time.Minute, time.Millisecond)
+	t.Setenv("GO_TEST_MISDEED", "") // of the next one
+	require.NoError(t, syscall.Kill(pids[0], syscall.SIGKILL))
+	require.NoError(t, <-first)
+	p.Close()
+	t.Setenv("GO_TEST_MISDEED", "lazy")
+	p = New(Config{})
 	for range 2 {
 		failed := make(chan error)
 		go func() {
@@ -185,8 +200,9 @@ func TestKilled(t *testing.T) {
 		for err := error(nil); err == nil; {
 			select {
 			case err = <-failed:
-				require.ErrorIs(t, err, picture.ErrPicture)
-				assert.ErrorContains(t, err, "was killed")
+				require.ErrorIs(t, err, ErrDecoder)
+				assert.NotErrorIs(t, err, picture.ErrPicture)
+				assert.ErrorContains(t, err, "it was killed")
 			case <-time.After(20 * time.Millisecond):
 				for _, pid := range children(t) {
 					if syscall.Kill(pid, syscall.SIGKILL) == nil {

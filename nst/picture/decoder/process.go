@@ -27,7 +27,8 @@ type child struct {
 	from     *bufio.Reader
 	said     *process.Said
 	slowness int
-	spent    bool // it has had enough
+	bound    int64 // bytes that the file which it decodes may take for what it is
+	spent    bool  // it has had enough
 	timer    *time.Timer
 	late     atomic.Bool // it was ended because time was over
 	ended    chan struct{}
@@ -56,6 +57,7 @@ func start() (*child, error) {
 	c := &child{conn: conn.(*net.UnixConn), said: &process.Said{}, ended: make(chan struct{})}
 	c.from = bufio.NewReaderSize(c.conn, 1<<20)
 	if c.command, err = process.Self(variable); err != nil {
+		c.conn.Close()
 		return nil, err
 	}
 	c.command.Args = []string{"nst: decodes"}
@@ -127,11 +129,7 @@ func (c *child) receive() (a answer, err error) {
 	if err != nil {
 		return a, err
 	}
-	err = json.Unmarshal(line, &a)
-	if a.Last || a.Error != "" {
-		c.limit(0)
-	}
-	return a, err
+	return a, json.Unmarshal(line, &a)
 }
 
 // How a child ended.

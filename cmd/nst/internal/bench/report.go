@@ -154,6 +154,9 @@ func Validate(data []byte) error {
 
 // Read reads a report's file, which has to be as the schema says.
 func Read(path string) (*Report, error) {
+	if info, err := os.Stat(path); err == nil && info.Mode()&os.ModeDevice != 0 { // some never end
+		return nil, UsageError{fmt.Errorf("%s is a device", path)}
+	}
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, UsageError{err}
