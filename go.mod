@@ -50,7 +50,7 @@ require (
 	google.golang.org/protobuf v1.36.12
 )
 
-require github.com/elastic/go-seccomp-bpf v1.6.0 // indirect
+require github.com/elastic/go-seccomp-bpf v1.6.0
 
 require (
 	codeberg.org/chavacava/garif v0.2.0 // indirect
@@ -102,7 +102,7 @@ require (
 	golang.org/x/mod v0.41.0 // indirect
 	golang.org/x/net v0.60.0 // indirect
 	golang.org/x/sync v0.24.0
-	golang.org/x/sys v0.49.0 // indirect
+	golang.org/x/sys v0.49.0
 	golang.org/x/text v0.43.0 // indirect
 	golang.org/x/tools v0.51.0 // indirect
 	google.golang.org/genproto/googleapis/api v0.0.0-20260928230214-8a89bd6388cc // indirect

@@ -164,6 +164,7 @@ func TestPlanIsWhatIsTaken(t *testing.T) {
 				o.Size = new(width)
 			}
 			planned, taken := plannedAndTaken(t, e, c.inputs, o)
+			require.NotEmpty(t, taken)
 			for device, bytes := range taken {
 				ratio := float64(planned[device]) / float64(bytes)
 				t.Logf("%s: %.1f MiB planned, %.1f taken: %.2f", device, float64(planned[device])/(1<<20),

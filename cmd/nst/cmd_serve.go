@@ -205,6 +205,9 @@ func (o *serveOptions) accessLog(log *slog.Logger) (access *slog.Logger, reopen 
 }
 
 func runServe(ctx context.Context, o *serveOptions, stderr io.Writer) error {
+	if o.check && o.repair {
+		return usage("--check changes nothing, and --repair does: choose one")
+	}
 	// Before they are read: what happens to them from now on is not missed.
 	files := map[string]*reloaded{"api": reload(o.tlsCert, o.tlsKey), "nats": reload(o.natsTLSCert, o.natsTLSKey),
 		"tokens": reload(o.tokenFile), "workers": reload(o.workerTokens), "log": reload()}
@@ -270,7 +273,11 @@ func runServe(ctx context.Context, o *serveOptions, stderr io.Writer) error {
 	defer nc.Close()
 	q, err := jobs.Open(ctx, nc, c)
 	if errors.As(err, new(*jobs.DamageError)) {
-		return fmt.Errorf("%w; with --repair, serve goes on without: first copy the folder of the jobs", err)
+		if o.check {
+			printDamage(err, stderr)
+		}
+		return fmt.Errorf("%w; with --repair, serve goes on without: first end the workers elsewhere, and copy the "+
+			"folder of the jobs", err)
 	}
 	if err != nil {
 		return err
@@ -333,6 +340,25 @@ func (o *serveOptions) embedded(log *slog.Logger, stderr io.Writer) (server *job
 			filepath.Join(o.data, jobs.URLFile))
 	}
 	return server, err
+}
+
+// printDamage prints all that is lost.
+func printDamage(err error, stderr io.Writer) {
+	if several, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, one := range several.Unwrap() {
+			printDamage(one, stderr)
+		}
+		return
+	}
+	if d, ok := err.(*jobs.DamageError); ok {
+		for _, lost := range d.Lost {
+			fmt.Fprintf(stderr, "nst: the stream %s has lost %s\n", d.Stream, lost)
+		}
+		return
+	}
+	if err = errors.Unwrap(err); err != nil {
+		printDamage(err, stderr)
+	}
 }
 
 // verify is --check.

@@ -32,13 +32,7 @@ const (
 )
 
 func main() {
-	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
-	// A terminal that is closed ends a run as Ctrl-C does, which is not to be lost. The service
-	// reads its files again by that signal; nohup ignores it.
-	if !signal.Ignored(syscall.SIGHUP) && (len(os.Args) < 2 || os.Args[1] != "serve") {
-		signals = append(signals, syscall.SIGHUP)
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), signals...)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// What nobody reads any more is not written: that is an error then, and no reason to end. (To
 	// ignore the signal would have other programs that are started ignore it too.)
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
@@ -81,6 +75,7 @@ Exit status: 0 done; 1 failed; 2 wrong usage or unusable input; 130 interrupted
 	libtorch := root.PersistentFlags().String("libtorch", "",
 		"the libtorch to load, in place of $LIBTORCH and those that nst doctor lists")
 	root.PersistentPreRunE = func(c *cobra.Command, _ []string) error {
+		endWithTerminal(c)
 		switch c.Name() {
 		case "submit", "ready", "install", "serve": // which load none; serve's workers do
 			if *libtorch == "" {
@@ -94,6 +89,17 @@ Exit status: 0 done; 1 failed; 2 wrong usage or unusable input; 130 interrupted
 		newCompareCommand(), newCheckCommand(), newWeightsCommand(), newInstallCommand(), newDoctorCommand(),
 		newServeCommand(), newWorkerCommand(), newSubmitCommand(), newReadyCommand())
 	return exitStatus(root.ExecuteContext(ctx), stderr)
+}
+
+// endWithTerminal has a terminal that is closed end a run as Ctrl-C does, which is not to be lost.
+// The service reads its files again by that signal; nohup ignores it.
+func endWithTerminal(c *cobra.Command) {
+	if c.Name() == "serve" || signal.Ignored(syscall.SIGHUP) {
+		return
+	}
+	ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGHUP)
+	context.AfterFunc(ctx, stop)
+	c.SetContext(ctx)
 }
 
 // version is what the program was compiled of: the commit, with the time of its making,

@@ -43,7 +43,10 @@ func TestReadTokens(t *testing.T) {
 		"ann: " + secret + " at-once=0":         `"at-once=0" is not known`,
 		"ann: " + secret + " at-once=1.5":       "is not known",
 		"ann: " + secret + " pixels-a-day":      "is not known",
-		"ann: " + secret + " root":              "admin, priority=N, at-once=N, waiting=N and pixels-a-day=N are",
+		"ann: " + secret + " work-a-day=-1":     "is not known",
+		"ann: " + secret + " max-seconds=0":     "is not known",
+		"ann: " + secret + " root": "admin, priority=N, at-once=N, waiting=N, pixels-a-day=N, work-a-day=N (pixels " +
+			"times iterations) and max-seconds=N are",
 	} {
 		path := filepath.Join(t.TempDir(), "tokens")
 		require.NoError(t, os.WriteFile(path, []byte(line), 0o600))

@@ -200,8 +200,6 @@ func TestSave(t *testing.T) {
 
 func TestUnusableOutputs(t *testing.T) {
 	folder := t.TempDir()
-	closed := filepath.Join(folder, "closed")
-	require.NoError(t, os.Mkdir(closed, 0o500))
 	for name, c := range map[string]struct{ path, part string }{
 		"no folder":         {filepath.Join(folder, "none", "a.png"), "no file can be made in"},
 		"a directory":       {filepath.Join(folder, "d.png"), "is no regular file"},

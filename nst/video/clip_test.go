@@ -95,6 +95,9 @@ func TestClips(t *testing.T) {
 			sum := 0.0
 			for i, f := range frames {
 				require.Equal(t, [2]int{c.width, c.height}, [2]int{f.Picture.Width, f.Picture.Height})
+				if i > 0 {
+					assert.Greater(t, f.Time, frames[i-1].Time)
+				}
 				if c.tolerance == 0 {
 					continue
 				}

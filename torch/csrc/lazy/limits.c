@@ -33,6 +33,25 @@ static int startable(int wanted) {
   return count;
 }
 
+// Whether the command is one that starts libtorch's threads: the others may be where there is room for
+// few, such as a probe of a container's readiness.
+static int computes(void) {
+  static const char* const commands[] = {"stylize", "texture", "batch", "video", "bench", "check", "worker", "serve"};
+  char text[4096];
+  FILE* file = fopen("/proc/self/cmdline", "r");
+  if (file == NULL) return 0;
+  const size_t length = fread(text, 1, sizeof text - 1, file);
+  fclose(file);
+  text[length] = 0;
+  for (size_t at = strlen(text) + 1; at < length; at += strlen(text + at) + 1) {
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
+      if (strcmp(text + at, commands[i]) == 0) return 1;
+    }
+    if (text[at] != '-') return 0;  // another command
+  }
+  return 0;
+}
+
 void nst_check_limits(void);
 void nst_check_limits(void) {
   char path[4096];
@@ -47,6 +66,7 @@ void nst_check_limits(void) {
             (unsigned long long)(addresses.rlim_cur / kMiB));
     _exit(2);
   }
+  if (!computes()) return;
   // Of this program and of one that decodes for it: Go's, and libtorch's, one for each processor.
   long wanted = 28 + 2 * sysconf(_SC_NPROCESSORS_ONLN);
   if (wanted > kMostThreads) wanted = kMostThreads;

@@ -32,6 +32,8 @@ void succeeds(const char* message, const char* what) {
 }
 
 void fails(const char* message, const char* part, const char* what) {
+  check(message != nullptr, what, "it succeeds");
+  if (message == nullptr) return;
   auto s = text(message);
   check(s.find(part) != std::string::npos, what, "said: " + s);
 }
@@ -270,6 +272,7 @@ void flow_is_found() {
   double worst = 0, error = 0;
   for (int64_t i = 0; i < h * w; i++) {
     if (i % w < 8 || i % w >= w - 8 || i / w < 8 || i / w >= h - 8) continue;
+    check(std::isfinite(flow[i]) && std::isfinite(flow[h * w + i]), "flow", "is no number");
     worst = std::max(worst, std::hypot(flow[i] - 2.5, flow[h * w + i] + 1.5));
     error = std::max(error, std::fabs(static_cast<double>(back[i]) - from[i]));
   }
