@@ -28,16 +28,21 @@ type OptionError struct {
 // Text is Error with fields of Options, also those that Problem speaks of, by the names that a
 // function gives them: flags, or options in JSON.
 func (e *OptionError) Text(name func(field string) string) string {
-	return name(e.Field) + " " + fieldNames.ReplaceAllStringFunc(e.Problem, name)
+	return name(e.Field) + " " + fieldNames.ReplaceAllStringFunc(e.Problem, func(found string) string {
+		if strings.HasPrefix(found, `"`) { // what was given
+			return found
+		}
+		return name(found)
+	})
 }
 
-// fieldNames finds fields of Options in a text.
+// fieldNames finds fields of Options in a text, and what is in quotation marks.
 var fieldNames = func() *regexp.Regexp {
 	var names []string
 	for _, f := range reflect.VisibleFields(reflect.TypeFor[Options]()) {
 		names = append(names, f.Name)
 	}
-	return regexp.MustCompile(`\b(` + strings.Join(names, "|") + `)\b`)
+	return regexp.MustCompile(`"[^"]*"|\b(` + strings.Join(names, "|") + `)\b`)
 }()
 
 // Error returns the field and the problem.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -482,6 +483,13 @@ func TestOptionsAreChecked(t *testing.T) {
 		})
 	}
 	assert.NoError(t, nst.Options{}.Validate())
+}
+
+// An error speaks of options by the names that its reader has for them, and leaves what was given.
+func TestTextOfOptionErrors(t *testing.T) {
+	err := &nst.OptionError{Field: "Start", Problem: `"Size" is unknown; Picture, Size or MaskSoft may be`}
+	assert.Equal(t, `--start "Size" is unknown; --picture, --size or --masksoft may be`,
+		err.Text(func(field string) string { return "--" + strings.ToLower(field) }))
 }
 
 func TestConcurrentTransfersOfOneEngine(t *testing.T) {

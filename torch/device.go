@@ -246,7 +246,8 @@ func DeviceJournal() (string, error) {
 func UseLibtorch(folder string) error { return os.Setenv("NST_LIBTORCH", folder) }
 
 // Version is the version of the libtorch that the program was compiled with, such as
-// "2.15.0". It loads nothing where libtorch is loaded late.
+// "2.15.0"; "unknown" where the program's libraries are missing. It loads nothing where libtorch is
+// loaded late.
 func Version() string { return C.GoString(C.nst_version()) }
 
 // LibraryFolder is the folder of the libtorch in use.

@@ -61,11 +61,7 @@ const char* nst_version(void) {
   void* library = dlopen("libnstversion.so", RTLD_NOW);
   const char* (*version)(void) = NULL;
   if (library != NULL) *(void**)&version = dlsym(library, "nst_compiled_version");
-  if (version == NULL) {
-    fail();
-    end();
-  }
-  return version();
+  return version == NULL ? "unknown" : version();
 }
 
 static void load(void) {
