@@ -792,9 +792,9 @@ func (w *worker) saver(j Job, cancel context.CancelCauseFunc) *saver {
 func (s *saver) yield(further bool) {
 	now := time.Now()
 	s.mutex.Lock()
-	turn, kept := max(s.worker.queue.config.Turn, checkpointShare*s.took), s.kept
+	turn, kept, mine := max(s.worker.queue.config.Turn, checkpointShare*s.took), s.kept, s.job
 	s.mutex.Unlock()
-	if !further || !kept || now.Sub(s.began) < turn || !s.worker.queue.othersWait(s.job) {
+	if !further || !kept || now.Sub(s.began) < turn || !s.worker.queue.othersWait(mine) {
 		s.others = time.Time{}
 		return
 	}
