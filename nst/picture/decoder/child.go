@@ -45,6 +45,7 @@ const (
 	ownMemory   = 256 << 20 // stacks, compiled WebAssembly, what waits to be collected
 	keepMemory  = 256 << 20
 	keepTime    = 30 * time.Second
+	restTime    = time.Second
 	descriptors = 32
 	parentFD    = 3
 	setUp       = 111 // the exit status of a child that cannot begin, or talk to its parent
@@ -95,8 +96,11 @@ func serve() error {
 	if err := confine(); err != nil {
 		return err
 	}
-	for spent := false; !spent; {
+	// What the last file took is taken by the next one, if that comes soon.
+	rest := time.AfterFunc(restTime, debug.FreeOSMemory)
+	for spent := false; !spent; rest.Reset(restTime) {
 		o, file, err := s.next()
+		rest.Stop()
 		if err != nil {
 			return err
 		}
@@ -106,7 +110,6 @@ func serve() error {
 		if err := s.out.Flush(); err != nil {
 			return err
 		}
-		debug.FreeOSMemory()
 	}
 	return nil
 }
