@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -72,6 +73,9 @@ func TestTerminalIsGone(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "out.png")
 	args := []string{"stylize", nsttest.Content(t), nsttest.Style(t), "-o", out, "--size", "64", "--model",
 		smallNetwork(t), "--checkpoint", out + ".state", "--log", out + ".jsonl"}
+	hangups := make(chan os.Signal, 1) // under nohup the program would be told to ignore them
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
 	p, said := program(t, append(args, "--iterations", "1000000")...)
 	require.Eventually(t, func() bool { return lines(out+".jsonl") > 3 }, time.Minute, 10*time.Millisecond)
 	require.NoError(t, p.Process.Signal(syscall.SIGHUP))

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -109,6 +110,7 @@ func (s *serving) submit(options string) (location string) {
 
 // progress waits until jobs have gone on by so many iterations together.
 func (s *serving) progress(by int) {
+	all := false // is finished: a quick machine may be done before
 	at := func() int {
 		answer, err := http.Get(s.url + "/v1/jobs")
 		if err != nil {
@@ -119,10 +121,11 @@ func (s *serving) progress(by int) {
 		if json.NewDecoder(answer.Body).Decode(&list) != nil {
 			return -1
 		}
+		all = !slices.ContainsFunc(list.Jobs, func(j jobs.Job) bool { return !j.State.Finished() })
 		return jobstest.Progress(list.Jobs)
 	}
 	began := at()
-	require.Eventually(s.t, func() bool { return at() >= began+by }, 2*time.Minute, 50*time.Millisecond)
+	require.Eventually(s.t, func() bool { return at() >= began+by || all }, 2*time.Minute, 50*time.Millisecond)
 }
 
 // job asks for a job; ok says whether there was an answer.
