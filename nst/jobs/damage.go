@@ -37,7 +37,10 @@ const tidied = "tidied.at"
 // newest is what a DamageError says of it.
 const newest = "what was written last"
 
-const recordStream = "KV_nst-jobs"
+const (
+	recordStream  = "KV_nst-jobs"
+	tidiedSubject = "$KV.nst-jobs." + tidied
+)
 
 // streams are those of the queue, as far as they are there. Of the object store, whose chunks are
 // much and are looked at by Verify, the names alone are looked at.
@@ -73,7 +76,7 @@ func (q *Queue) damage(ctx context.Context) (all []*DamageError, err error) {
 				return nil, err
 			}
 		}
-		if name == recordStream && info.State.Subjects["$KV.nst-jobs."+tidied] > 0 {
+		if name == recordStream && info.State.Subjects[tidiedSubject] > 0 {
 			cut, err := lacksNewest(ctx, stream)
 			if err != nil {
 				return nil, err
@@ -93,7 +96,7 @@ func (q *Queue) damage(ctx context.Context) (all []*DamageError, err error) {
 // lacksNewest says whether a stream does not have the message that it says is its last, where
 // that is still the last, and the queue has been kept by a version that writes tidied.
 func lacksNewest(ctx context.Context, stream jetstream.Stream) (bool, error) {
-	mark, err := stream.GetLastMsgForSubject(ctx, "$KV.nst-jobs."+tidied)
+	mark, err := stream.GetLastMsgForSubject(ctx, tidiedSubject)
 	if errors.Is(err, jetstream.ErrMsgNotFound) { // which is said already
 		return false, nil
 	}

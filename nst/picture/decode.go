@@ -144,7 +144,11 @@ func (u unusable) Is(target error) bool { return target == ErrPicture }
 func (u unusable) Unwrap() error        { return u.error }
 
 func decode(data []byte, memory int64) (*Picture, error) {
-	f, m, err := decoded(data, memory)
+	f, err := inspect(data)
+	if err != nil {
+		return nil, err
+	}
+	m, err := f.pixels(f.memory(data), memory)
 	if err != nil {
 		return nil, err
 	}
@@ -155,13 +159,10 @@ func decode(data []byte, memory int64) (*Picture, error) {
 	return p, nil
 }
 
-// decoded are a file's pixels, as it stores them.
-func decoded(data []byte, memory int64) (f *file, m image.Image, err error) {
-	if f, err = inspect(data); err != nil {
-		return nil, nil, err
-	}
-	if need := f.memory(data); memory > 0 && need > memory {
-		return nil, nil, fmt.Errorf("is of %d×%d pixels, for which decoding takes %s of memory; %s may be used: a "+
+// pixels decodes a file, which needs so much memory, if it may take so much; 0: any.
+func (f *file) pixels(need, memory int64) (m image.Image, err error) {
+	if memory > 0 && need > memory {
+		return nil, fmt.Errorf("is of %d×%d pixels, for which decoding takes %s of memory; %s may be used: a "+
 			"higher limit will do if there is more, or a smaller copy of the file",
 			f.width, f.height, humanize.IBytes(uint64(need)), humanize.IBytes(uint64(max(memory, 0))))
 	}
@@ -175,9 +176,9 @@ func decoded(data []byte, memory int64) (f *file, m image.Image, err error) {
 		return nil
 	})
 	if err != nil {
-		return nil, nil, damaged(err)
+		return nil, damaged(err)
 	}
-	return f, m, nil
+	return m, nil
 }
 
 // Info is what a picture file says before a pixel of it is decoded.
@@ -195,18 +196,34 @@ type Info struct {
 	Time time.Duration
 }
 
+// Header is a file of which the header has been read: what it says, and what decodes the rest,
+// once.
+type Header struct {
+	Info
+	file *file
+}
+
 // Inspect reads a file's header. The error is Decode's.
 func Inspect(data []byte) (Info, error) {
+	h, err := ReadHeader(data)
+	if err != nil {
+		return Info{}, err
+	}
+	return h.Info, nil
+}
+
+// ReadHeader is Inspect of a file that may be decoded then: its data is to stay as it is.
+func ReadHeader(data []byte) (*Header, error) {
 	f, err := inspect(data)
 	if err != nil {
-		return Info{}, unusable{err}
+		return nil, unusable{err}
 	}
 	i := Info{Width: f.width, Height: f.height, Format: f.format, Comment: f.comment, Memory: f.memory(data),
 		Time: timeFor(int64(len(data)), int64(f.width)*int64(f.height))}
 	if f.orientation >= 5 {
 		i.Width, i.Height = i.Height, i.Width
 	}
-	return i, nil
+	return &Header{i, f}, nil
 }
 
 // timeFor is what a file of so many bytes and pixels may take: a second, in which WebAssembly

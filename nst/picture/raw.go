@@ -20,17 +20,18 @@ type Raw struct {
 	layout layout
 }
 
-// DecodeRaw is DecodeWithin without the last step, which is Picture.
-func DecodeRaw(data []byte, memory int64) (*Raw, error) {
-	r, err := decodeRaw(data, memory)
+// Raw is DecodeWithin of the file, without the last step, which is Raw's Picture.
+func (h *Header) Raw(memory int64) (*Raw, error) {
+	r, err := h.raw(memory)
 	if err != nil {
 		return nil, unusable{err}
 	}
 	return r, nil
 }
 
-func decodeRaw(data []byte, memory int64) (*Raw, error) {
-	f, m, err := decoded(data, memory)
+func (h *Header) raw(memory int64) (*Raw, error) {
+	f := h.file
+	m, err := f.pixels(h.Memory, memory)
 	if err != nil {
 		return nil, err
 	}

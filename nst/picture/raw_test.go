@@ -17,7 +17,11 @@ func TestRaw(t *testing.T) {
 	for _, folder := range []string{"testdata/kinds", "testdata/found", "testdata"} {
 		for _, data := range files(t, filepath.Join(folder, "*.*")) {
 			want, err := picture.Decode(bytes.NewReader(data))
-			raw, rawErr := picture.DecodeRaw(data, 0)
+			var raw *picture.Raw
+			header, rawErr := picture.ReadHeader(data)
+			if rawErr == nil {
+				raw, rawErr = header.Raw(0)
+			}
 			if err != nil {
 				assert.EqualError(t, rawErr, err.Error())
 				continue

@@ -235,7 +235,10 @@ func (s *serving) do(o order, file *os.File) (spent bool, err error) {
 	if err := s.limit(min(o.Memory, headerMemory(o.Size)), time.Duration(o.Slowness)*header); err != nil {
 		return false, err
 	}
-	a.Info, err = picture.Inspect(data)
+	h, err := picture.ReadHeader(data)
+	if err == nil {
+		a.Info = h.Info
+	}
 	if err == nil && o.Decode && !(o.Glance && a.Info.Memory > o.Memory) {
 		if err := s.tell(a); err != nil {
 			return false, err
@@ -243,7 +246,7 @@ func (s *serving) do(o order, file *os.File) (spent bool, err error) {
 		if err := s.limit(min(o.Memory, 2*a.Info.Memory), time.Duration(o.Slowness)*a.Info.Time); err != nil {
 			return false, err
 		}
-		if raw, err = decodeRaw(data, o.Memory); err == nil && o.Glance {
+		if raw, err = decodeRaw(h, o.Memory); err == nil && o.Glance {
 			raw = nil
 		}
 	}
@@ -267,7 +270,7 @@ func (s *serving) do(o order, file *os.File) (spent bool, err error) {
 func headerMemory(size int64) int64 { return 8 * size }
 
 // decodeRaw is picture's; tests have others.
-var decodeRaw = picture.DecodeRaw
+var decodeRaw = (*picture.Header).Raw
 
 // tell sends an answer.
 func (s *serving) tell(a answer) error {

@@ -46,7 +46,7 @@ var _ = func() bool {
 		"write":   func() error { return denied(os.WriteFile("/tmp/nst-decoder-test", nil, 0o600)) },
 	}
 	if misdeed := misdeeds[os.Getenv("GO_TEST_MISDEED")]; misdeed != nil {
-		decodeRaw = func([]byte, int64) (*picture.Raw, error) {
+		decodeRaw = func(*picture.Header, int64) (*picture.Raw, error) {
 			return nil, errors.Join(misdeed(), errors.New("but is decoded"))
 		}
 	}
