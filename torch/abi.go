@@ -21,6 +21,10 @@ func ABI() string {
 	return hex.EncodeToString(sum[:])
 }
 
+// Load loads libtorch, which the first function that computes does else: half a second in which a
+// program can do other work. The error is one of an installation.
+func Load() error { return checkABI() }
+
 // checkABI says whether libtorch can be loaded, and libnsttorch.so was compiled with the header
 // that this program was: another one would be called wrongly.
 var checkABI = sync.OnceValue(func() error {

@@ -161,6 +161,9 @@ func runStylize(ctx context.Context, o *stylizeOptions, stdout, stderr io.Writer
 			}
 		}
 	}
+	if !o.remote && options.Transfer != nst.TransferColor {
+		go func() { _ = torch.Load() }() // while pictures are decoded; who needs it is told
+	}
 	if !o.texture {
 		if content, err = o.openPicture(ctx, o.content); err != nil {
 			return err
