@@ -14,10 +14,13 @@ import (
 
 	"github.com/seed9bb5c928/nst/nst"
 	"github.com/seed9bb5c928/nst/nst/nsttest"
+	"github.com/seed9bb5c928/nst/nst/nsttest/features"
 	"github.com/seed9bb5c928/nst/nst/picture"
-	"github.com/seed9bb5c928/nst/nst/vgg19"
 	"github.com/seed9bb5c928/nst/torch"
 )
+
+// bands is features.Bands.
+var bands = features.Bands
 
 // An audit in place of a GPU: what an iteration sends to the pretend accelerator is
 // read for what a CUDA graph, or one of CUDA's kernels, refuses or does badly.
@@ -137,66 +140,18 @@ func operations(lines []string) (n int, kinds map[string]int) {
 	return n, kinds
 }
 
-// feature is something that an iteration can be asked for, at 48 pixels.
-type feature struct {
-	options    nst.Options
-	pictures   int  // 0: 1
-	unrecorded bool // no graph can be made of it
-}
-
-// features are all that change what an iteration sends.
-func features() map[string]feature {
-	halves, soft := bands(451, 300, 30, 220), bands(451, 300, 30, 90, 150, 220)
-	styleHalves := []*picture.Picture{bands(512, 512, 220, 30)}
-	held := &nst.Previous{Picture: nst.NoiseOf(7, 48, 32), Weights: make([]float32, 48*32)}
-	for i := range held.Weights {
-		held.Weights[i] = float32(i%5) / 4
-	}
-	return map[string]feature{
-		"plain":   {},
-		"exact":   {options: nst.Options{Precision: nst.Exact}},
-		"double":  {options: nst.Options{Precision: nst.Double}},
-		"tf32":    {options: nst.Options{Precision: nst.TF32}},
-		"bf16":    {options: nst.Options{Precision: nst.BF16}},
-		"moments": {options: nst.Options{StyleLoss: nst.MomentsLoss}},
-		// The host sees to eigenvalues, and to directions.
-		"w2":          {options: nst.Options{StyleLoss: nst.WassersteinLoss}, unrecorded: true},
-		"swd":         {options: nst.Options{StyleLoss: nst.SlicedLoss}, unrecorded: true},
-		"nn":          {options: nst.Options{StyleLoss: nst.NeighboursLoss, StyleRotate: []float64{0, 90}}},
-		"similar":     {options: nst.Options{ContentLoss: nst.SimilarityLoss}},
-		"average":     {options: nst.Options{Pooling: vgg19.AveragePooling}},
-		"edges":       {options: nst.Options{Padding: vgg19.ReplicatePadding}},
-		"exact edges": {options: nst.Options{Padding: vgg19.ReplicatePadding, Precision: nst.Exact}},
-		"tv":          {options: nst.Options{TVWeight: new(1.0)}},
-		"classic":     {options: nst.Options{Preset: nst.Classic}},
-		"masks":       {options: nst.Options{ContentMask: halves, StyleMasks: styleHalves}},
-		"soft masks":  {options: nst.Options{ContentMask: soft, StyleMasks: styleHalves, MaskSoft: true}},
-		"bf16 masks":  {options: nst.Options{ContentMask: halves, StyleMasks: styleHalves, Precision: nst.BF16}},
-		"nn masks": {options: nst.Options{ContentMask: halves, StyleMasks: styleHalves,
-			StyleLoss: nst.NeighboursLoss}},
-		"bf16 moments": {options: nst.Options{StyleLoss: nst.MomentsLoss, Precision: nst.BF16}},
-		"strength":     {options: nst.Options{StrengthMask: halves}},
-		"gatys":        {options: nst.Options{Preset: nst.Gatys}},
-		"wrap":         {options: nst.Options{Wrap: nst.WrapXY, TVWeight: new(1.0)}},
-		"video":        {options: nst.Options{Previous: held}},
-		"texture":      {options: nst.Options{ContentWeight: new(0.0), Start: nst.StartFaint}},
-		"tiles":        {options: nst.Options{Tile: "32"}, unrecorded: true}, // it has several in its hands
-		"together":     {pictures: 3},
-	}
-}
-
 func TestIterationIsFitForCUDA(t *testing.T) {
 	nsttest.Long(t)
 	e := slim(t, "pretend")
-	for name, c := range features() {
-		if c.unrecorded && name != "tiles" {
+	for name, c := range features.All() {
+		if c.Unrecorded && name != "tiles" {
 			continue
 		}
 		for _, optimizer := range []nst.Optimizer{nst.Adam, nst.LBFGS} {
 			t.Run(fmt.Sprint(name, " ", optimizer), func(t *testing.T) {
-				c.options.Optimizer = optimizer
-				lines := iteration(t, e, max(1, c.pictures), 48, c.options)
-				exact := c.options.Precision == nst.Exact || c.options.Precision == nst.Double
+				c.Options.Optimizer = optimizer
+				lines := iteration(t, e, max(1, c.Pictures), 48, c.Options)
+				exact := c.Options.Precision == nst.Exact || c.Options.Precision == nst.Double
 				assert.Empty(t, audit(lines, exact, name == "tiles"))
 			})
 		}
@@ -209,11 +164,11 @@ func TestIterationIsFitForCUDA(t *testing.T) {
 func TestReplaysMakeTheSamePicture(t *testing.T) {
 	nsttest.Long(t)
 	e := slim(t, "pretend")
-	for name, c := range features() {
+	for name, c := range features.All() {
 		for _, optimizer := range []nst.Optimizer{nst.Adam, nst.LBFGS} {
 			t.Run(fmt.Sprint(name, " ", optimizer), func(t *testing.T) {
 				const iterations = 5
-				o := c.options
+				o := c.Options
 				o.Optimizer, o.Size, o.Iterations = optimizer, new(48), new(iterations)
 				o.Scales = nst.ScalesOff
 				var made [2][]*nst.Result
@@ -222,15 +177,15 @@ func TestReplaysMakeTheSamePicture(t *testing.T) {
 					require.NoError(t, err)
 					defer torch.ControlDevice("graphs", 1)
 					var warnings []string
-					made[graphs], err = e.StylizeBatch(context.Background(), demoInputs(t, max(1, c.pictures)), o,
+					made[graphs], err = e.StylizeBatch(context.Background(), demoInputs(t, max(1, c.Pictures)), o,
 						nst.Hooks{Warn: func(message string) { warnings = append(warnings, message) }})
 					require.NoError(t, err)
 					replayed := 0
-					if graphs == 1 && !c.unrecorded {
+					if graphs == 1 && !c.Unrecorded {
 						replayed = iterations - 1
 					}
 					assert.Equal(t, replayed, made[graphs][0].Replayed)
-					if c.unrecorded || graphs == 1 {
+					if c.Unrecorded || graphs == 1 {
 						assert.Empty(t, warnings)
 						continue
 					}

@@ -45,15 +45,6 @@ func beside(a, b *picture.Picture) *picture.Picture {
 	return out
 }
 
-// bands is a mask of vertical bands.
-func bands(width, height int, levels ...int) *picture.Picture {
-	p := picture.New(width, height)
-	for i := range p.Pixels {
-		p.Pixels[i] = float32(levels[i%width*len(levels)/width]) / 255
-	}
-	return p
-}
-
 // gram is the Gram matrix of feature maps [1,C,H,W].
 func gram(a torch.Tensor) torch.Tensor {
 	f := torch.Flatten(a, 2, 3)

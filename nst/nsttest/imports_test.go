@@ -46,6 +46,8 @@ var allowed = map[string][]string{
 	"/nst/httpapi/client":     {}, // and so neither libtorch nor cgo
 	"/nst/jobs/jobstest":      {"/nst", "/nst/jobs", "/nst/nsttest"},
 	"/nst/nsttest":            {"/torch", "/nst/vgg19"},
+	"/nst/nsttest/features":   {"/nst", "/nst/vgg19", "/nst/picture"},
+	"/nst/nsttest/cudatest":   {},
 	"/cmd/nst/internal/bench": {"/torch", "/nst", "/nst/vgg19", "/nst/picture"},
 	"/cmd/nst": {
 		"/cmd/nst/internal/bench",
