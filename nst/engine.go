@@ -35,8 +35,8 @@ type OpenOptions struct {
 }
 
 // Open readies devices and loads a feature network, a TorchScript file (see vgg19.Load),
-// onto each. Errors match torch.ErrDevice, vgg19.ErrNetwork, torch.ErrOutOfMemory, or are
-// those of opening the file.
+// onto each. Errors match torch.ErrDevice, torch.ErrDeviceLost, vgg19.ErrNetwork,
+// torch.ErrOutOfMemory, or are those of opening the file.
 //
 // Several engines in one process compute beside each other, each on threads of its own,
 // and know nothing of each other: engines on one device share its memory, and on the CPU
@@ -76,9 +76,13 @@ func open(ctx context.Context, model string, devices []string, lowPriority bool)
 			w.Network = e.workers[i-1].Network
 			continue
 		}
-		err := w.Thread.Do(ctx, func() (err error) {
-			w.Network, err = vgg19.Load(model, w.Device())
-			return err
+		err := w.Thread.Do(ctx, func() error {
+			return torch.Retry(w.Device(), func() (err error) {
+				// What the libraries take of the device is taken before a plan is made of what is free.
+				torch.SYRK(torch.Full(1, w.Device(), 1, 1, 1), 1)
+				w.Network, err = vgg19.Load(model, w.Device())
+				return err
+			})
 		})
 		if err != nil {
 			return e, err

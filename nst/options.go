@@ -228,6 +228,23 @@ const (
 	Double Precision = "double"
 )
 
+// bf16Capability is from which compute capability on a CUDA device knows bfloat16: 8.0, Ampere.
+const bf16Capability = 80
+
+// CheckDevice says whether a device computes in the precision: the error matches
+// ErrInvalidOption.
+func (p Precision) CheckDevice(device torch.Device) error {
+	capability := torch.ComputeCapability(device)
+	switch {
+	case p == TF32 && device == torch.CPU:
+		return invalid("Precision", "tf32 is CUDA's, and the device is the CPU; fast or bf16 will do")
+	case p == BF16 && capability > 0 && capability < bf16Capability:
+		return invalid("Precision", "bf16 needs a card of compute capability 8.0 or higher, and %s is %s; fast or "+
+			"exact will do", device, torch.Card(device))
+	}
+	return nil
+}
+
 // scalar is the type of pictures, gradients and costs.
 func (p Precision) scalar() torch.ScalarType {
 	if p == Double {

@@ -26,7 +26,8 @@ type run struct {
 	pool     *tiling.Pool
 	spec     objective.Spec // with the network's channels
 	settled  plan
-	now      *descent.Descent     // of the scale that was evaluated last; nil before
+	now      *descent.Descent // of the scale that was evaluated last; nil before
+	refuge   refuge
 	eval     *objective.Evaluator // of the scale that is optimised; nil between scales
 
 	began      time.Time
@@ -44,8 +45,10 @@ func (e *Engine) newRun(inputs []Input, o Options, h Hooks) (*run, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.Precision == TF32 && e.Device() == torch.CPU {
-		return nil, invalid("Precision", "tf32 is CUDA's, and the device is the CPU; fast or bf16 will do")
+	for _, device := range e.Devices() {
+		if err := s.Precision.CheckDevice(device); err != nil {
+			return nil, err
+		}
 	}
 	if h.StateEvery < 0 || h.ReadEvery < 0 {
 		return nil, fmt.Errorf("%w: Hooks.StateEvery is %d, ReadEvery %d; 0 or more will do", ErrInvalidOption,
@@ -110,7 +113,7 @@ func (r *run) prepare(ctx context.Context) error {
 		r.pool.Warn = func(string) {}
 	}
 	r.spec = s.spec
-	err := e.onAll(ctx, func(w *tiling.Worker) (err error) {
+	err := e.onAll(ctx, func(w *tiling.Worker) error {
 		w.Revive()
 		w.Network.SetFast(s.Precision == Fast)
 		w.Network.SetFused(!s.repeats())
@@ -118,12 +121,14 @@ func (r *run) prepare(ctx context.Context) error {
 			w.Network.SetPadding(s.Padding)); err != nil {
 			return err
 		}
-		if err := w.Network.Cast(s.Precision.network()); err != nil {
+		return torch.Retry(w.Device(), func() (err error) {
+			if err := w.Network.Cast(s.Precision.network()); err != nil {
+				return err
+			}
+			torch.SetMath(s.math(false)) // after Cast, which chooses its own to compare by
+			r.spec.Channels, err = w.Network.Require(w.Device(), s.layers())
 			return err
-		}
-		torch.SetMath(s.math(false)) // after Cast, which chooses its own to compare by
-		r.spec.Channels, err = w.Network.Require(w.Device(), s.layers())
-		return err
+		})
 	})
 	if err != nil {
 		return err
@@ -283,22 +288,39 @@ func (r *run) optimise(ctx context.Context) ([]*Result, error) {
 		case best != nil && ctx.Err() != nil && errors.Is(err, ctx.Err()): // before the scale had a picture
 			r.tell(i-1, r.now.Steps(), best, true, true)
 			last = true
+		case errors.Is(err, torch.ErrDeviceLost):
+			return r.refuge.results(r), err
 		default:
 			return nil, err
 		}
 	}
 	device := r.engine.Device()
-	torch.Synchronize(device)
 	memory, err := torch.MemoryOf(device)
 	var results []*Result
-	for k, m := range r.items {
-		results = append(results, &Result{
-			Picture: m.result(r.now, k, r.final()), Costs: costsOf(best[k]), Iterations: r.now.Steps(),
-			Seconds: r.seconds(), Precision: r.settings.Precision, Tiles: r.tiles, PeakMemory: memory.Peak,
-			Replayed: r.replayed, AutotuneSeconds: r.autotuning,
+	if err == nil {
+		err = torch.Retry(device, func() error {
+			results = nil
+			for k, m := range r.items {
+				result := r.resultOf(best[k], r.now.Steps())
+				result.Picture, result.PeakMemory = m.result(r.now, k, r.final()), memory.Peak
+				results = append(results, result)
+			}
+			return nil
 		})
 	}
-	return results, errors.Join(stopped, err)
+	switch {
+	case errors.Is(err, torch.ErrDeviceLost):
+		return r.refuge.results(r), err
+	case err != nil:
+		return nil, err
+	}
+	return results, stopped
+}
+
+// resultOf is a result, without its picture.
+func (r *run) resultOf(costs objective.Costs, iterations int) *Result {
+	return &Result{Costs: costsOf(costs), Iterations: iterations, Seconds: r.seconds(), Precision: r.settings.Precision,
+		Tiles: r.tiles, Replayed: r.replayed, AutotuneSeconds: r.autotuning}
 }
 
 // optimiseScale optimises at scale i, from the descent of the scale before, which its own
@@ -328,7 +350,7 @@ func (r *run) optimiseScale(ctx context.Context, i int) (last bool, best []objec
 	}
 	settings := r.descentSettings()
 	var next *descent.Descent
-	err = torch.Scoped(func() (err error) {
+	err = torch.Retry(r.engine.Device(), func() (err error) {
 		switch {
 		case r.now != nil:
 			next = r.now.Upsample(eval, settings, int64(at.height), int64(at.width), at.iterations,
@@ -369,10 +391,14 @@ func (r *run) optimiseScale(ctx context.Context, i int) (last bool, best []objec
 				return err
 			}
 		}
-		if !reading.Last {
-			r.tell(i, reading.Steps, all, reading.Current, false)
+		if reading.Last {
+			return nil
 		}
-		return nil
+		r.tell(i, reading.Steps, all, reading.Current, false)
+		if !reading.Current {
+			return nil
+		}
+		return r.refuge.keep(next, eval)
 	})
 	if err == nil {
 		replace() // also of a scale that had nothing left to do
@@ -382,8 +408,8 @@ func (r *run) optimiseScale(ctx context.Context, i int) (last bool, best []objec
 	}
 	r.complete = isFinal && next.Complete()
 	r.replayed += next.Replayed()
-	best = eval.Costs(next.BestValues())
-	if err != nil {
+	read := torch.Retry(r.engine.Device(), func() error { best = eval.Costs(next.BestValues()); return nil })
+	if err = errors.Join(err, read); err != nil {
 		return false, best, err
 	}
 	if last = isFinal || ctx.Err() != nil; last {
@@ -482,7 +508,7 @@ func (r *run) evaluator(at scale) (eval *objective.Evaluator, err error) {
 	if _, ok := spec.StyleLoss.(objective.Sliced); ok { // other directions for each scale
 		spec.StyleLoss = objective.Sliced{Seed: r.settings.Seed, Scale: uint64(at.width)<<16 + uint64(at.height)}
 	}
-	err = torch.Scoped(func() error {
+	err = torch.Retry(r.engine.Device(), func() error {
 		var styled []styledItem
 		var sized []*picture.Picture
 		defer func() {

@@ -126,7 +126,7 @@ func (s *State) read(do func() error) error {
 	if s == nil || s.thread == nil || !s.thread.Current() || s.gone {
 		return ErrState
 	}
-	return torch.Scoped(do)
+	return torch.Retry(s.thread.Device(), do)
 }
 
 // end is after the callback: nothing of the run is held on to.
@@ -163,7 +163,9 @@ type Hooks struct {
 // match ErrInvalidOption, about pictures picture.ErrPicture, about the network
 // vgg19.ErrNetwork, about memory torch.ErrOutOfMemory, about a checkpoint
 // ErrCheckpoint, and of costs that stopped being numbers ErrDiverged, with the
-// best picture before. A panic of a hook, or in the engine, is a *PanicError.
+// best picture before. If the first device fails, the error matches torch.ErrDeviceLost; the
+// result, if there is one, is the best picture of a few seconds before, and the engine is of no
+// more use. A panic of a hook, or in the engine, is a *PanicError.
 func (e *Engine) Stylize(ctx context.Context, content *picture.Picture, styles []*picture.Picture, o Options,
 	h Hooks) (*Result, error) {
 	results, err := e.StylizeBatch(ctx, []Input{{content, styles}}, o, h)

@@ -63,7 +63,9 @@ func ParseDevice(name string) (Device, error) {
 			return "", fmt.Errorf("%w: %q; known are auto, cpu, cuda and cuda:N", ErrDevice, name)
 		}
 		if kind == "cuda" {
-			if err := failure("cuda", C.nst_load_cuda()); err != nil {
+			if err := failure("cuda", C.nst_load_cuda()); OfDevice(err) {
+				return "", fmt.Errorf("%s: %w", name, err)
+			} else if err != nil {
 				return "", fmt.Errorf("%w: %s: %s", ErrDevice, name, err.(*Error).Message)
 			}
 		}
@@ -77,7 +79,11 @@ func ParseDevice(name string) (Device, error) {
 		device := Device(fmt.Sprintf("%s:%d", kind, n))
 		d, free := cString(string(device))
 		defer free()
-		if err := failure("device", C.nst_try_device(d)); err != nil {
+		err = Retry(device, func() error { return failure("device", C.nst_try_device(d)) })
+		if OfDevice(err) {
+			return "", fmt.Errorf("%s: %w", device, err)
+		}
+		if err != nil {
 			return "", fmt.Errorf("%w: %s: %s", ErrDevice, device, err.(*Error).Message)
 		}
 		return device, nil
@@ -105,6 +111,17 @@ func Card(device Device) string {
 		return ""
 	}
 	return takeString(name)
+}
+
+// ComputeCapability is a CUDA device's compute capability: 75 is 7.5; 0 for other devices.
+func ComputeCapability(device Device) int {
+	d, free := cString(string(device))
+	defer free()
+	var capability C.int32_t
+	if failure("capability", C.nst_device_capability(d, &capability)) != nil {
+		return 0
+	}
+	return int(capability)
 }
 
 // CardBus is where a CUDA device's card is on the PCI bus, as NVIDIA's tools name it
@@ -211,6 +228,20 @@ func EmptyCache(device Device) error {
 	name, free := cString(string(device))
 	defer free()
 	return failure("empty_cache", C.nst_device_empty_cache(name))
+}
+
+// Retry does f, and once more if memory ran short, after the cache of the device is emptied: what is
+// short can be what the libraries and the driver take, which the cache does not know of. f is
+// numeric code with a scope of its own, and can be done twice.
+func Retry(device Device, f func() error) error {
+	err := Scoped(f)
+	if !errors.Is(err, ErrOutOfMemory) {
+		return err
+	}
+	if emptied := EmptyCache(device); emptied != nil {
+		return emptied
+	}
+	return Scoped(f)
 }
 
 // ControlDevice gives a command to the backend that NST_DEVICE_LIBRARY loaded

@@ -13,6 +13,11 @@ import (
 // failed, on the host or on a device.
 var ErrOutOfMemory = errors.New("out of memory")
 
+// ErrDeviceLost is matched (errors.Is) by the errors of a device that has failed, at whatever it
+// was doing, such as a kernel's illegal access, a card that fell off the bus, or memory that is
+// broken: CUDA serves it no more in this process. What its memory had is gone.
+var ErrDeviceLost = errors.New("the device is lost")
+
 // ErrDevice is matched (errors.Is) by the errors of devices that do not exist
 // or cannot be used.
 var ErrDevice = errors.New("no such device")
@@ -21,12 +26,21 @@ var ErrDevice = errors.New("no such device")
 type Error struct {
 	// Op is the function that failed, such as "mm".
 	Op string
-	// Message is libtorch's own message, without its C++ stack trace.
+	// Message is libtorch's own message, without its C++ stack trace and its advice for those who
+	// develop it; of a lost device it says which, and what CUDA said.
 	Message string
+
+	lost bool
 }
 
-// Error returns the function and libtorch's message.
-func (e *Error) Error() string { return "libtorch: " + e.Op + ": " + e.Message }
+// Error returns the function and libtorch's message; of a lost device, which is no function's
+// fault, only that.
+func (e *Error) Error() string {
+	if e.lost {
+		return e.Message
+	}
+	return "libtorch: " + e.Op + ": " + e.Message
+}
 
 // shortages are what the messages of errors that lack memory have in them. libtorch
 // has a class for such errors, of its own allocators on accelerators; the CPU's, and
@@ -39,8 +53,11 @@ var shortages = []string{
 	"CUDNN_STATUS_ALLOC_FAILED", "CUDNN_STATUS_NOT_INITIALIZED", "DEVICE_ALLOCATION_FAILED",
 }
 
-// Is says whether target is ErrOutOfMemory and this is such an error.
+// Is says whether target is ErrDeviceLost or ErrOutOfMemory, and this is such an error.
 func (e *Error) Is(target error) bool {
+	if target == ErrDeviceLost || e.lost {
+		return target == ErrDeviceLost && e.lost
+	}
 	if target != ErrOutOfMemory {
 		return false
 	}
@@ -57,7 +74,18 @@ func (e *Error) Is(target error) bool {
 var interpreterTrace = regexp.MustCompile(
 	`(?s)^The following operation failed in the TorchScript interpreter\..*(?:Error|Exception): `)
 
+// advice is how libtorch's advice for developers begins, after CUDA's own words.
+var advice = []string{"\nSearch for `cuda", "\nCUDA kernel errors might be", "\nFor debugging consider",
+	"\nCompile with "}
+
+// newError makes an error of what libtorch says. It is called on the thread that it happened on.
 func newError(op, message string) *Error {
+	if why := lost(); why != "" {
+		return &Error{Op: op, Message: why, lost: true}
+	}
+	for _, beginning := range advice {
+		message, _, _ = strings.Cut(message, beginning)
+	}
 	// gotorch's messages carry libtorch's C++ frames.
 	for _, trace := range []string{"\nException raised from ", "\nTraceback of TorchScript"} {
 		if i := strings.Index(message, trace); i > 0 && !interpreterTrace.MatchString(message) {
@@ -67,6 +95,22 @@ func newError(op, message string) *Error {
 	message = interpreterTrace.ReplaceAllString(message, "")
 	return &Error{Op: op, Message: strings.TrimSpace(message)}
 }
+
+// lost is why the thread's CUDA device is lost; "": it is not.
+func lost() string {
+	var why *C.char
+	if message := C.nst_device_lost(&why); message != nil {
+		C.nst_message_free(message)
+	}
+	if why == nil {
+		return ""
+	}
+	return takeString(why)
+}
+
+// OfDevice says whether an error is the device's, which is lost or short of memory, and not that of
+// what it was asked for.
+func OfDevice(err error) bool { return errors.Is(err, ErrDeviceLost) || errors.Is(err, ErrOutOfMemory) }
 
 // failure turns what a function of the C ABI returned into an error, and frees
 // it.

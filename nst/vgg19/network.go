@@ -79,7 +79,7 @@ func Load(path string, device torch.Device) (*Network, error) {
 		return nil, fmt.Errorf("%w: %s is a directory", ErrNetwork, path)
 	}
 	module, err := torch.LoadModule(path, device)
-	if errors.Is(err, torch.ErrOutOfMemory) {
+	if torch.OfDevice(err) {
 		return nil, err
 	}
 	if err != nil {
@@ -266,11 +266,13 @@ func (n *Network) Require(device torch.Device, layers []Layer) (channels map[Lay
 		})
 	}
 	err = probe(layers)
-	if err == nil || errors.Is(err, ErrNetwork) || errors.Is(err, torch.ErrOutOfMemory) {
+	if err == nil || errors.Is(err, ErrNetwork) || torch.OfDevice(err) {
 		return channels, err
 	}
 	for _, l := range layers { // which one?
-		if one := probe([]Layer{l}); one != nil {
+		if one := probe([]Layer{l}); torch.OfDevice(one) {
+			return nil, one
+		} else if one != nil {
 			return nil, fmt.Errorf("%w: %s has no layer %s (%w)", ErrNetwork, n.path, l.Name, one)
 		}
 	}
@@ -323,6 +325,8 @@ func (n *Network) Describe(device torch.Device) (*Description, error) {
 	for _, l := range Layers {
 		if _, err := n.Require(device, []Layer{l}); err == nil {
 			d.Layers = append(d.Layers, l.Name)
+		} else if torch.OfDevice(err) {
+			return nil, err
 		}
 	}
 	return d, nil

@@ -1,7 +1,6 @@
 package vgg19
 
 import (
-	"errors"
 	"slices"
 	"strings"
 
@@ -122,8 +121,8 @@ func (n *Network) inputs() (out []input) {
 }
 
 // agrees says whether the chain's features are the module's, on a small image of
-// every layer of the chain. Its error is a shortage of memory; another one of the
-// module's says that they do not agree.
+// every layer of the chain. Its error is the device's; another one of the module's says that
+// they do not agree.
 func (n *Network) agrees() (agree bool, err error) {
 	const side = 16
 	var layers []Layer
@@ -163,7 +162,7 @@ func (n *Network) agrees() (agree bool, err error) {
 		})
 		return nil
 	})
-	if err != nil && !errors.Is(err, torch.ErrOutOfMemory) {
+	if err != nil && !torch.OfDevice(err) {
 		return false, nil
 	}
 	return agree, err

@@ -17,6 +17,8 @@ struct Cuda {
   const char* (*why)(char** text) = nullptr;
   const char* (*card)(int32_t index, char** name) = nullptr;
   const char* (*bus)(int32_t index, char** bus) = nullptr;
+  const char* (*capability)(int32_t index, int32_t* capability) = nullptr;
+  const char* (*lost)(char** why) = nullptr;
   std::string missing = "CUDA is not loaded";  // why there is none
 };
 
@@ -29,6 +31,18 @@ inline void check(const char* message) {
   std::free(const_cast<char*>(message));
   TORCH_CHECK_WITH(OutOfMemoryError, text.rfind("out of memory", 0) != 0, text);
   TORCH_CHECK(false, text);
+}
+
+// Whether an exception is a shortage of memory, or that the device is lost.
+inline bool is_of_device(const std::exception& e) {
+  const std::string what = e.what();
+  if (dynamic_cast<const c10::OutOfMemoryError*>(&e) != nullptr || what.find("out of memory") != std::string::npos ||
+      what.find("ALLOC") != std::string::npos)
+    return true;
+  char* why = nullptr;
+  if (cuda().lost != nullptr) check(cuda().lost(&why));
+  std::free(why);
+  return why != nullptr;
 }
 
 }  // namespace nst

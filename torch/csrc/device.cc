@@ -57,6 +57,8 @@ void load_nstcuda() {
   find(library, "nstcuda_why", cuda.why);
   find(library, "nstcuda_card", cuda.card);
   find(library, "nstcuda_bus", cuda.bus);
+  find(library, "nstcuda_capability", cuda.capability);
+  find(library, "nstcuda_lost", cuda.lost);
   cuda.missing.clear();
 }
 
@@ -149,7 +151,8 @@ const char* nst_try_device(const char* name) {
 
 namespace {
 // What CUDA's part has to say of a device.
-const char* of_card(const char* name, const char* (*ask)(int32_t, char**), char** answer) {
+template <class Answer>
+const char* of_card(const char* name, const char* (*ask)(int32_t, Answer*), Answer* answer) {
   return guard([&] {
     const c10::Device device(name);
     TORCH_CHECK(device.is_cuda() && ask != nullptr, device, " is no CUDA device");
@@ -160,6 +163,17 @@ const char* of_card(const char* name, const char* (*ask)(int32_t, char**), char*
 
 const char* nst_device_card(const char* name, char** card) { return of_card(name, nst::cuda().card, card); }
 const char* nst_device_bus(const char* name, char** bus) { return of_card(name, nst::cuda().bus, bus); }
+
+const char* nst_device_capability(const char* name, int32_t* capability) {
+  return of_card(name, nst::cuda().capability, capability);
+}
+
+const char* nst_device_lost(char** why) {
+  return guard([&] {
+    *why = nullptr;
+    if (nst::cuda().lost != nullptr) nst::check(nst::cuda().lost(why));
+  });
+}
 
 const char* nst_device_count(const char* type, int64_t* count) {
   return guard([&] {

@@ -1,6 +1,7 @@
 package descent
 
 import (
+	"errors"
 	"math"
 
 	"github.com/seed9bb5c928/nst/torch"
@@ -175,9 +176,30 @@ func (s Settings) smoothed(t torch.Tensor) torch.Tensor {
 	return t
 }
 
-// step changes the pictures by their gradients, which it uses up, and keeps them in
-// [0,1].
-func (d *Descent) step() {
+// step makes a step. Where memory runs short in its midst the pictures may have moved, and what
+// L-BFGS remembers may be of two steps: it begins anew, and the pictures are evaluated again.
+func (d *Descent) step() error {
+	err := torch.Scoped(func() error { d.sendStep(); return nil })
+	if errors.Is(err, torch.ErrOutOfMemory) {
+		if d.settings.Method == LBFGS && d.optimizer != nil {
+			d.optimizer.Close()
+			d.optimizer, d.gradientFactors = nil, nil
+		}
+		if err = torch.EmptyCache(d.device()); err == nil {
+			err = d.evaluate()
+		}
+		if err == nil {
+			err = torch.Scoped(func() error { d.sendStep(); return nil })
+		}
+	}
+	if err == nil {
+		d.steps++
+	}
+	return err
+}
+
+// sendStep changes the pictures by their gradients, which it uses up, and keeps them in [0,1].
+func (d *Descent) sendStep() {
 	if d.optimizer == nil {
 		d.start()
 	}
@@ -245,9 +267,11 @@ func (d *Descent) updateBest(x, values torch.Tensor) {
 		return
 	}
 	better := torch.Lt(totals, d.bestTotals)
-	torch.WhereInPlace(d.bestTotals, better, totals)
+	if d.best.T != nil { // else x is the best
+		torch.WhereInPlace(d.best, better, x)
+	}
 	torch.WhereInPlace(d.bestValues, better, values)
-	torch.WhereInPlace(d.best, better, x)
+	torch.WhereInPlace(d.bestTotals, better, totals) // last: this can be done twice
 }
 
 // averaged is the average (1−d)/(1−dⁿ)·Σ d^(n−i)·x_i of the iterates x_1…x_n, in which

@@ -36,16 +36,13 @@ func (d *Descent) Run(ctx context.Context, another bool, read func(Reading) erro
 		return nil
 	}
 	values := [][]float64{nil}
-	err := torch.Scoped(func() error {
-		if err := d.evaluate(); err != nil {
-			return err
-		}
-		values[0] = torch.Float64s(d.values)
-		if d.onFirst != nil {
-			d.onFirst()
-		}
-		return nil
-	})
+	err := torch.Scoped(d.evaluate)
+	if err == nil {
+		err = torch.Retry(d.device(), func() error { values[0] = torch.Float64s(d.values); return nil })
+	}
+	if err == nil && d.onFirst != nil {
+		d.onFirst()
+	}
 	for err == nil {
 		stop := d.steps == d.iterations || ctx.Err() != nil
 		first := d.Steps() - len(values) + 1
@@ -59,7 +56,9 @@ func (d *Descent) Run(ctx context.Context, another bool, read func(Reading) erro
 			break
 		}
 		if another && d.steps == d.iterations-1 {
-			return torch.Scoped(func() error { d.step(); d.steps++; d.complete = true; return nil })
+			err := d.step()
+			d.complete = err == nil
+			return err
 		}
 		err = torch.Scoped(func() (err error) { values, err = d.toNextReading(ctx, another); return err })
 	}
@@ -84,7 +83,7 @@ func (d *Descent) tryAverage(ctx context.Context) error {
 	if err := torch.EmptyCache(d.device()); err != nil {
 		return err
 	}
-	return torch.Scoped(func() error {
+	return torch.Retry(d.device(), func() error {
 		average := d.averaged()
 		values, _, err := d.objective.Evaluate(average)
 		if err == nil {
@@ -117,12 +116,22 @@ func (d *Descent) toNextReading(ctx context.Context, another bool) (values [][]f
 		if err := d.StepAndEvaluate(); err != nil {
 			return nil, err
 		}
-		all = append(all, d.values)
-		if n > 1 {
-			all[i] = torch.Clone(d.values)
+		if n == 1 {
+			all = append(all, d.values)
+			continue
 		}
+		var kept torch.Tensor
+		err := torch.Retry(d.device(), func() error { kept = torch.Keep(torch.Clone(d.values)); return nil })
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, torch.Rejoin(kept))
 	}
-	read := torch.Float64s(torch.Stack(all, 0))
+	var read []float64
+	err = torch.Retry(d.device(), func() error { read = torch.Float64s(torch.Stack(all, 0)); return nil })
+	if err != nil {
+		return nil, err
+	}
 	for i := range all {
 		of := len(read) / len(all)
 		values = append(values, read[i*of:(i+1)*of])
@@ -142,16 +151,24 @@ func (d *Descent) StepAndEvaluate() error {
 		return d.evaluate()
 	}
 	if d.graph == nil && !d.noGraphs && d.warm && d.objective.Recordable() {
-		d.record()
+		if err := d.record(); err != nil {
+			return err
+		}
 	}
 	if d.graph != nil {
-		d.graph.Replay()
-		d.steps++
-		d.replayed++
-		return nil
+		err := torch.Scoped(func() error { d.graph.Replay(); return nil })
+		if err == nil {
+			d.steps++
+			d.replayed++
+			return nil
+		}
+		if err := d.unrecorded(err); err != nil {
+			return err
+		}
 	}
-	d.step()
-	d.steps++
+	if err := d.step(); err != nil {
+		return err
+	}
 	d.warm = true
 	return d.evaluate()
 }
@@ -159,24 +176,41 @@ func (d *Descent) StepAndEvaluate() error {
 // evaluate finds the values and the gradient of x.
 func (d *Descent) evaluate() error {
 	torch.Close(d.values, d.gradient)
-	values, gradient, err := d.objective.Evaluate(d.x)
+	d.values, d.gradient = torch.Tensor{}, torch.Tensor{}
+	err := torch.Retry(d.device(), func() error {
+		values, gradient, err := d.objective.Evaluate(d.x)
+		if err == nil {
+			d.values, d.gradient = torch.Keep(values), torch.Keep(gradient)
+		}
+		return err
+	})
 	if err != nil {
 		return err
 	}
-	d.values, d.gradient = torch.Keep(values), torch.Keep(gradient)
-	d.updateBest(d.x, d.values)
-	return nil
+	return torch.Retry(d.device(), func() error { d.updateBest(d.x, d.values); return nil })
 }
 
-// record records a step and an evaluation. What it fails with is no error of the run,
-// which then sends its work piece by piece, but told.
-func (d *Descent) record() {
-	if torch.EmptyCache(d.device()) != nil { // a graph's memory is its own
-		return
+// unrecorded goes on without a graph, since it cannot be recorded or sent. Only what ends the run is
+// an error of its own.
+func (d *Descent) unrecorded(why error) error {
+	if errors.Is(why, torch.ErrDeviceLost) {
+		return why
+	}
+	d.dropGraph()
+	if d.settings.OnUnrecorded != nil {
+		d.settings.OnUnrecorded(why)
+	}
+	return torch.EmptyCache(d.device()) // the graph's memory
+}
+
+// record records a step and an evaluation.
+func (d *Descent) record() error {
+	if err := torch.EmptyCache(d.device()); err != nil { // a graph's memory is its own
+		return err
 	}
 	var failed error
 	graph, err := torch.Record(d.device(), func() {
-		d.step()
+		d.sendStep()
 		values, gradient, err := d.objective.EvaluateOnce(d.x)
 		if failed = err; err == nil {
 			torch.Copy(d.values, values)
@@ -186,11 +220,8 @@ func (d *Descent) record() {
 	})
 	if err := errors.Join(err, failed); err != nil {
 		graph.Close()
-		d.noGraphs = true
-		if d.settings.OnUnrecorded != nil {
-			d.settings.OnUnrecorded(err)
-		}
-		return
+		return d.unrecorded(err)
 	}
 	d.graph = graph
+	return nil
 }

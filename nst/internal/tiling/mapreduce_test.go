@@ -134,7 +134,7 @@ func TestWithinMemory(t *testing.T) {
 		})
 	})
 	assert.ErrorIs(t, err, torch.ErrOutOfMemory)
-	assert.Equal(t, []int{0, 0, 48, 24, 8}, sides)
+	assert.Equal(t, []int{0, 0, 0, 48, 24, 8}, sides)
 	assert.Len(t, *warnings, 4)
 	p.Fixed = true
 	assert.ErrorIs(t, p.WithinMemory(100, 60, deepest, func() error { return torch.ErrOutOfMemory }),

@@ -87,11 +87,11 @@ func (p *Pool) DropPasses() {
 	}
 }
 
-// WithinMemory calls do, and again with smaller tiles as long as there is not enough
-// memory for the tiles of a picture of width×height. It fails when tiles are as small
-// as the deepest layer's stride.
+// WithinMemory calls do. As long as there is not enough memory it calls it again: as it was, with
+// what the devices' caches had; then with smaller tiles of a picture of width×height. It fails when
+// tiles are as small as the deepest layer's stride.
 func (p *Pool) WithinMemory(width, height int, deepest vgg19.Layer, do func() error) error {
-	for {
+	for again := true; ; {
 		err := do()
 		side := max(width, height)
 		if p.Size.Side > 0 {
@@ -100,6 +100,8 @@ func (p *Pool) WithinMemory(width, height int, deepest vgg19.Layer, do func() er
 		switch {
 		case !errors.Is(err, torch.ErrOutOfMemory):
 			return err
+		case again:
+			again = false
 		case p.Passes > 1:
 			p.Passes = 1
 			p.Warn("there is not enough memory: what was computed of a tile is not kept until it is needed again")

@@ -3,6 +3,9 @@ package cudatest_test
 import (
 	"context"
 	"fmt"
+	"os"
+	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -52,6 +55,29 @@ func clean(t testing.TB) map[string]count {
 	counts, said := journal(t)
 	assert.Empty(t, said)
 	return counts
+}
+
+// child has the name of the test that a process was started for.
+const child = "NST_TEST_CUDA"
+
+// inAnotherProcess runs the test that calls it in a process of its own, where the pretend CUDA has
+// other orders: what libtorch asks of a device once, and a lost device, are a process's. It says
+// whether this is the process that started the other, which has nothing else to do.
+func inAnotherProcess(t *testing.T, orders ...string) bool {
+	t.Helper()
+	if os.Getenv(child) == t.Name() {
+		return false
+	}
+	var pattern []string
+	for part := range strings.SplitSeq(t.Name(), "/") {
+		pattern = append(pattern, "^"+regexp.QuoteMeta(part)+"$")
+	}
+	c := exec.Command("/proc/self/exe", "-test.run", strings.Join(pattern, "/"), "-test.v")
+	c.Env = append(os.Environ(), child+"="+t.Name(), "NST_PRETEND_CUDA="+strings.Join(orders, ";"))
+	out, err := c.CombinedOutput()
+	assert.NoError(t, err, string(out))
+	assert.Contains(t, string(out), "--- PASS: "+t.Name())
+	return true
 }
 
 func open(t testing.TB, path string) *picture.Picture {

@@ -119,6 +119,29 @@ std::string driver_and_card() {
   return text;
 }
 
+// After these errors CUDA wants another process: they are given again by every call.
+bool is_final(cudaError_t error) {
+  switch (error) {
+    case cudaErrorECCUncorrectable:
+    case cudaErrorNvlinkUncorrectable:
+    case cudaErrorIllegalAddress:
+    case cudaErrorLaunchTimeout:
+    case cudaErrorContextIsDestroyed:
+    case cudaErrorAssert:
+    case cudaErrorHardwareStackError:
+    case cudaErrorIllegalInstruction:
+    case cudaErrorMisalignedAddress:
+    case cudaErrorInvalidAddressSpace:
+    case cudaErrorInvalidPc:
+    case cudaErrorLaunchFailure:
+    case cudaErrorCooperativeLaunchTooLarge:
+    case cudaErrorTensorMemoryLeak:
+    case cudaErrorContained:
+    case cudaErrorUnknown: return true;
+    default: return false;
+  }
+}
+
 // A version of CUDA as its functions number it.
 std::string version(int number) { return std::to_string(number / 1000) + "." + std::to_string(number % 1000 / 10); }
 
@@ -167,10 +190,33 @@ const char* nstcuda_why(char** why) {
   });
 }
 
+const char* nstcuda_capability(int32_t index, int32_t* capability) {
+  return guard([&] {
+    const auto* card = at::cuda::getDeviceProperties(static_cast<c10::DeviceIndex>(index));
+    *capability = 10 * card->major + card->minor;
+  });
+}
+
 const char* nstcuda_card(int32_t index, char** name) {
   return guard([&] {
     const auto* card = at::cuda::getDeviceProperties(static_cast<c10::DeviceIndex>(index));
     *name = nst::copy(describe(card->name, card->major, card->minor));
+  });
+}
+
+// Of the calling thread's device.
+const char* nstcuda_lost(char** why) {
+  return guard([&] {
+    *why = nullptr;
+    auto mode = cudaStreamCaptureModeRelaxed; // the thread may be recording
+    cudaThreadExchangeStreamCaptureMode(&mode);
+    const auto error = cudaFree(nullptr); // does nothing, and tells
+    cudaThreadExchangeStreamCaptureMode(&mode);
+    if (!is_final(error)) return;
+    int index = 0;
+    (void)cudaGetDevice(&index);
+    *why = nst::copy("cuda:" + std::to_string(index) + " is lost: " + cudaGetErrorString(error) + " (CUDA error " +
+                     std::to_string(error) + ")");
   });
 }
 

@@ -107,6 +107,13 @@ cudaError_t set_shared(Kernel* kernel, cudaFuncAttribute attribute, int value) {
 
 int shared_opt_in() { return opt_in(); }
 
+void forget_kernels() {
+  for (const auto& [_, kernel] : kernels()) {
+    for (const int d : kernel->loaded) give_back(d, kLoaded);
+    kernel->loaded.clear();
+  }
+}
+
 }  // namespace pretend
 
 using namespace pretend;

@@ -8,6 +8,7 @@
 //   fault KIND CODE N     the N-th call of a kind from now fails; N = 0: none does
 //   faults KIND CODE N    it, and all after it
 //   read VALUE N          the next N small reads give a value
+//   forget 1              kernels that were launched are to be loaded anew
 //
 // Kinds: launch, load (a kernel's first launch), later (a launch that is well, of which the
 // next who waits is told), wait, copy, malloc, hostalloc, capture, instantiate, replay, cublas,
@@ -57,6 +58,10 @@ bool order(const std::string& line) {
   if (const auto found = sizes.find(name); found != sizes.end()) return bool(text >> *found->second);
   if (const auto found = flags.find(name); found != flags.end()) return bool(text >> *found->second);
   if (name == "name") return bool(std::getline(text >> std::ws, card.name));
+  if (name == "forget") {
+    forget_kernels();
+    return true;
+  }
   if (name == "read") return bool(text >> state.read >> state.reads);
   if (name == "fault" || name == "faults") {
     Fault fault{"", 0, 0, name == "faults"};

@@ -79,6 +79,8 @@ void use_device();  // makes its context
 // Keeps an error for cudaGetLastError; gives it back.
 cudaError_t fail(cudaError_t error);
 cudaError_t fail(int code);  // of a fault; from a lost device on every call fails
+// Has kernels that were launched be loaded anew (launches.cc).
+void forget_kernels();
 // What every call begins with: the error of a device that is lost.
 cudaError_t lost();
 // What the work so far comes to, for who has waited for it.
