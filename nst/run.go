@@ -343,7 +343,9 @@ func (r *run) optimiseScale(ctx context.Context, i int) (last bool, best []objec
 			r.now.Release() // what uses the evaluator's tensors
 		}
 		eval.Close()
-		err = errors.Join(err, torch.EmptyCache(r.engine.Device()))
+		if err == nil {
+			err = torch.EmptyCache(r.engine.Device())
+		}
 	}()
 	if r.began.IsZero() {
 		r.began = time.Now()
@@ -408,6 +410,9 @@ func (r *run) optimiseScale(ctx context.Context, i int) (last bool, best []objec
 	}
 	r.complete = isFinal && next.Complete()
 	r.replayed += next.Replayed()
+	if errors.Is(err, torch.ErrDeviceLost) {
+		return false, nil, err
+	}
 	read := torch.Retry(r.engine.Device(), func() error { best = eval.Costs(next.BestValues()); return nil })
 	if err = errors.Join(err, read); err != nil {
 		return false, best, err

@@ -39,7 +39,7 @@ var deviceLibrary = sync.OnceValue(func() error {
 // CPU), or a device of the backend that the environment variable
 // NST_DEVICE_LIBRARY names. It loads libtorch's CUDA library when a CUDA device
 // is first asked for, which must be before any other use of this package in
-// the process. The error matches ErrDevice.
+// the process. The error matches ErrDevice, ErrDeviceLost or ErrOutOfMemory.
 func ParseDevice(name string) (Device, error) {
 	if err := errors.Join(checkABI(), deviceLibrary()); err != nil {
 		return "", fmt.Errorf("%w: %w", ErrDevice, err)
@@ -64,7 +64,7 @@ func ParseDevice(name string) (Device, error) {
 		}
 		if kind == "cuda" {
 			if err := failure("cuda", C.nst_load_cuda()); OfDevice(err) {
-				return "", fmt.Errorf("%s: %w", name, err)
+				return "", err
 			} else if err != nil {
 				return "", fmt.Errorf("%w: %s: %s", ErrDevice, name, err.(*Error).Message)
 			}
@@ -81,7 +81,7 @@ func ParseDevice(name string) (Device, error) {
 		defer free()
 		err = Retry(device, func() error { return failure("device", C.nst_try_device(d)) })
 		if OfDevice(err) {
-			return "", fmt.Errorf("%s: %w", device, err)
+			return "", err
 		}
 		if err != nil {
 			return "", fmt.Errorf("%w: %s: %s", ErrDevice, device, err.(*Error).Message)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/seed9bb5c928/nst/nst"
 	"github.com/seed9bb5c928/nst/nst/picture"
+	"github.com/seed9bb5c928/nst/torch"
 	"github.com/spf13/cobra"
 )
 
@@ -130,13 +131,18 @@ func runBatch(ctx context.Context, o *batchOptions, stdout, stderr io.Writer) er
 		show := newProgress(o.quiet, stderr)
 		show.prefix = fmt.Sprintf("%d of %d, %s: ", done+len(group), len(left), filepath.Base(group[0].output))
 		results, err := o.stylizePairs(ctx, engine, options, group, show)
-		if err != nil && len(group) > 1 && ctx.Err() == nil { // of two sizes, or one fails: each by itself
+		lost := errors.Is(err, torch.ErrDeviceLost)
+		if err != nil && len(group) > 1 && ctx.Err() == nil && !lost { // of two sizes, or one fails: each by itself
 			group = group[:1]
 			results, err = o.stylizePairs(ctx, engine, options, group, show)
 		}
 		show.done()
 		if ctx.Err() != nil { // no picture that is not finished: the next run makes it
 			return errors.Join(append(failed, context.Cause(ctx))...)
+		}
+		if lost = errors.Is(err, torch.ErrDeviceLost); lost {
+			return errors.Join(append(failed, fmt.Errorf("%w; %d pictures are left, which the same command makes: %s", err,
+				len(left)-done, someOf(left[done:])))...)
 		}
 		for i, p := range group {
 			var result *nst.Result
@@ -154,6 +160,19 @@ func runBatch(ctx context.Context, o *batchOptions, stdout, stderr io.Writer) er
 			failed...)...)
 	}
 	return nil
+}
+
+// someOf names the first pictures of what is left.
+func someOf(left []pair) string {
+	const most = 5
+	var names []string
+	for _, p := range left[:min(most, len(left))] {
+		names = append(names, filepath.Base(p.output))
+	}
+	if len(left) > most {
+		names = append(names, "…")
+	}
+	return strings.Join(names, ", ")
 }
 
 // stylizePairs makes the pairs' pictures at once; show gets the first's progress.

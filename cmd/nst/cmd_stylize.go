@@ -222,6 +222,7 @@ func runStylize(ctx context.Context, o *stylizeOptions, stdout, stderr io.Writer
 		StateEvery: o.stateEvery(), Tile: show.tile,
 		Warn: func(message string) { fmt.Fprintf(stderr, "nst: %s\n", message) },
 	}
+	checkpointed := "" // what there is to resume from, if the device fails
 	hooks.Progress = func(p nst.Progress) {
 		show.update(p)
 		log.write(p)
@@ -237,13 +238,20 @@ func runStylize(ctx context.Context, o *stylizeOptions, stdout, stderr io.Writer
 		}
 		if o.checkpoint != "" && (due(p, o.checkpointEvery) && p.Iteration != resumed || p.Last) &&
 			(p.Iteration < p.Iterations || ctx.Err() != nil) {
-			saving = errors.Join(saving, writeCheckpoint(p, o.checkpoint))
+			written := writeCheckpoint(p, o.checkpoint)
+			if written == nil {
+				checkpointed = fmt.Sprintf("; %s is of iteration %d", o.checkpoint, p.Iteration)
+			}
+			saving = errors.Join(saving, written)
 		}
 	}
 	result, err := engine.Stylize(ctx, content, styles, options, hooks)
 	show.done()
 	if errors.Is(err, nst.ErrCheckpoint) {
 		err = fmt.Errorf("--resume: %s: %w", o.resume, err)
+	}
+	if errors.Is(err, torch.ErrDeviceLost) && checkpointed != "" {
+		err = fmt.Errorf("%w%s", err, checkpointed)
 	}
 	if result == nil || result.Picture == nil {
 		return err

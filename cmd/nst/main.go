@@ -173,6 +173,9 @@ func oneLine(err error) string {
 	if errors.Is(err, torch.ErrOutOfMemory) {
 		text = "out of memory: a smaller --size needs less (" + text + ")"
 	}
+	if errors.Is(err, torch.ErrDeviceLost) {
+		text += "; a new process may be able to use it: start nst again"
+	}
 	return strings.Join(strings.Fields(text), " ")
 }
 

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/seed9bb5c928/nst/nst/vgg19"
+	"github.com/seed9bb5c928/nst/torch"
 )
 
 // defaultModel is the default network's file: $NST_MODEL, or share/nst/vgg19.pt
@@ -89,6 +90,9 @@ func cacheFolder() (string, error) {
 
 // modelError makes a missing model file the user's error.
 func modelError(path string, err error) error {
+	if torch.OfDevice(err) {
+		return err
+	}
 	if errors.Is(err, os.ErrNotExist) {
 		return usage("--model: %s is not there", path)
 	}

@@ -78,7 +78,8 @@ type worker struct {
 	engine *nst.Engine
 	every  int // nst.Hooks.StateEvery
 
-	attempt int // of the job that it has
+	attempt int   // of the job that it has
+	lost    error // why its device is lost; nil: it is not
 
 	mutex sync.Mutex
 	info  WorkerInfo
@@ -88,7 +89,8 @@ type worker struct {
 // Work takes jobs from the queue and makes them with the engine, which keeps its
 // network and what it knows of styles between them, until ctx is done: then the
 // job that runs is kept as a checkpoint and goes back to the queue. name, which is
-// to be unlike other workers' names, may be empty. The error is nil or ErrStuck.
+// to be unlike other workers' names, may be empty. The error is nil, ErrStuck, or matches
+// torch.ErrDeviceLost: the job was given back, and this process can make no others.
 func (q *Queue) Work(ctx context.Context, engine *nst.Engine, name string) error {
 	if name == "" {
 		host, _ := os.Hostname()
@@ -115,7 +117,7 @@ func (q *Queue) Work(ctx context.Context, engine *nst.Engine, name string) error
 		m, err := q.next(ctx)
 		if err == nil {
 			if err := w.take(ctx, m); err != nil {
-				stuck = true
+				stuck = errors.Is(err, ErrStuck)
 				return err
 			}
 		}
@@ -173,8 +175,8 @@ var errNoFFmpeg = errors.New("ffmpeg is not installed here, which clips need")
 // make, waits for another.
 const newerDelay = 30 * time.Second
 
-// take deals with one message. The error is ErrStuck: then others will find that this
-// worker has vanished.
+// take deals with one message. The error is ErrStuck, and others will find that this worker has
+// vanished, or that its device is lost.
 func (w *worker) take(ctx context.Context, m jetstream.Msg) error {
 	id := idOf(m.Subject())
 	known, _ := w.queue.Get(ctx, id)
@@ -199,6 +201,8 @@ func (w *worker) take(ctx context.Context, m jetstream.Msg) error {
 		log.Error("it hangs; this worker ends", "stall", w.queue.config.Stall.String())
 		_ = w.giveBack(m)
 		return err
+	case errors.Is(err, torch.ErrDeviceLost):
+		err = w.giveBack(m)
 	case errors.Is(err, errLost):
 		log.Info("lost to another worker")
 		err = nil
@@ -215,7 +219,10 @@ func (w *worker) take(ctx context.Context, m jetstream.Msg) error {
 	if err != nil { // it will be delivered again, and found finished
 		log.Warn("the server was not told", "error", err)
 	}
-	return nil
+	if w.lost != nil {
+		log.Error("the device is lost; this worker ends", "error", w.lost)
+	}
+	return w.lost
 }
 
 // giveBack has a message delivered again, and returns when the server has read that: it may end
@@ -397,6 +404,8 @@ func (w *worker) job(ctx context.Context, id string) (j Job, err error) {
 		return j, cmp.Or(e, ctx.Err(), errTurn)
 	case errors.Is(cause, errTime):
 		err = fmt.Errorf("%w (%g seconds)", errTime, j.MaxSeconds)
+	case errors.Is(err, torch.ErrDeviceLost):
+		w.lost = err
 	}
 	return w.failed(ctx, id, err)
 }

@@ -65,10 +65,7 @@ void load_nstcuda() {
 // Whether CUDA has a device. libtorch warns at length where a driver is too old; what we
 // say of it is one line.
 bool has_cuda() {
-  struct : c10::WarningHandler {
-    void process(const c10::Warning&) override {}
-  } silent;
-  c10::WarningUtils::WarningHandlerGuard meanwhile(&silent);
+  const nst::Silence meanwhile;
   return at::globalContext().hasCUDA();
 }
 
@@ -133,8 +130,6 @@ const char* nst_try_device(const char* name) {
     const c10::Device device(name);
     try {
       at::ones({2}, at::TensorOptions(device)).add_(1).cpu();
-    } catch (const c10::OutOfMemoryError&) {
-      throw;
     } catch (const c10::Error& e) {
       const std::string what = e.what_without_backtrace();
       if (what.find("no kernel image") == std::string::npos) throw;

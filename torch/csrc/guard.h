@@ -50,6 +50,15 @@ const char* guard(Body&& body) noexcept {
   }
 }
 
+// While there is one, libtorch's warnings of this thread are not printed: they are at length, and
+// what matters of them is thrown too.
+class Silence {
+  struct : c10::WarningHandler {
+    void process(const c10::Warning&) override {}
+  } silent;
+  c10::WarningUtils::WarningHandlerGuard meanwhile{&silent};
+};
+
 // The object behind a handle.
 template <class T>
 T& object(void* handle, const char* what) {

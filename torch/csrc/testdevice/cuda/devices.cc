@@ -18,7 +18,7 @@ namespace {
 thread_local int current = 0;
 thread_local cudaError_t last = cudaSuccess;
 bool contexts[kDevices];
-int lost_by = 0, coming = 0;
+int lost_by[kDevices], coming[kDevices];  // codes; 0: none
 
 // After these CUDA wants a new process: the context is gone.
 bool is_final(int code) {
@@ -98,20 +98,19 @@ cudaError_t fail(cudaError_t error) {
 }
 
 cudaError_t fail(int code) {
-  if (is_final(code)) lost_by = code;
+  if (is_final(code)) lost_by[current] = code;
   return fail(static_cast<cudaError_t>(code));
 }
 
-cudaError_t lost() { return lost_by != 0 ? fail(static_cast<cudaError_t>(lost_by)) : cudaSuccess; }
+cudaError_t lost() {
+  return lost_by[current] != 0 ? fail(static_cast<cudaError_t>(lost_by[current])) : cudaSuccess;
+}
 
-void lose_later(int code) { coming = code; }
+void lose_later(int code) { coming[current] = code; }
 
 cudaError_t outcome() {
   publish();
-  if (coming != 0) {
-    const int code = std::exchange(coming, 0);
-    return fail(code);
-  }
+  if (coming[current] != 0) return fail(std::exchange(coming[current], 0));
   return lost();
 }
 
