@@ -6,6 +6,7 @@ import "C"
 import (
 	"errors"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -29,14 +30,14 @@ type Error struct {
 	// Message is libtorch's own message, without its C++ stack trace and its advice for those who
 	// develop it; of a lost device it says which, and what CUDA said.
 	Message string
-
-	lost bool
+	// Lost is the device that is lost; "": none is.
+	Lost Device
 }
 
 // Error returns the function and libtorch's message; of a lost device, which is no function's
 // fault, only that.
 func (e *Error) Error() string {
-	if e.lost {
+	if e.Lost != "" {
 		return e.Message
 	}
 	return "libtorch: " + e.Op + ": " + e.Message
@@ -55,18 +56,14 @@ var shortages = []string{
 
 // Is says whether target is ErrDeviceLost or ErrOutOfMemory, and this is such an error.
 func (e *Error) Is(target error) bool {
-	if target == ErrDeviceLost || e.lost {
-		return target == ErrDeviceLost && e.lost
+	if e.Lost != "" {
+		return target == ErrDeviceLost
 	}
-	if target != ErrOutOfMemory {
-		return false
-	}
-	for _, sign := range shortages {
-		if strings.Contains(e.Message, sign) {
-			return true
-		}
-	}
-	return false
+	return target == ErrOutOfMemory && isShortage(e.Message)
+}
+
+func isShortage(message string) bool {
+	return slices.ContainsFunc(shortages, func(sign string) bool { return strings.Contains(message, sign) })
 }
 
 // interpreterTrace is the frame that TorchScript's interpreter puts around a
@@ -80,8 +77,10 @@ var advice = []string{"\nSearch for `cuda", "\nCUDA kernel errors might be", "\n
 
 // newError makes an error of what libtorch says. It is called on the thread that it happened on.
 func newError(op, message string) *Error {
-	if why := lost(); why != "" {
-		return &Error{Op: op, Message: why, lost: true}
+	// Of several devices another one's failure may meet this thread too, by a copy from there.
+	if why := lost(strings.Contains(message, "CUDA error") && !isShortage(message)); why != "" {
+		device, _, _ := strings.Cut(why, " ")
+		return &Error{Op: op, Message: why, Lost: Device(device)}
 	}
 	for _, beginning := range advice {
 		message, _, _ = strings.Cut(message, beginning)
@@ -96,10 +95,14 @@ func newError(op, message string) *Error {
 	return &Error{Op: op, Message: strings.TrimSpace(message)}
 }
 
-// lost is why the thread's CUDA device is lost; "": it is not.
-func lost() string {
+// lost is which CUDA device, the thread's or any, is lost, and why; "": none is.
+func lost(anyDevice bool) string {
 	var why *C.char
-	if message := C.nst_device_lost(&why); message != nil {
+	asked := C.int32_t(0)
+	if anyDevice {
+		asked = 1
+	}
+	if message := C.nst_device_lost(asked, &why); message != nil {
 		C.nst_message_free(message)
 	}
 	if why == nil {

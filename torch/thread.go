@@ -1,11 +1,15 @@
 package torch
 
+// #include "csrc/nsttorch.h"
+import "C"
+
 import (
 	"context"
 	"errors"
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -121,6 +125,9 @@ func (t *Thread) run() {
 	id := int64(gettid())
 	t.id.Store(id)
 	defer t.id.CompareAndSwap(id, 0)
+	if strings.HasPrefix(string(t.device), "cuda") {
+		C.nst_quiet_thread()
+	}
 	for {
 		select {
 		case <-t.closed:

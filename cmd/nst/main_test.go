@@ -51,10 +51,10 @@ func smallNetwork(t *testing.T) string {
 	return filepath.Join(nsttest.Root(t), "nst", "vgg19", "testdata", "small.pt")
 }
 
-// TestMain is also nst stylize, video and serve, which tests kill, and nst worker, which that
+// TestMain is also nst stylize, batch, video and serve, which tests kill, and nst worker, which that
 // starts.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && slices.Contains([]string{"worker", "serve", "stylize", "video"}, os.Args[1]) {
+	if len(os.Args) > 1 && slices.Contains([]string{"worker", "serve", "stylize", "batch", "video"}, os.Args[1]) {
 		main()
 	}
 	nsttest.RunWithPretend(m)

@@ -31,14 +31,18 @@ import (
 type serving struct {
 	t    testing.TB
 	args []string
+	env  []string // of this process, if there is none
 	url  string
 	cmd  *exec.Cmd
 	log  string
 }
 
-func startServing(t testing.TB, args ...string) *serving {
+func startServing(t testing.TB, args ...string) *serving { return startServingWith(t, nil, args...) }
+
+// startServingWith is startServing with another environment.
+func startServingWith(t testing.TB, env []string, args ...string) *serving {
 	address := nsttest.Address(t)
-	s := &serving{t: t, url: "http://" + address, log: filepath.Join(t.TempDir(), "log"),
+	s := &serving{t: t, env: env, url: "http://" + address, log: filepath.Join(t.TempDir(), "log"),
 		args: append([]string{"serve", "--addr", address, "--data", filepath.Join(t.TempDir(), "data"), "--model",
 			nsttest.Slim(t), "--device", "cpu"}, args...)}
 	s.start()
@@ -58,7 +62,10 @@ func (s *serving) start() {
 	require.NoError(s.t, err)
 	defer log.Close()
 	s.cmd = exec.Command(os.Args[0], s.args...)
-	s.cmd.Env = append(os.Environ(), "OMP_NUM_THREADS=1") // with which a transfer is the same in every process
+	if s.env == nil {
+		s.env = os.Environ()
+	}
+	s.cmd.Env = append(s.env, "OMP_NUM_THREADS=1") // with which a transfer is the same in every process
 	s.cmd.Stderr = log
 	require.NoError(s.t, s.cmd.Start())
 	require.Eventually(s.t, func() bool {

@@ -18,7 +18,7 @@ struct Cuda {
   const char* (*card)(int32_t index, char** name) = nullptr;
   const char* (*bus)(int32_t index, char** bus) = nullptr;
   const char* (*capability)(int32_t index, int32_t* capability) = nullptr;
-  const char* (*lost)(char** why) = nullptr;
+  const char* (*lost)(int32_t any, char** why) = nullptr;
   std::string missing = "CUDA is not loaded";  // why there is none
 };
 
@@ -40,7 +40,7 @@ inline bool is_of_device(const std::exception& e) {
       what.find("ALLOC") != std::string::npos)
     return true;
   char* why = nullptr;
-  if (cuda().lost != nullptr) check(cuda().lost(&why));
+  if (cuda().lost != nullptr) check(cuda().lost(0, &why));
   std::free(why);
   return why != nullptr;
 }

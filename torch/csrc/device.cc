@@ -163,10 +163,20 @@ const char* nst_device_capability(const char* name, int32_t* capability) {
   return of_card(name, nst::cuda().capability, capability);
 }
 
-const char* nst_device_lost(char** why) {
+void nst_quiet_thread(void) {
+  static struct : c10::WarningHandler {
+    void process(const c10::Warning& warning) override {
+      if (warning.msg().find("CUDA warning") == std::string::npos) before->process(warning);
+    }
+    c10::WarningHandler* before = c10::WarningUtils::get_warning_handler();
+  } handler;
+  c10::WarningUtils::set_warning_handler(&handler);
+}
+
+const char* nst_device_lost(int32_t any, char** why) {
   return guard([&] {
     *why = nullptr;
-    if (nst::cuda().lost != nullptr) nst::check(nst::cuda().lost(why));
+    if (nst::cuda().lost != nullptr) nst::check(nst::cuda().lost(any, why));
   });
 }
 

@@ -207,8 +207,10 @@ const char* nst_try_device(const char* name);
 const char* nst_device_card(const char* name, char** card);
 // A CUDA device's compute capability: 75 is 7.5.
 const char* nst_device_capability(const char* name, int32_t* capability);
-// Why CUDA serves the calling thread's device no more in this process; NULL: it does, or was not used.
-const char* nst_device_lost(char** why);
+// Which device, the calling thread's or any, CUDA serves no more in this process, and why; NULL: none.
+const char* nst_device_lost(int32_t any, char** why);
+// Has libtorch not print what CUDA says when things of a lost device are freed on the calling thread.
+void nst_quiet_thread(void);
 // Where it is on the PCI bus, as NVIDIA's tools name it: 0000:65:00.0.
 const char* nst_device_bus(const char* name, char** bus);
 const char* nst_device_count(const char* type, int64_t* count);

@@ -216,7 +216,7 @@ func (q *queue[P]) finished() bool {
 // lose deals with a worker's failure at tile i (none: -1); the lock is held.
 func (q *queue[P]) lose(w *Worker, i int, err error) {
 	w.Drop(0)
-	if q.working == 1 || isEveryones(err) {
+	if q.working == 1 || q.isEveryones(w, err) {
 		q.fail(err)
 		return
 	}
@@ -245,8 +245,13 @@ func (q *queue[P]) warn() {
 	}
 }
 
-// isEveryones says whether an error would meet any other worker too.
-func isEveryones(err error) bool {
+// isEveryones says whether a worker's error would meet any other one too, as that the device is
+// lost that the pictures are on.
+func (q *queue[P]) isEveryones(w *Worker, err error) bool {
+	var of *torch.Error
+	if errors.As(err, &of) && of.Lost != "" {
+		return of.Lost == q.pool.Primary || of.Lost != w.Device()
+	}
 	return errors.Is(err, torch.ErrOutOfMemory) || errors.Is(err, context.Canceled) ||
 		errors.Is(err, context.DeadlineExceeded) || errors.As(err, new(*torch.PanicError))
 }

@@ -204,19 +204,24 @@ const char* nstcuda_card(int32_t index, char** name) {
   });
 }
 
-// Of the calling thread's device.
-const char* nstcuda_lost(char** why) {
+const char* nstcuda_lost(int32_t any, char** why) {
   return guard([&] {
     *why = nullptr;
-    auto mode = cudaStreamCaptureModeRelaxed; // the thread may be recording
+    int mine = 0, count = 0;
+    if (cudaGetDevice(&mine) != cudaSuccess || cudaGetDeviceCount(&count) != cudaSuccess) return;
+    auto mode = cudaStreamCaptureModeRelaxed;  // the thread may be recording
     cudaThreadExchangeStreamCaptureMode(&mode);
-    const auto error = cudaFree(nullptr); // does nothing, and tells
+    for (int step = 0; step < (any ? count : 1) && *why == nullptr; step++) {
+      const int index = (mine + step) % count;
+      if (step > 0 && !c10::cuda::hasPrimaryContext(static_cast<c10::DeviceIndex>(index))) continue;
+      auto error = cudaSetDevice(index);
+      if (error == cudaSuccess) error = cudaFree(nullptr);  // does nothing, and tells
+      if (is_final(error))
+        *why = nst::copy("cuda:" + std::to_string(index) + " is lost: " + cudaGetErrorString(error) +
+                         " (CUDA error " + std::to_string(error) + ")");
+    }
+    (void)cudaSetDevice(mine);
     cudaThreadExchangeStreamCaptureMode(&mode);
-    if (!is_final(error)) return;
-    int index = 0;
-    (void)cudaGetDevice(&index);
-    *why = nst::copy("cuda:" + std::to_string(index) + " is lost: " + cudaGetErrorString(error) + " (CUDA error " +
-                     std::to_string(error) + ")");
   });
 }
 
