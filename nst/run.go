@@ -94,7 +94,7 @@ func (r *run) do(ctx context.Context, work func() error) error {
 		return errors.New("the engine is called by a hook of a run of its own: call it when the run has ended")
 	}
 	return r.engine.thread().Do(ctx, func() error {
-		defer r.limitTensors(0)               // see free
+		defer r.unlimit()                     // see free
 		return torch.Recovered(func() error { // a panic of the caller's functions, or ours, is this run's
 			if err := r.prepare(ctx); err != nil {
 				return err
@@ -205,8 +205,12 @@ func (r *run) free(device torch.Device) (int64, error) {
 	limit := int64(r.settings.MemoryLimit)
 	if device != torch.CPU {
 		free := m.Free * 9 / 10
-		if limit > 0 {
-			free = min(free, limit-m.Allocated)
+		if limit > 0 { // what is freed is kept for other tensors, and counts
+			most := max(1<<20, limit-librariesReserve)
+			free = min(free, most-m.Allocated)
+			if err := torch.LimitMemory(device, most); err != nil {
+				return 0, err
+			}
 		}
 		return free, nil
 	}
@@ -224,6 +228,10 @@ func (r *run) free(device torch.Device) (int64, error) {
 	r.limitTensors(max(1<<20, limit-others))
 	return limit - others - tensors, nil
 }
+
+// librariesReserve is what CUDA's libraries take of a device beside tensors, as far as it is known:
+// handles, kernels that are loaded, graphs. (Of its context it is not: see nst/README.md.)
+const librariesReserve = 64 << 20
 
 // hostReserve is what the host needs beside tensors and pictures: libraries that
 // are not loaded yet, the kernels' own memory, and small tensors.
@@ -248,6 +256,16 @@ func (r *run) resized() int64 {
 		}
 	}
 	return max(contents, style)
+}
+
+// unlimit takes back what free has limited.
+func (r *run) unlimit() {
+	r.limitTensors(0)
+	if r.settings.MemoryLimit > 0 {
+		for _, device := range r.engine.Devices() {
+			_ = torch.LimitMemory(device, 0)
+		}
+	}
 }
 
 // limitTensors is torch.LimitHostTensors on all of the engine's threads, of which this

@@ -219,6 +219,18 @@ func LimitHostTensors(bytes int64) {
 	must("host_memory_limit", C.nst_host_memory_limit(C.int64_t(bytes)))
 }
 
+// LimitMemory bounds what this process's tensors, and the cache of what they gave back, take of a
+// CUDA device's memory: beyond it an allocation is out of memory, after the cache was emptied.
+// 0: all that there is. On other devices it does nothing: see LimitHostTensors.
+func LimitMemory(device Device, bytes int64) error {
+	if !strings.HasPrefix(string(device), "cuda") {
+		return nil
+	}
+	name, free := cString(string(device))
+	defer free()
+	return failure("limit", C.nst_device_limit(name, C.int64_t(bytes)))
+}
+
 // EmptyCache gives back to the system the memory that is kept for the device's
 // tensors to come.
 func EmptyCache(device Device) error {

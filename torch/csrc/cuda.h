@@ -18,6 +18,7 @@ struct Cuda {
   const char* (*card)(int32_t index, char** name) = nullptr;
   const char* (*bus)(int32_t index, char** bus) = nullptr;
   const char* (*capability)(int32_t index, int32_t* capability) = nullptr;
+  const char* (*limit)(int32_t index, int64_t bytes) = nullptr;
   const char* (*lost)(int32_t any, char** why) = nullptr;
   std::string missing = "CUDA is not loaded";  // why there is none
 };

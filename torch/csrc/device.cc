@@ -58,6 +58,7 @@ void load_nstcuda() {
   find(library, "nstcuda_card", cuda.card);
   find(library, "nstcuda_bus", cuda.bus);
   find(library, "nstcuda_capability", cuda.capability);
+  find(library, "nstcuda_limit", cuda.limit);
   find(library, "nstcuda_lost", cuda.lost);
   cuda.missing.clear();
 }
@@ -161,6 +162,14 @@ const char* nst_device_bus(const char* name, char** bus) { return of_card(name, 
 
 const char* nst_device_capability(const char* name, int32_t* capability) {
   return of_card(name, nst::cuda().capability, capability);
+}
+
+const char* nst_device_limit(const char* name, int64_t bytes) {
+  return guard([&] {
+    const c10::Device device(name);
+    TORCH_CHECK(device.is_cuda() && nst::cuda().limit != nullptr, device, " is no CUDA device");
+    nst::check(nst::cuda().limit(device.index(), bytes));
+  });
 }
 
 void nst_quiet_thread(void) {

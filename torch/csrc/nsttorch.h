@@ -207,6 +207,8 @@ const char* nst_try_device(const char* name);
 const char* nst_device_card(const char* name, char** card);
 // A CUDA device's compute capability: 75 is 7.5.
 const char* nst_device_capability(const char* name, int32_t* capability);
+// What tensors may take of a CUDA device's memory, the cache of freed ones included; 0: all of it.
+const char* nst_device_limit(const char* name, int64_t bytes);
 // Which device, the calling thread's or any, CUDA serves no more in this process, and why; NULL: none.
 const char* nst_device_lost(int32_t any, char** why);
 // Has libtorch not print what CUDA says when things of a lost device are freed on the calling thread.

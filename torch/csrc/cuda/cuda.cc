@@ -204,6 +204,14 @@ const char* nstcuda_card(int32_t index, char** name) {
   });
 }
 
+const char* nstcuda_limit(int32_t index, int64_t bytes) {
+  return guard([&] {
+    const auto i = static_cast<c10::DeviceIndex>(index);
+    const auto total = static_cast<double>(at::cuda::getDeviceProperties(i)->totalGlobalMem);
+    c10::cuda::CUDACachingAllocator::setMemoryFraction(bytes > 0 ? std::min(1.0, static_cast<double>(bytes) / total) : 1, i);
+  });
+}
+
 const char* nstcuda_lost(int32_t any, char** why) {
   return guard([&] {
     *why = nullptr;
