@@ -56,42 +56,26 @@ func (at scale) bytes(double bool) int64 {
 }
 
 // plan makes the plan. It changes nothing: the same situation, its networks set up as they
-// are, makes the same plan.
+// are, makes the same plan, and with more memory one of no more tiles.
 func (s situation) plan() plan {
 	at := s.schedule[len(s.schedule)-1]
-	p := plan{primary: s.workers[0].Device(), passes: 1}
-	p.memory = s.remembers(p.primary)
-	styles := s.styleMemory()
-	if free := s.free[p.primary] - styles; p.primary != torch.CPU && s.state(p) > free*3/4 {
-		p.primary = torch.CPU
-		p.memory = s.remembers(p.primary)
+	p := s.planOn(s.workers[0].Device(), at.longest())
+	if p.primary != torch.CPU && !s.comfortable(p) {
+		// The pictures and what the optimiser remembers can be the host's, which takes time of
+		// its own: tiles gain little by being larger than is comfortable.
+		if onHost := s.planOn(torch.CPU, comfortable); s.fits(at, onHost) {
+			p = onHost
+		}
 	}
 	if s.tile == TileOff {
 		return p
 	}
-	if p.size.Side = s.tile.side(); p.size.Side > 0 {
-		if state := s.state(p); state > s.free[p.primary]-styles {
+	if s.tile.side() > 0 {
+		if state := s.state(p); state > s.free[p.primary]-s.styleMemory() {
 			p.warning = fmt.Sprintf("the picture and %s's state take %s, more than there is", s.descent.Method,
 				humanize.IBytes(uint64(state)))
 		}
-		return s.keepMore(p)
-	}
-	p.size = s.largest(at, p)
-	// To transform the weights, or compute the content's features, each time costs a fifth
-	// more time: smaller tiles cost it only when they are small.
-	for _, change := range []func(*plan){
-		func(p *plan) { p.keep = torch.KeepNone },
-		func(p *plan) { p.recompute = true },
-	} {
-		if p.size.Side == 0 || p.size.Side >= comfortable {
-			break
-		}
-		other := p
-		change(&other)
-		other.size = s.largest(at, other)
-		if other.size.Side == 0 || other.size.Side > p.size.Side || !s.fits(at, p) {
-			p = other
-		}
+		return s.keepMore(s.rememberMore(p))
 	}
 	if fits := s.fits(at, p); !fits || p.size.Side > 0 && p.size.Side < slow {
 		there := "there is"
@@ -101,20 +85,80 @@ func (s situation) plan() plan {
 		p.warning = fmt.Sprintf("%s memory for tiles of %d pixels, which take long: more memory%s or a smaller size "+
 			"will do better", there, p.size.Side, s.missing(at, p))
 	}
-	return s.keepMore(p)
+	return s.keepMore(s.rememberMore(p))
 }
 
-// remembers is what L-BFGS may remember its steps in where the pictures are on a device.
-func (s situation) remembers(primary torch.Device) descent.Memory {
-	m := descent.Memory{Bytes: 512 << 20, Least: 5}
-	if primary != torch.CPU { // what there is room for: it is its own memory
-		m.Bytes = max(m.Bytes, s.free[primary]/3)
+// longest is the scale's longest side.
+func (at scale) longest() int { return longest(at.width, at.height) }
+
+// comfortable says whether a plan's tiles fit, and are large enough, or of the size that was asked for.
+func (s situation) comfortable(p plan) bool {
+	large := p.size.Side == 0 || p.size.Side >= comfortable || p.size.Side == s.tile.side()
+	return large && s.fits(s.schedule[len(s.schedule)-1], p)
+}
+
+// planOn is the plan of the largest tiles, up to a side, where the pictures are on a device and
+// L-BFGS remembers few steps.
+func (s situation) planOn(primary torch.Device, side int) plan {
+	at := s.schedule[len(s.schedule)-1]
+	p := plan{primary: primary, passes: 1, memory: s.remembers(s.leastSteps())}
+	if s.tile == TileOff {
+		return p
 	}
-	if s.limited { // a third of it
-		m.Bytes = min(max(m.Bytes, m.Least*2*s.result(s.double)), s.free[primary]/3)
-		m.Least = 1
+	if p.size.Side = s.tile.side(); p.size.Side > 0 {
+		return p
 	}
-	return m
+	p.size = s.largest(at, p, side)
+	// To transform the weights, or compute the content's features, each time costs a fifth
+	// more time: smaller tiles cost it only when they are small, but one is better than two.
+	for _, change := range []func(*plan){
+		func(p *plan) { p.keep = torch.KeepNone },
+		func(p *plan) { p.recompute = true },
+	} {
+		if p.size.Side == 0 {
+			break
+		}
+		other := p
+		change(&other)
+		other.size = s.largest(at, other, side)
+		if other.size.Side > comfortable {
+			other.size.Side = comfortable
+		}
+		if other.size.Side == 0 || other.size.Side > p.size.Side || !s.fits(at, p) {
+			p = other
+		}
+	}
+	return p
+}
+
+// remembers is the memory of so many steps.
+func (s situation) remembers(steps int) descent.Memory { return descent.Memory{Least: int64(steps)} }
+
+// leastSteps is how many steps L-BFGS remembers before tiles are made larger: no more than take a
+// small part of what a tile does.
+func (s situation) leastSteps() int {
+	const few, part = 5, 64 << 20
+	return int(min(few, max(1, part/(2*s.result(false)))))
+}
+
+// rememberMore has L-BFGS remember more steps, if that leaves the tiles as they are, and takes no
+// more than a third of what there is: on the CPU, where that is all of the machine's, 512 MiB, but
+// for a few steps.
+func (s situation) rememberMore(p plan) plan {
+	at := s.schedule[len(s.schedule)-1]
+	most := s.free[p.primary] / 3
+	if p.primary == torch.CPU && !s.limited {
+		most = max(512<<20, 5*2*s.result(false))
+	}
+	for steps := int(p.memory.Least) + 1; steps <= descent.History; steps++ {
+		more := p
+		more.memory = s.remembers(steps)
+		if int64(steps)*2*s.result(false) > most || !s.fits(at, more) {
+			break
+		}
+		p = more
+	}
+	return p
 }
 
 // keepMore has the networks keep all that they make of their weights, and workers the
@@ -180,7 +224,6 @@ func (s situation) missing(at scale, p plan) string {
 	tiles := s.spec.Cut(at.width, at.height, p.size)
 	free := s.free
 	for s.free = maps.Clone(free); ; {
-		p.memory = s.remembers(p.primary) // which takes a part of what is added
 		lack, of := s.lacks(at, tiles, p)
 		if lack <= 0 {
 			break
@@ -208,13 +251,13 @@ func mapValues(t tiling.Tile) int64 {
 	return int64(vgg19.Layers[0].Channels) * int64(t.Seen.Bottom-t.Seen.Top) * int64(t.Seen.Right-t.Seen.Left)
 }
 
-// largest is the size of the largest tiles that every worker has memory for: the whole
+// largest is the size of the largest tiles, up to a side, that every worker has memory for: the whole
 // picture, or a band of it for each of several devices, if that will do; the smallest
 // ones if there is memory for none. Workers on one device gain nothing from bands: what
 // does for the whole gets all their threads.
-func (s situation) largest(at scale, p plan) tiling.Size {
+func (s situation) largest(at scale, p plan, side int) tiling.Size {
 	stride := s.spec.Deepest().Stride
-	all := longest(at.width, at.height) / stride
+	all := at.longest() / stride
 	devices := map[torch.Device]bool{}
 	for _, w := range s.workers {
 		devices[w.Device()] = true
@@ -223,14 +266,14 @@ func (s situation) largest(at scale, p plan) tiling.Size {
 	if n := len(s.workers); len(devices) > 1 {
 		p.size.Band = max(1, (all+n-1)/n) * stride
 	}
-	if s.fits(at, p) {
+	if side >= at.longest() && s.fits(at, p) {
 		return p.size
 	}
-	for side := all * stride; side > stride; side -= stride {
-		if p.size.Side = side; s.fits(at, p) {
-			return p.size
-		}
-	}
-	p.size.Side = stride
+	// The larger a tile is, the more it takes.
+	most := min(all, side/stride)
+	p.size.Side = stride * max(1, sort.Search(most, func(n int) bool {
+		p.size.Side = stride * (n + 1)
+		return !s.fits(at, p)
+	}))
 	return p.size
 }

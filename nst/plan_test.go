@@ -19,7 +19,12 @@ import (
 // defaultSituation is of one picture by the default options, with 64 GiB of the host's
 // memory.
 func defaultSituation(t *testing.T, e *Engine, schedule ...scale) situation {
-	s, err := Options{}.withDefaults()
+	return situationOf(t, e, Options{}, schedule...)
+}
+
+// situationOf is that of other options.
+func situationOf(t *testing.T, e *Engine, o Options, schedule ...scale) situation {
+	s, err := o.withDefaults()
 	require.NoError(t, err)
 	spec := s.spec
 	spec.Channels = map[vgg19.Layer]int64{}
@@ -28,7 +33,7 @@ func defaultSituation(t *testing.T, e *Engine, schedule ...scale) situation {
 	}
 	return situation{
 		workers: e.workers, free: map[torch.Device]int64{torch.CPU: 64 << 30}, tile: TileAuto, pictures: 1,
-		schedule: schedule, spec: &spec, descent: s.descent,
+		schedule: schedule, spec: &spec, descent: s.descent, double: s.Precision == Double,
 	}
 }
 
@@ -135,7 +140,7 @@ func TestPlanOfASmallPicture(t *testing.T) {
 		w.Network.SetFast(true)
 	}
 	at := defaultSituation(t, e, scale{300, 200, 1, 100})
-	at.free[torch.CPU], at.limited = 190<<20, true
+	at.free[torch.CPU], at.limited = 165<<20, true
 	p := at.plan()
 	assert.Equal(t, tiling.Size{}, p.size)
 	assert.Equal(t, torch.KeepNone, p.keep)
@@ -161,5 +166,33 @@ func TestAutotunes(t *testing.T) {
 		s, err := Options{Autotune: c.autotune, Precision: c.precision}.withDefaults()
 		require.NoError(t, err)
 		assert.Equal(t, c.tries, s.autotunes(c.at, c.pictures), "%+v", c)
+	}
+}
+
+// More memory never makes a worse plan: tiles do not grow in number, by any loss, optimiser or size.
+func TestMoreMemoryMakesNoMoreTiles(t *testing.T) {
+	nsttest.Long(t)
+	for _, device := range []string{"pretend:0", "cpu"} {
+		e, err := Open(context.Background(), nsttest.Model(t), OpenOptions{Device: device})
+		require.NoError(t, err)
+		defer e.Close()
+		for _, size := range []int{512, 1400} {
+			for _, o := range []Options{{Optimizer: Adam}, {Optimizer: LBFGS}, {Optimizer: LBFGS, Precision: BF16},
+				{Optimizer: Adam, StyleLoss: NeighboursLoss}, {Optimizer: LBFGS, StyleLoss: WassersteinLoss}} {
+				for _, limited := range []bool{false, true} {
+					before, at := 1<<30, int64(0)
+					for free := int64(150 << 20); before > 1; free += free / 30 {
+						s := situationOf(t, e, o, scale{size, size * 3 / 4, 1, 100})
+						s.limited, s.free[e.Device()] = limited, free
+						p := s.plan()
+						last := s.schedule[len(s.schedule)-1]
+						tiles := len(s.spec.Cut(last.width, last.height, p.size))
+						require.LessOrEqual(t, tiles, before, "%s, %d px, %+v: %d MiB has %d tiles, %d MiB %d",
+							device, size, o, at>>20, before, free>>20, tiles)
+						before, at = tiles, free
+					}
+				}
+			}
+		}
 	}
 }

@@ -204,7 +204,7 @@ func (r *run) free(device torch.Device) (int64, error) {
 	}
 	limit := int64(r.settings.MemoryLimit)
 	if device != torch.CPU {
-		free := m.Free * 9 / 10
+		free := m.Free
 		if limit > 0 { // what is freed is kept for other tensors, and counts
 			most := max(1<<20, limit-librariesReserve)
 			free = min(free, most-m.Allocated)
@@ -212,7 +212,7 @@ func (r *run) free(device torch.Device) (int64, error) {
 				return 0, err
 			}
 		}
-		return free, nil
+		return free * 100 / (100 + apart), nil
 	}
 	if limit == 0 || !slices.Contains(r.engine.Devices(), torch.CPU) {
 		return m.Free * 8 / 10, nil
@@ -228,6 +228,11 @@ func (r *run) free(device torch.Device) (int64, error) {
 	r.limitTensors(max(1<<20, limit-others))
 	return limit - others - tensors, nil
 }
+
+// apart is how many per cent more than they are a GPU's tensors take, since they lie in blocks of
+// memory, and a recording's in others than those before it: measured over the pretend CUDA, by
+// limits in small steps.
+const apart = 15
 
 // librariesReserve is what CUDA's libraries take of a device beside tensors, as far as it is known:
 // handles, kernels that are loaded, graphs. (Of its context it is not: see nst/README.md.)
