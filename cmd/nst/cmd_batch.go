@@ -141,8 +141,9 @@ func runBatch(ctx context.Context, o *batchOptions, stdout, stderr io.Writer) er
 			return errors.Join(append(failed, context.Cause(ctx))...)
 		}
 		if lost = errors.Is(err, torch.ErrDeviceLost); lost {
-			return errors.Join(append(failed, fmt.Errorf("%w; %d pictures are left, which the same command makes: %s", err,
-				len(left)-done, someOf(left[done:])))...)
+			rest := left[done:]
+			return errors.Join(append(failed, fmt.Errorf("%w; %d pictures are left, which the same command makes: %s",
+				err, len(rest), someOf(rest)))...)
 		}
 		for i, p := range group {
 			var result *nst.Result

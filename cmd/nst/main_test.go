@@ -51,10 +51,11 @@ func smallNetwork(t *testing.T) string {
 	return filepath.Join(nsttest.Root(t), "nst", "vgg19", "testdata", "small.pt")
 }
 
-// TestMain is also nst stylize, batch, video and serve, which tests kill, and nst worker, which that
-// starts.
+// TestMain is also the commands that tests run over the pretend CUDA, or kill, and nst worker, which
+// nst serve starts.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && slices.Contains([]string{"worker", "serve", "stylize", "batch", "video"}, os.Args[1]) {
+	commands := []string{"worker", "serve", "stylize", "texture", "batch", "video", "bench", "check"}
+	if len(os.Args) > 1 && slices.Contains(commands, os.Args[1]) {
 		main()
 	}
 	nsttest.RunWithPretend(m)

@@ -108,6 +108,7 @@ var precisions = []nst.Precision{nst.Fast, nst.TF32, nst.BF16, nst.Exact, nst.Do
 // Every feature, in each precision and with each optimiser, comes to its end without breaking a
 // rule of CUDA's, and is recorded once and replayed, where that can be.
 func TestEveryFeature(t *testing.T) {
+	nsttest.Long(t)
 	e := engine(t, "cuda")
 	const iterations = 6
 	pictures := inputs(t, 3)

@@ -42,6 +42,7 @@ func positions(random *rand.Rand) func(yield func(n int64) bool) {
 
 // A single shortage of memory, wherever it comes, ends in a picture.
 func TestOneShortage(t *testing.T) {
+	nsttest.Long(t)
 	model, pictures := nsttest.Slim(t), inputs(t, 1)
 	random := rand.New(rand.NewPCG(nsttest.Seed(t), 0))
 	for _, optimizer := range []nst.Optimizer{nst.Adam, nst.LBFGS} {

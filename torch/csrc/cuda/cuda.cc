@@ -208,7 +208,8 @@ const char* nstcuda_limit(int32_t index, int64_t bytes) {
   return guard([&] {
     const auto i = static_cast<c10::DeviceIndex>(index);
     const auto total = static_cast<double>(at::cuda::getDeviceProperties(i)->totalGlobalMem);
-    c10::cuda::CUDACachingAllocator::setMemoryFraction(bytes > 0 ? std::min(1.0, static_cast<double>(bytes) / total) : 1, i);
+    const double fraction = bytes > 0 ? std::min(1.0, static_cast<double>(bytes) / total) : 1;
+    c10::cuda::CUDACachingAllocator::setMemoryFraction(fraction, i);
   });
 }
 
