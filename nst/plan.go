@@ -46,6 +46,9 @@ type plan struct {
 // sees four times the picture's pixels and more.
 const comfortable, slow = 384, 128
 
+// enough is the side of a tile for which nothing else is given up: see plan.
+const enough = 256
+
 // bytes is what a picture of the scale takes.
 func (at scale) bytes(double bool) int64 {
 	n := 3 * int64(at.width) * int64(at.height) * 4
@@ -59,16 +62,22 @@ func (at scale) bytes(double bool) int64 {
 // are, makes the same plan, and with more memory one of no more tiles.
 func (s situation) plan() plan {
 	at := s.schedule[len(s.schedule)-1]
-	p := s.planOn(s.workers[0].Device(), at.longest())
-	if p.primary != torch.CPU && !s.comfortable(p) {
-		// The pictures and what the optimiser remembers can be the host's, which takes time of
-		// its own: tiles gain little by being larger than is comfortable.
-		if onHost := s.planOn(torch.CPU, comfortable); s.fits(at, onHost) {
+	device := s.workers[0].Device()
+	p := s.planOn(device, at.longest(), fewSteps)
+	// Where that makes small tiles, L-BFGS remembers fewer steps; then the pictures, and what it
+	// remembers, are the host's, which takes time of its own. Tiles gain little by being larger than
+	// enough, and so are not: with more memory there would be more of them.
+	if !s.enough(p) {
+		if fewer := s.planOn(device, enough, s.leastSteps()); s.enough(fewer) {
+			p = fewer
+		} else if onHost := s.planOn(torch.CPU, enough, s.leastSteps()); device != torch.CPU && s.fits(at, onHost) {
 			p = onHost
+		} else {
+			p = fewer
 		}
 	}
 	if s.tile == TileOff {
-		return p
+		return s.rememberMore(p)
 	}
 	if s.tile.side() > 0 {
 		if state := s.state(p); state > s.free[p.primary]-s.styleMemory() {
@@ -91,17 +100,17 @@ func (s situation) plan() plan {
 // longest is the scale's longest side.
 func (at scale) longest() int { return longest(at.width, at.height) }
 
-// comfortable says whether a plan's tiles fit, and are large enough, or of the size that was asked for.
-func (s situation) comfortable(p plan) bool {
-	large := p.size.Side == 0 || p.size.Side >= comfortable || p.size.Side == s.tile.side()
+// enough says whether a plan's tiles fit, and are large enough, or of the size that was asked for.
+func (s situation) enough(p plan) bool {
+	large := p.size.Side == 0 || p.size.Side >= enough || p.size.Side == s.tile.side()
 	return large && s.fits(s.schedule[len(s.schedule)-1], p)
 }
 
 // planOn is the plan of the largest tiles, up to a side, where the pictures are on a device and
-// L-BFGS remembers few steps.
-func (s situation) planOn(primary torch.Device, side int) plan {
+// L-BFGS remembers so many steps.
+func (s situation) planOn(primary torch.Device, side, steps int) plan {
 	at := s.schedule[len(s.schedule)-1]
-	p := plan{primary: primary, passes: 1, memory: s.remembers(s.leastSteps())}
+	p := plan{primary: primary, passes: 1, memory: s.remembers(steps)}
 	if s.tile == TileOff {
 		return p
 	}
@@ -134,11 +143,14 @@ func (s situation) planOn(primary torch.Device, side int) plan {
 // remembers is the memory of so many steps.
 func (s situation) remembers(steps int) descent.Memory { return descent.Memory{Least: int64(steps)} }
 
-// leastSteps is how many steps L-BFGS remembers before tiles are made larger: no more than take a
-// small part of what a tile does.
+// fewSteps is how many steps L-BFGS remembers before anything else is given memory.
+const fewSteps = 5
+
+// leastSteps is how many it remembers where tiles would be small otherwise: as many as take 64 MiB,
+// which is a small part of what a tile takes.
 func (s situation) leastSteps() int {
-	const few, part = 5, 64 << 20
-	return int(min(few, max(1, part/(2*s.result(false)))))
+	const bytes = 64 << 20
+	return int(min(fewSteps, max(1, bytes/(2*s.result(false)))))
 }
 
 // rememberMore has L-BFGS remember more steps, if that leaves the tiles as they are, and takes no
@@ -148,7 +160,7 @@ func (s situation) rememberMore(p plan) plan {
 	at := s.schedule[len(s.schedule)-1]
 	most := s.free[p.primary] / 3
 	if p.primary == torch.CPU && !s.limited {
-		most = max(512<<20, 5*2*s.result(false))
+		most = max(512<<20, fewSteps*2*s.result(false))
 	}
 	for steps := int(p.memory.Least) + 1; steps <= descent.History; steps++ {
 		more := p
@@ -220,7 +232,7 @@ func (s situation) lacks(at scale, tiles []tiling.Tile, p plan) (most int64, of 
 // missing says about how much more memory tiles of a comfortable side need, all that can be saved
 // being saved.
 func (s situation) missing(at scale, p plan) string {
-	p.size.Side, p.recompute, p.keep = comfortable, true, torch.KeepNone
+	p.size.Side, p.recompute, p.keep, p.memory = comfortable, true, torch.KeepNone, s.remembers(fewSteps)
 	tiles := s.spec.Cut(at.width, at.height, p.size)
 	free := s.free
 	for s.free = maps.Clone(free); ; {

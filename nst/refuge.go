@@ -1,6 +1,7 @@
 package nst
 
 import (
+	"errors"
 	"time"
 
 	"github.com/seed9bb5c928/nst/nst/internal/descent"
@@ -9,8 +10,8 @@ import (
 	"github.com/seed9bb5c928/nst/torch"
 )
 
-// refuge is the best pictures as they were a few seconds ago, in the host's memory: what is left
-// of a run whose device fails.
+// refuge is the best pictures as they were a few seconds ago, copied to where no device's failure
+// reaches them: what is left of a run whose device is lost.
 type refuge struct {
 	pictures []*picture.Picture // of the scale's size; none before the first were kept
 	costs    []objective.Costs
@@ -18,23 +19,23 @@ type refuge struct {
 	next     time.Time // when they are kept again
 }
 
-// They are kept every so often, and what that takes of the time is no more than a hundredth.
+// They are kept every two seconds, and at most 1 % of the time goes into it.
 const (
 	refugeEvery = 2 * time.Second
 	refugeShare = 100
 )
 
-// keep keeps a descent's pictures, if it is time to. On the CPU there is no device that could fail.
-func (k *refuge) keep(d *descent.Descent, eval *objective.Evaluator) error {
+// keep keeps a descent's pictures, if it is time to, and the engine has a device that could be lost.
+// For want of memory it does not.
+func (k *refuge) keep(e *Engine, d *descent.Descent, eval *objective.Evaluator) error {
 	begin := time.Now()
 	if k.next.IsZero() {
 		k.next = begin.Add(refugeEvery)
 	}
-	device := torch.DeviceOf(d.Pictures())
-	if device == torch.CPU || begin.Before(k.next) {
+	if e.Device() == torch.CPU || begin.Before(k.next) {
 		return nil
 	}
-	err := torch.Retry(device, func() error {
+	err := torch.Retry(e.Device(), func() error {
 		var pictures []*picture.Picture
 		for i := range torch.Shape(d.Best())[0] {
 			pictures = append(pictures, pictureOf(objective.OnePicture(d.Best(), int(i))))
@@ -44,6 +45,9 @@ func (k *refuge) keep(d *descent.Descent, eval *objective.Evaluator) error {
 	})
 	now := time.Now()
 	k.next = now.Add(max(refugeEvery, refugeShare*now.Sub(begin)))
+	if errors.Is(err, torch.ErrOutOfMemory) {
+		return nil
+	}
 	return err
 }
 

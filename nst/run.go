@@ -212,7 +212,7 @@ func (r *run) free(device torch.Device) (int64, error) {
 				return 0, err
 			}
 		}
-		return free * 100 / (100 + apart), nil
+		return free * 100 / (100 + blocksPercent), nil
 	}
 	if limit == 0 || !slices.Contains(r.engine.Devices(), torch.CPU) {
 		return m.Free * 8 / 10, nil
@@ -229,10 +229,10 @@ func (r *run) free(device torch.Device) (int64, error) {
 	return limit - others - tensors, nil
 }
 
-// apart is how many per cent more than they are a GPU's tensors take, since they lie in blocks of
-// memory, and a recording's in others than those before it: measured over the pretend CUDA, by
+// blocksPercent is how many per cent more than they are a GPU's tensors take, since they lie in blocks
+// of memory, and a recording's in others than those before it: measured over the pretend CUDA, by
 // limits in small steps.
-const apart = 15
+const blocksPercent = 15
 
 // librariesReserve is what CUDA's libraries take of a device beside tensors, as far as it is known:
 // handles, kernels that are loaded, graphs. (Of its context it is not: see nst/README.md.)
@@ -306,13 +306,13 @@ func (r *run) optimise(ctx context.Context) ([]*Result, error) {
 		}
 		switch {
 		case err == nil:
-		case errors.Is(err, ErrDiverged):
+		case errors.Is(err, torch.ErrDeviceLost):
+			return r.refuge.results(r), err
+		case errors.Is(err, ErrDiverged) && best != nil:
 			stopped, last = err, true
 		case best != nil && ctx.Err() != nil && errors.Is(err, ctx.Err()): // before the scale had a picture
 			r.tell(i-1, r.now.Steps(), best, true, true)
 			last = true
-		case errors.Is(err, torch.ErrDeviceLost):
-			return r.refuge.results(r), err
 		default:
 			return nil, err
 		}
@@ -423,7 +423,7 @@ func (r *run) optimiseScale(ctx context.Context, i int) (last bool, best []objec
 		if !reading.Current {
 			return nil
 		}
-		return r.refuge.keep(next, eval)
+		return r.refuge.keep(r.engine, next, eval)
 	})
 	if err == nil {
 		replace() // also of a scale that had nothing left to do

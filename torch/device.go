@@ -115,6 +115,9 @@ func Card(device Device) string {
 
 // ComputeCapability is a CUDA device's compute capability: 75 is 7.5; 0 for other devices.
 func ComputeCapability(device Device) int {
+	if !strings.HasPrefix(string(device), "cuda") {
+		return 0
+	}
 	d, free := cString(string(device))
 	defer free()
 	var capability C.int32_t
@@ -239,7 +242,13 @@ func EmptyCache(device Device) error {
 	}
 	name, free := cString(string(device))
 	defer free()
-	return failure("empty_cache", C.nst_device_empty_cache(name))
+	err := failure("empty_cache", C.nst_device_empty_cache(name))
+	// libtorch empties those of all CUDA devices, in their order, of which another may be lost.
+	var e *Error
+	if errors.As(err, &e) && e.Lost != "" && e.Lost != device {
+		return nil
+	}
+	return err
 }
 
 // Retry does f, and once more if memory ran short, after the cache of the device is emptied: what is

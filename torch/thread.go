@@ -126,7 +126,9 @@ func (t *Thread) run() {
 	t.id.Store(id)
 	defer t.id.CompareAndSwap(id, 0)
 	if strings.HasPrefix(string(t.device), "cuda") {
-		C.nst_quiet_thread()
+		name, free := cString(string(t.device))
+		_ = failure("thread", C.nst_cuda_thread(name)) // what is sent says it again
+		free()
 	}
 	for {
 		select {

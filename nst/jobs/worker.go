@@ -383,6 +383,9 @@ func (w *worker) job(ctx context.Context, id string) (j Job, err error) {
 	default:
 		err = w.stylize(ctx, run, cancel, j, o, content, styles)
 	}
+	if errors.Is(err, torch.ErrDeviceLost) {
+		w.lost = err
+	}
 	switch cause := context.Cause(run); {
 	case errors.Is(err, ErrStuck):
 		return j, err
@@ -404,8 +407,8 @@ func (w *worker) job(ctx context.Context, id string) (j Job, err error) {
 		return j, cmp.Or(e, ctx.Err(), errTurn)
 	case errors.Is(cause, errTime):
 		err = fmt.Errorf("%w (%g seconds)", errTime, j.MaxSeconds)
-	case errors.Is(err, torch.ErrDeviceLost):
-		w.lost = err
+	case w.lost != nil: // as if this worker had been killed: see vanished
+		return j, err
 	}
 	return w.failed(ctx, id, err)
 }

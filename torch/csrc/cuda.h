@@ -38,7 +38,7 @@ inline void check(const char* message) {
 inline bool is_of_device(const std::exception& e) {
   const std::string what = e.what();
   if (dynamic_cast<const c10::OutOfMemoryError*>(&e) != nullptr || what.find("out of memory") != std::string::npos ||
-      what.find("ALLOC") != std::string::npos)
+      what.find("ALLOC") != std::string::npos || what.find("_NOT_INITIALIZED") != std::string::npos)
     return true;
   char* why = nullptr;
   if (cuda().lost != nullptr) check(cuda().lost(0, &why));

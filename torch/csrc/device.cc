@@ -172,7 +172,7 @@ const char* nst_device_limit(const char* name, int64_t bytes) {
   });
 }
 
-void nst_quiet_thread(void) {
+const char* nst_cuda_thread(const char* name) {
   static struct : c10::WarningHandler {
     void process(const c10::Warning& warning) override {
       if (warning.msg().find("CUDA warning") == std::string::npos) before->process(warning);
@@ -180,6 +180,10 @@ void nst_quiet_thread(void) {
     c10::WarningHandler* before = c10::WarningUtils::get_warning_handler();
   } handler;
   c10::WarningUtils::set_warning_handler(&handler);
+  return guard([&] {
+    const c10::Device device(name);
+    c10::impl::VirtualGuardImpl(device.type()).setDevice(device);
+  });
 }
 
 const char* nst_device_lost(int32_t any, char** why) {

@@ -211,8 +211,9 @@ const char* nst_device_capability(const char* name, int32_t* capability);
 const char* nst_device_limit(const char* name, int64_t bytes);
 // Which device, the calling thread's or any, CUDA serves no more in this process, and why; NULL: none.
 const char* nst_device_lost(int32_t any, char** why);
-// Has libtorch not print what CUDA says when things of a lost device are freed on the calling thread.
-void nst_quiet_thread(void);
+// Makes a CUDA device the calling thread's, which does not print what CUDA says when things of a lost
+// device are freed.
+const char* nst_cuda_thread(const char* device);
 // Where it is on the PCI bus, as NVIDIA's tools name it: 0000:65:00.0.
 const char* nst_device_bus(const char* name, char** bus);
 const char* nst_device_count(const char* type, int64_t* count);

@@ -64,10 +64,11 @@ struct Adam final : Optimizer {
   void step(const at::Tensor& gradient) override {
     c10::NoGradGuard off;
     TORCH_CHECK(gradient.sizes() == t.sizes(), "the gradient has the shape ", gradient.sizes(), ", not ", t.sizes());
-    if (!m.defined()) {
-      m = at::zeros_like(t);
-      v = at::zeros_like(t);
+    if (!m.defined()) {  // all or none: memory may run short in between
+      auto first = at::zeros_like(t), second = at::zeros_like(t);
       steps = at::zeros({}, t.options().dtype(at::kFloat));
+      m = std::move(first);
+      v = std::move(second);
     }
     steps.add_(1);
     at::_fused_adam_({t}, {gradient.contiguous()}, {m}, {v}, {}, {steps}, rate, beta1, beta2, 0, epsilon, false, false);

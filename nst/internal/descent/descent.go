@@ -263,7 +263,8 @@ func (d *Descent) rollBack() {
 func (d *Descent) updateBest(x, values torch.Tensor) {
 	totals := d.objective.Totals(values)
 	if d.bestValues.T == nil {
-		d.bestValues, d.bestTotals = torch.Keep(torch.Clone(values)), torch.Keep(torch.Clone(totals))
+		values, totals = torch.Clone(values), torch.Clone(totals)
+		d.bestValues, d.bestTotals = torch.Keep(values), torch.Keep(totals)
 		return
 	}
 	better := torch.Lt(totals, d.bestTotals)

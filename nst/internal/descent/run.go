@@ -162,6 +162,9 @@ func (d *Descent) StepAndEvaluate() error {
 			d.replayed++
 			return nil
 		}
+		if !errors.Is(err, torch.ErrOutOfMemory) {
+			return err
+		}
 		if err := d.unrecorded(err); err != nil {
 			return err
 		}

@@ -35,6 +35,7 @@ type Evaluator struct {
 	width, height  int // of the pictures
 	layers         []vgg19.Layer
 	tiles          []tiling.Tile
+	cut            tiling.Size // of the tiles, of which the content's features are known
 	content        []*contentTerm
 	summed         []*summedTerm
 	neighbourhoods []*neighbourhood // with Spec.Neighbours
@@ -169,8 +170,8 @@ func New(pool *tiling.Pool, spec *Spec, width, height int, styles Styles, source
 	}
 	e.columns = e.layOut()
 	if err == nil {
-		e.tiles = spec.Cut(width, height, pool.Size)
-		err = e.withinMemory(e.findContent)
+		e.cut = notCut
+		err = e.withinMemory(func() error { return nil })
 	}
 	if err != nil {
 		return nil, err
@@ -229,10 +230,8 @@ func (e *Evaluator) Tiles() int { return len(e.tiles) }
 
 // withinMemory is the pool's: before do is called again, the pictures are cut anew.
 func (e *Evaluator) withinMemory(do func() error) error {
-	size := e.pool.Size
 	return e.pool.WithinMemory(e.width, e.height, e.spec.Deepest(), func() error {
-		if size != e.pool.Size {
-			size = e.pool.Size
+		if e.cut != e.pool.Size {
 			if err := e.recut(); err != nil {
 				return err
 			}
@@ -243,9 +242,17 @@ func (e *Evaluator) withinMemory(do func() error) error {
 
 // recut cuts the pictures anew, by the pool's size of tiles.
 func (e *Evaluator) recut() error {
-	e.tiles = e.spec.Cut(e.width, e.height, e.pool.Size)
-	return e.findContent()
+	size := e.pool.Size
+	e.tiles, e.cut = e.spec.Cut(e.width, e.height, size), notCut
+	err := e.findContent()
+	if err == nil {
+		e.cut = size
+	}
+	return err
 }
+
+// notCut is no size of tiles.
+var notCut = tiling.Size{Side: -1}
 
 // Recordable says whether an evaluation can be recorded as a graph: all of it on one
 // device that is not the CPU, with nothing of the content pictures' to be fetched from

@@ -112,6 +112,9 @@ func (p *Pool) WithinMemory(width, height int, deepest vgg19.Layer, do func() er
 			p.Warn(fmt.Sprintf("there is not enough memory: going on with tiles of %d pixels", p.Size.Side))
 		}
 		for _, w := range p.Workers {
+			if w.lost {
+				continue
+			}
 			if err := torch.EmptyCache(w.Device()); err != nil {
 				return err
 			}

@@ -216,21 +216,28 @@ const char* nstcuda_limit(int32_t index, int64_t bytes) {
 const char* nstcuda_lost(int32_t any, char** why) {
   return guard([&] {
     *why = nullptr;
-    int mine = 0, count = 0;
-    if (cudaGetDevice(&mine) != cudaSuccess || cudaGetDeviceCount(&count) != cudaSuccess) return;
+    int mine = 0, count = 0, now = 0;
+    auto error = cudaGetDevice(&mine);
+    if (error == cudaSuccess) error = cudaGetDeviceCount(&count);
+    const auto say = [&](int index) {
+      *why = nst::copy("cuda:" + std::to_string(index) + " is lost: " + cudaGetErrorString(error) + " (CUDA error " +
+                       std::to_string(error) + ")");
+    };
+    if (is_final(error)) say(mine);
     auto mode = cudaStreamCaptureModeRelaxed;  // the thread may be recording
     cudaThreadExchangeStreamCaptureMode(&mode);
-    for (int step = 0; step < (any ? count : 1) && *why == nullptr; step++) {
+    now = mine;
+    for (int step = 0; error == cudaSuccess && step < (any ? count : 1) && *why == nullptr; step++) {
       const int index = (mine + step) % count;
-      if (step > 0 && !c10::cuda::hasPrimaryContext(static_cast<c10::DeviceIndex>(index))) continue;
-      auto error = cudaSetDevice(index);
+      if (!c10::cuda::hasPrimaryContext(static_cast<c10::DeviceIndex>(index))) continue;  // nor is one made
+      if (index != now) error = cudaSetDevice(now = index);
       if (error == cudaSuccess) error = cudaFree(nullptr);  // does nothing, and tells
-      if (is_final(error))
-        *why = nst::copy("cuda:" + std::to_string(index) + " is lost: " + cudaGetErrorString(error) +
-                         " (CUDA error " + std::to_string(error) + ")");
+      if (is_final(error)) say(index);
+      error = cudaSuccess;
     }
-    (void)cudaSetDevice(mine);
+    if (now != mine) (void)cudaSetDevice(mine);
     cudaThreadExchangeStreamCaptureMode(&mode);
+    (void)cudaGetLastError();  // of the asking
   });
 }
 

@@ -290,12 +290,18 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t handle) {
   return cudaSuccess;
 }
 
-cudaError_t cudaGraphDestroy(cudaGraph_t handle) {
+static cudaError_t destroy(cudaGraph_t handle, std::vector<std::pair<cudaHostFn_t, void*>>* objects) {
   CALL;
   FIND_GRAPH(graph, handle);
   graph->destroyed = true;
-  for (const auto& [end, object] : graph->objects) end(object);
   graph->work.clear();
+  objects->swap(graph->objects);
+  return cudaSuccess;
+}
+cudaError_t cudaGraphDestroy(cudaGraph_t handle) {
+  std::vector<std::pair<cudaHostFn_t, void*>> objects;
+  TRY(destroy(handle, &objects));
+  for (const auto& [end, object] : objects) end(object);  // the caller's code, which may wait for others
   return cudaSuccess;
 }
 

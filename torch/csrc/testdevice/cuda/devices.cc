@@ -102,9 +102,9 @@ cudaError_t fail(int code) {
   return fail(static_cast<cudaError_t>(code));
 }
 
-cudaError_t lost() {
-  return lost_by[current] != 0 ? fail(static_cast<cudaError_t>(lost_by[current])) : cudaSuccess;
-}
+cudaError_t lost() { return lost(current); }
+
+cudaError_t lost(int of) { return lost_by[of] != 0 ? fail(static_cast<cudaError_t>(lost_by[of])) : cudaSuccess; }
 
 void lose_later(int code) { coming[current] = code; }
 
@@ -145,10 +145,10 @@ cudaError_t cudaGetDevice(int* d) {
 
 cudaError_t cudaSetDevice(int d) {
   TRY(may_use(d));
-  CALL;
+  Lock lock(everything);
   current = d;
   use_device();
-  return cudaSuccess;
+  return lost();
 }
 
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int d) {

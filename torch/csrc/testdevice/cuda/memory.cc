@@ -264,6 +264,7 @@ cudaError_t cudaFree(void* at) {
     violation("cudaFree of %p, which is no allocation", at);
     return fail(cudaErrorInvalidValue);
   }
+  TRY(lost(found->second.device));
   catch_up_all();  // as CUDA's does
   give_back(found->second.device, rounded(found->second.bytes));
   punch(at, rounded(found->second.bytes));

@@ -83,6 +83,7 @@ cudaError_t fail(int code);  // of a fault; from a lost device on every call fai
 void forget_kernels();
 // What every call begins with: the error of a device that is lost.
 cudaError_t lost();
+cudaError_t lost(int device);  // of what is a device's own, whichever is current
 // What the work so far comes to, for who has waited for it.
 cudaError_t outcome();
 void lose_later(int code);  // the next who waits is told

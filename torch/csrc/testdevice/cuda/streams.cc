@@ -111,7 +111,8 @@ Event* find_event(cudaEvent_t handle, const char* call) {
 }
 #define FIND_EVENT(name, handle)                 \
   auto* name = find_event(handle, __func__); \
-  if (name == nullptr) return fail(cudaErrorInvalidResourceHandle)
+  if (name == nullptr) return fail(cudaErrorInvalidResourceHandle); \
+  TRY(lost(name->device))
 
 // A wait of the host's: for a stream that captures there is none.
 cudaError_t may_wait(cudaStream_t handle, const char* call, Stream** s) {
