@@ -68,12 +68,11 @@ func (s situation) plan() plan {
 	// remembers, are the host's, which takes time of its own. Tiles gain little by being larger than
 	// enough, and so are not: with more memory there would be more of them.
 	if !s.enough(p) {
-		if fewer := s.planOn(device, enough, s.leastSteps()); s.enough(fewer) {
-			p = fewer
-		} else if onHost := s.planOn(torch.CPU, enough, s.leastSteps()); device != torch.CPU && s.fits(at, onHost) {
-			p = onHost
-		} else {
-			p = fewer
+		p = s.planOn(device, enough, s.leastSteps())
+		if device != torch.CPU && !s.enough(p) {
+			if onHost := s.planOn(torch.CPU, enough, s.leastSteps()); s.fits(at, onHost) {
+				p = onHost
+			}
 		}
 	}
 	if s.tile == TileOff {

@@ -46,6 +46,9 @@ func (e *Engine) newRun(inputs []Input, o Options, h Hooks) (*run, error) {
 		return nil, err
 	}
 	for _, device := range e.Devices() {
+		if device == torch.CPU && e.Device() != torch.CPU {
+			continue // it helps a GPU, in what precision it has
+		}
 		if err := s.Precision.CheckDevice(device); err != nil {
 			return nil, err
 		}

@@ -131,8 +131,8 @@ func runBatch(ctx context.Context, o *batchOptions, stdout, stderr io.Writer) er
 		show := newProgress(o.quiet, stderr)
 		show.prefix = fmt.Sprintf("%d of %d, %s: ", done+len(group), len(left), filepath.Base(group[0].output))
 		results, err := o.stylizePairs(ctx, engine, options, group, show)
-		lost := errors.Is(err, torch.ErrDeviceLost)
-		if err != nil && len(group) > 1 && ctx.Err() == nil && !lost { // of two sizes, or one fails: each by itself
+		if err != nil && len(group) > 1 && ctx.Err() == nil && !errors.Is(err, torch.ErrDeviceLost) {
+			// Of two sizes, or one fails: each by itself.
 			group = group[:1]
 			results, err = o.stylizePairs(ctx, engine, options, group, show)
 		}
@@ -140,7 +140,7 @@ func runBatch(ctx context.Context, o *batchOptions, stdout, stderr io.Writer) er
 		if ctx.Err() != nil { // no picture that is not finished: the next run makes it
 			return errors.Join(append(failed, context.Cause(ctx))...)
 		}
-		if lost = errors.Is(err, torch.ErrDeviceLost); lost {
+		if errors.Is(err, torch.ErrDeviceLost) {
 			rest := left[done:]
 			return errors.Join(append(failed, fmt.Errorf("%w; %d pictures are left, which the same command makes: %s",
 				err, len(rest), someOf(rest)))...)

@@ -180,25 +180,16 @@ func (d *Descent) StepAndEvaluate() error {
 func (d *Descent) evaluate() error {
 	torch.Close(d.values, d.gradient)
 	d.values, d.gradient = torch.Tensor{}, torch.Tensor{}
-	err := torch.Retry(d.device(), func() error {
-		values, gradient, err := d.objective.Evaluate(d.x)
-		if err == nil {
-			d.values, d.gradient = torch.Keep(values), torch.Keep(gradient)
-		}
-		return err
-	})
+	values, gradient, err := d.objective.Evaluate(d.x)
 	if err != nil {
 		return err
 	}
+	d.values, d.gradient = torch.Keep(values), torch.Keep(gradient)
 	return torch.Retry(d.device(), func() error { d.updateBest(d.x, d.values); return nil })
 }
 
-// unrecorded goes on without a graph, since it cannot be recorded or sent. Only what ends the run is
-// an error of its own.
+// unrecorded goes on without a graph, since it cannot be recorded or sent.
 func (d *Descent) unrecorded(why error) error {
-	if errors.Is(why, torch.ErrDeviceLost) {
-		return why
-	}
 	d.dropGraph()
 	if d.settings.OnUnrecorded != nil {
 		d.settings.OnUnrecorded(why)
@@ -206,7 +197,8 @@ func (d *Descent) unrecorded(why error) error {
 	return torch.EmptyCache(d.device()) // the graph's memory
 }
 
-// record records a step and an evaluation.
+// record records a step and an evaluation. What it fails with is no error of the run, which then
+// sends its work piece by piece, unless the device is lost.
 func (d *Descent) record() error {
 	if err := torch.EmptyCache(d.device()); err != nil { // a graph's memory is its own
 		return err
@@ -223,6 +215,9 @@ func (d *Descent) record() error {
 	})
 	if err := errors.Join(err, failed); err != nil {
 		graph.Close()
+		if errors.Is(err, torch.ErrDeviceLost) {
+			return err
+		}
 		return d.unrecorded(err)
 	}
 	d.graph = graph
